@@ -1,7 +1,7 @@
 """What every loader and generator produces and the renderer consumes: one triangle mesh with materials.
 
-Node transforms are applied, units and axes are the asset's own (glTF: +y up, metres). Colours in `Material` factors and in
-`Mesh.colors` are linear; textures hold the bytes of their file (sRGB for base colour and emissive).
+Node transforms are applied, units and axes are the asset's own (glTF: +y up, metres). Colours in `Material` factors and
+in `Mesh.colors` are linear; textures hold the bytes of their file (sRGB for base colour and emissive).
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class Mesh:
     vertices (V,3) float64 | faces (F,3) int32 | normals (V,3) float32 or None (then the face normal is used) |
     uv (V,2) float32 or None | uv1 (V,2) second set or None | colors (V,4) float32 linear RGBA or None |
     material (F,) int32 into `materials`. `flags` are typed remarks of the loader, such as "missing_texture".
-    An animated mesh has `pose(t) -> vertices (V,3) float64` for t in [0, duration) seconds; `vertices` is the pose at 0.
+    An animated mesh has `pose(t) -> vertices (V,3) float64` for t in [0, duration) seconds; `vertices` is pose(0).
     `room` describes an interior, for placing cameras and lights (scenes made by this project, or 3D-FRONT).
     """
 

@@ -5,9 +5,10 @@ Conventions (DESIGN; they are written into every dataset's `dataset.json`):
 - camera frame as in OpenCV: +x right, +y down, +z forward; `world_from_camera` is 4x4, a rigid motion;
 - pixel centres at (u + 0.5, v + 0.5); `K` is 3x3 in pixels;
 - depth is z along the optical axis, float32, in units of the normalised scene, ordered front to back;
-- `hits[v, u]` counts the true intersections (0..L); at l >= hits depth repeats the last true hit (paper, Eq. 2), and is 0
-  where hits = 0;
-- RGBA is straight (not premultiplied) sRGB; its alpha is soft, while hard validity A = hits > 0 is sampled at the centre.
+- `hits[v, u]` counts the true intersections (0..L); at l >= hits depth repeats the last true hit (paper, Eq. 2), and
+  is 0 where hits = 0;
+- RGBA is straight (not premultiplied) sRGB; its alpha is soft, while hard validity A = hits > 0 is sampled at the
+  pixel centre.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ REGIMES: tuple[Regime, ...] = get_args(Regime)
 
 @dataclass(frozen=True)
 class Origin:
-    """Which asset a sample shows. `sha256` is of the asset's bytes (procedural: of its recipe); it decides the split."""
+    """The asset that a sample shows. `sha256` is of its bytes (procedural: of its recipe); it decides the split."""
 
     uid: str
     source: str
@@ -61,7 +62,9 @@ class LayeredView:
         if self.regime not in REGIMES:
             raise ValueError(f"{self.key}: regime {self.regime!r} is none of {', '.join(REGIMES)}")
         if self.hits.size and int(self.hits.max()) > layers:
-            raise ValueError(f"{self.key}: hits counts up to {int(self.hits.max())} surfaces, but there are {layers} layers")
+            raise ValueError(
+                f"{self.key}: hits counts up to {int(self.hits.max())} surfaces, but there are {layers} layers"
+            )
 
     @property
     def layers(self) -> int:
