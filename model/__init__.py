@@ -1,1 +1,38 @@
-"""The `model` room."""
+"""The `model` room: WT-DiT, its objective and its sampler, in torch alone.
+
+A network (`WTDiT`) that predicts the clean stack of points from an image and a noisy stack; the flow that trains it
+(`draw_times`, `objective`) and runs it (`sample`); the maps between camera space and the network's space (`ZScore`,
+`LogMedian`); the camera that a prediction implies (`fit_intrinsics`); the released checkpoints (`read_released`).
+It knows nothing of shards, of training runs or of parallelism.
+"""
+
+from model.config import EncoderConfig, WTConfig, preset, presets
+from model.flow import Loss, noise_fill, objective, sample
+from model.intrinsics import fit_intrinsics
+from model.normalisation import LogMedian, Normalisation, ZScore
+from model.released import from_released, read_released, to_released
+from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
+from model.wt_dit import WTDiT
+
+__all__ = [
+    "EncoderConfig",
+    "LogMedian",
+    "LogitNormal",
+    "Loss",
+    "Mixture",
+    "Normalisation",
+    "PlateauedLogitNormal",
+    "WTConfig",
+    "WTDiT",
+    "ZScore",
+    "draw_times",
+    "fit_intrinsics",
+    "from_released",
+    "noise_fill",
+    "objective",
+    "preset",
+    "presets",
+    "read_released",
+    "sample",
+    "to_released",
+]

@@ -1,0 +1,111 @@
+"""The sizes of a WT-DiT and the family's presets (paper, App. B; `wt_o` and `wt_s` as released)."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The image encoder: a plain ViT whose last `taps` blocks are concatenated and projected to the decoder's width.
+
+    `grid` is the side of the learned grid of positions; it is resampled to the image's patches. `layer_scale` is the
+    initial LayerScale; DINOv2's weights bring their own. A `frozen` encoder gets no gradient, its projection included.
+    """
+
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    taps: int = 4
+    grid: int = 37
+    layer_scale: float = 1.0
+    frozen: bool = True
+
+
+@dataclass(frozen=True)
+class WTConfig:
+    """Everything that fixes the shapes of a WT-DiT's weights, and their initialisation.
+
+    `film_adaln` adds a term per layer to the AdaLN of layer-wise blocks (the scene models). `layer_scale` is 1e-4 in
+    the paper (App. F.3), whose runs are 200K steps long; a model trained for some hundred steps needs a larger one,
+    because a block whose residual starts at 1e-4 contributes nothing until its LayerScale has grown.
+    """
+
+    width: int = 1536
+    heads: int = 24
+    decoder_blocks: int = 42
+    head_blocks: int = 6
+    layers: int = 6
+    patch: int = 14
+    mlp_ratio: int = 4
+    film_adaln: bool = False
+    layer_scale: float = 1e-4
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 4:
+            raise ValueError(
+                f"model: width {self.width} over {self.heads} heads gives a head of {self.width / self.heads:g}; "
+                "choose them so that it is a multiple of 4 (two axes of RoPE, two halves each)"
+            )
+        if self.encoder.width % self.encoder.heads:
+            raise ValueError(
+                f"model: encoder width {self.encoder.width} is not a multiple of its {self.encoder.heads} heads"
+            )
+        if not 0 < self.encoder.taps <= self.encoder.depth:
+            raise ValueError(
+                f"model: encoder taps {self.encoder.taps} must lie between 1 and its depth {self.encoder.depth}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict for a checkpoint or a YAML file; `WTConfig.from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "WTConfig":
+        """Inverse of `to_dict`; missing keys keep their defaults. ValueError on an unknown key, naming the nearest."""
+        return _build(cls(), values, "model")
+
+
+_SMALL_ENCODER = EncoderConfig(width=192, depth=6, heads=6, taps=4, grid=16, frozen=False)
+
+presets: dict[str, WTConfig] = {
+    "tiny": WTConfig(
+        width=128,
+        heads=4,
+        decoder_blocks=6,
+        head_blocks=2,
+        layer_scale=0.1,
+        encoder=EncoderConfig(width=128, depth=4, heads=4, taps=2, grid=8, frozen=False),
+    ),
+    "small": WTConfig(width=384, heads=6, decoder_blocks=12, head_blocks=3, layer_scale=0.01, encoder=_SMALL_ENCODER),
+    "wt_o": WTConfig(),
+    "wt_s": WTConfig(decoder_blocks=36, film_adaln=True),
+}
+
+
+def preset(name: str, **changes: Any) -> WTConfig:
+    """The named preset, some fields changed (`encoder` may be a dict). ValueError names the nearest preset or field."""
+    if name not in presets:
+        raise ValueError(f"model preset {name!r} is unknown; {_nearest(name, presets)}")
+    return _build(presets[name], changes, f"model preset {name}")
+
+
+def _build(base: Any, values: Mapping[str, Any], where: str) -> Any:
+    """`base` with `values` in place of its fields, nested dataclasses included."""
+    known = {f.name for f in fields(base)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}; {_nearest(key, known)}")
+        old = getattr(base, key)
+        changes[key] = (
+            _build(old, value, f"{where}.{key}") if is_dataclass(old) and isinstance(value, Mapping) else value
+        )
+    return replace(base, **changes)
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(known))}"

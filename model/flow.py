@@ -1,0 +1,128 @@
+"""The objective and the sampler: flow matching on normalised points, the network predicting x0 (paper, 3.1 and App. A).
+
+x_t = (1 - t) x0 + t noise. Random numbers come in as tensors or generators, so that training replays exactly.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.wt_dit import WTDiT
+
+MONOTONICITY_WEIGHT = 0.1  # lambda of App. A
+CLAMP = 0.05  # smallest t by which the sampler divides (released value): v grows as 1/t, the network's error with it
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+class Loss(NamedTuple):
+    """`total` (scalar, with gradient) = `endpoint` + lambda * `monotonicity`; the rest is for logs.
+
+    `layers_L` is the batch's mean squared error per layer, NaN where no sample supervises the layer.
+    """
+
+    total: Tensor
+    endpoint: Tensor
+    monotonicity: Tensor
+    layers_L: Tensor
+
+
+def objective(
+    model: WTDiT,
+    rgb_B3HW: Tensor,
+    x0_BLHW3: Tensor,
+    valid_BHW: Tensor,
+    t_BL: Tensor,
+    noise_BLHW3: Tensor,
+    single_layer_B: Tensor | None = None,
+    weight_BHW: Tensor | None = None,
+) -> Loss:
+    """The training loss of one batch: Eq. 3 gated by Eq. 4, plus lambda times Eq. 8.
+
+    rgb in [0, 1]; x0 normalised and forward-filled; valid bool, the mask the network is told of (through noise fill);
+    t from `draw_times`; noise standard normal. `weight_BHW` >= 0 (default: valid) is each pixel's weight in the loss, for
+    pixels whose support a jittered mask changed. x0 may hold anything, NaN included, where weight and valid are 0.
+
+    At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7.
+    """
+    t_BL111 = t_BL[:, :, None, None, None]
+    x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * noise_BLHW3
+    x0_hat = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL).float()
+
+    supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
+    endpoint, layers_L = endpoint_loss(x0_hat, x0_BLHW3, supervised_BLHW)
+    monotonicity = monotonicity_penalty(x0_hat[..., 2], supervised_BLHW)
+    return Loss(endpoint + MONOTONICITY_WEIGHT * monotonicity, endpoint.detach(), monotonicity.detach(), layers_L)
+
+
+def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:
+    """Eq. 7: noise in place of the points at invalid pixels. A selection, not a product: 0 * NaN would be NaN."""
+    return torch.where(valid_BHW.bool()[:, None, :, :, None], x_BLHW3, noise_BLHW3)
+
+
+def supervision(weight_BHW: Tensor, layers: int, single_layer_B: Tensor | None = None) -> Tensor:
+    """A of Eq. 3 as float weights (B,L,H,W), gated by Eq. 4: a single-layer sample supervises layer 0 only."""
+    weight_BLHW = weight_BHW.float()[:, None].expand(-1, layers, -1, -1)
+    if single_layer_B is None:
+        return weight_BLHW
+    hidden_L = torch.arange(layers, device=weight_BHW.device) >= 1
+    gate_BL = ~(single_layer_B.bool()[:, None] & hidden_L)
+    return weight_BLHW * gate_BL[:, :, None, None]
+
+
+def endpoint_loss(x0_hat_BLHW3: Tensor, x0_BLHW3: Tensor, weight_BLHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. 3: (squared error, the same per layer (L,) without gradient).
+
+    The paper leaves the mean open. Ours is over the supervised elements of each sample, then over samples: a small
+    object counts as much as a large one, and the loss of a batch does not depend on how it is split over processes.
+    A sample without a supervised element counts as 0.
+    """
+    supervised = weight_BLHW[..., None] > 0
+    error_BLHW = torch.where(supervised, x0_hat_BLHW3 - x0_BLHW3, 0.0).square().mean(dim=-1) * weight_BLHW
+    loss_B = error_BLHW.sum(dim=(1, 2, 3)) / weight_BLHW.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+    layers_L = error_BLHW.detach().sum(dim=(0, 2, 3)) / weight_BLHW.sum(dim=(0, 2, 3))
+    return loss_B.mean(), layers_L
+
+
+def monotonicity_penalty(z_hat_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:
+    """Eq. 8: mean of relu(z_l - z_{l+1})^2 over adjacent layers and valid pixels, then over samples.
+
+    Only pairs of supervised layers count: a single-layer sample must not shape the layers behind (Eq. 4).
+    """
+    pair_BKHW = torch.minimum(weight_BLHW[:, :-1], weight_BLHW[:, 1:])
+    violation_BKHW = torch.relu(z_hat_BLHW[:, :-1] - z_hat_BLHW[:, 1:]).square() * pair_BKHW
+    return (violation_BKHW.sum(dim=(1, 2, 3)) / pair_BKHW.sum(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
+
+
+@torch.no_grad()
+def sample(model: WTDiT, rgb_B3HW: Tensor, valid_BHW: Tensor, generator: Generators, steps: int = 20) -> Tensor:
+    """Normalised points (B,L,H,W,3) by Euler's method from t = 1 to 0; what stands at invalid pixels means nothing.
+
+    rgb in [0, 1]; valid bool. `generator` is one, or one per sample (then a sample's result does not depend on the
+    batch it is in). The velocity is (x_t - x0) / max(t, 0.05). The last step returns the prediction x0 itself: with 20
+    steps Euler does that anyway (its last t is 0.05), with more the clamp would leave noise in the result.
+    """
+    if steps < 1:
+        raise ValueError(f"sampler: {steps} steps asked for; at least 1 is needed")
+    batch, _, height, width = rgb_B3HW.shape
+    shape = (batch, model.config.layers, height, width, 3)
+    features = model.encode(rgb_B3HW)
+    x = gaussian(shape, generator, rgb_B3HW.device)
+    x0 = x
+    for step in range(steps):
+        t, t_next = 1 - step / steps, 1 - (step + 1) / steps
+        filled = noise_fill(x, valid_BHW, gaussian(shape, generator, x.device))
+        x0 = model.denoise(features, rgb_B3HW, filled, torch.full((batch,), t, device=x.device)).float()
+        x = x + (t_next - t) * (x - x0) / max(t, CLAMP)
+    return x0
+
+
+def gaussian(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:
+    """Standard normal float32 on `device`, drawn on the generators' own device; with several, one per sample."""
+    if isinstance(generator, torch.Generator):
+        return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators were given for {shape[0]} samples; give one, or one per sample")
+    return torch.stack([torch.randn(tuple(shape[1:]), generator=g, device=g.device) for g in generator]).to(device)

@@ -1,0 +1,122 @@
+"""WT-DiT: an image and a noisy stack of points in, the clean stack out (paper, section 3.2 and App. B).
+
+Dimensions: B samples, L layers, P patches in row-major order, D width, H and W pixels. It knows nothing of parallelism.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import shape_of
+from model.blocks import Block, LayerConditioning, TimeConditioning
+from model.config import WTConfig
+from model.encoder import ImageEncoder
+from model.rope import Rope, patch_positions, rotary
+
+# The fused image tokens are brought to this standard deviation before their projection (released value).
+FEATURE_SCALE = 0.3
+
+
+def patchify(x_BHWC: Tensor, patch: int) -> Tensor:
+    """(...,H,W,C) -> (...,P,patch*patch*C), a patch's values in the order (row, column, channel)."""
+    x = x_BHWC.unflatten(-3, (-1, patch)).unflatten(-2, (-1, patch))  # ..., h, ph, w, pw, C
+    return x.transpose(-4, -3).flatten(-3).flatten(-3, -2)
+
+
+def unpatchify(x_BPE: Tensor, patch: int, height: int) -> Tensor:
+    """Inverse of `patchify`: (...,P,patch*patch*C) -> (...,H,W,C)."""
+    x = x_BPE.unflatten(-2, (height // patch, -1)).unflatten(-1, (patch, patch, -1))  # ..., h, w, ph, pw, C
+    return x.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
+
+
+class Head(nn.Module):
+    """The last blocks, with a layer conditioning of their own, and the projection of a token to its patch's points."""
+
+    def __init__(self, config: WTConfig) -> None:
+        super().__init__()
+        self.layer = LayerConditioning(config.layers, config.width)
+        self.blocks = nn.ModuleList(_block(config) for _ in range(config.head_blocks))
+        self.projection = nn.Linear(config.width, 3 * config.patch**2)
+
+    def forward(self, x_BLPD: Tensor, adaln_B16D: Tensor, rope: Rope) -> Tensor:
+        for i, block in enumerate(self.blocks):
+            if shape_of(i) == "layer":
+                x_BLPD = self.layer.modulate(x_BLPD)
+            x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), rope)
+        return self.projection(x_BLPD)
+
+
+class WTDiT(nn.Module):
+    """The network F of Eq. 3: predicts x0 (normalised points) from x_t, t and the image.
+
+    `encode` depends on the image alone, so that a sampler runs it once; `denoise` is called at every step.
+    """
+
+    def __init__(self, config: WTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, values = config.width, 3 * config.patch**2
+        self.encoder = ImageEncoder(config.encoder, config.patch, width)
+        self.feature_projection = nn.Linear(width, width // 2)
+        self.noise_projection = nn.Linear(2 * values, width - width // 2)
+        self.time = TimeConditioning(width)
+        self.layer = LayerConditioning(config.layers, width, adaln=config.film_adaln)
+        self.decoder = nn.ModuleList(_block(config) for _ in range(config.decoder_blocks))
+        self.head = Head(config)
+
+    def forward(self, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor) -> Tensor:
+        """RGB in [0, 1], noise-filled x_t (normalised), t (B,) or per layer (B,L) in [0, 1] -> x0 (B,L,H,W,3)."""
+        return self.denoise(self.encode(rgb_B3HW), rgb_B3HW, x_t_BLHW3, t)
+
+    def encode(self, rgb_B3HW: Tensor) -> Tensor:
+        """RGB (B,3,H,W) in [0, 1] -> image tokens (B,P,D). ValueError where H or W is not a multiple of the patch."""
+        height, width = rgb_B3HW.shape[-2:]
+        patch = self.config.patch
+        if height % patch or width % patch:
+            raise ValueError(f"image is {height}x{width}; both sides must be multiples of the patch, {patch}")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.encoder.frozen):
+            return self.encoder(rgb_B3HW)
+
+    def denoise(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor) -> Tensor:
+        """`encode`'s tokens, RGB (B,3,H,W), noise-filled x_t (B,L,H,W,3), t (B,) or (B,L) -> x0 (B,L,H,W,3).
+
+        With a time per layer (phase (i) of the curriculum) layer-wise blocks see each layer's own; ray-wise and global
+        blocks, whose tokens mix layers, see the mean of the AdaLN vectors; the head sees the mean time.
+        """
+        height, width = x_t_BLHW3.shape[2:4]
+        patch = self.config.patch
+        rope = rotary(
+            patch_positions(height // patch, width // patch, x_t_BLHW3.device), self.config.width // self.config.heads
+        )
+        t_BL = t[:, None] if t.ndim == 1 else t
+        adaln_BL6D = self.time(t_BL)
+        adaln_B16D = adaln_BL6D.mean(dim=1, keepdim=True)
+        layer_L6D = self.layer.adaln_L6D()
+        layerwise_BL6D = adaln_BL6D if layer_L6D is None else adaln_BL6D + layer_L6D
+
+        x_BLPD = self.fuse(features_BPD, rgb_B3HW, x_t_BLHW3)
+        for i, block in enumerate(self.decoder):
+            if shape_of(i) == "layer":
+                x_BLPD = block(self.layer.modulate(x_BLPD), layerwise_BL6D, "layer", rope)
+            else:
+                x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), rope)
+        x0_BLPE = self.head(x_BLPD, self.time(t_BL.mean(dim=1, keepdim=True)), rope)
+        return unpatchify(x0_BLPE, patch, height)
+
+    def fuse(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor) -> Tensor:
+        """Pixel-aligned fusion (B,L,P,D): image tokens in one half of the channels, RGB and noisy XYZ in the other."""
+        layers, patch = x_t_BLHW3.shape[1], self.config.patch
+        image_BLPD = features_BPD[:, None] + self.layer.embed.weight[:, None]
+        image_BLPD = FEATURE_SCALE * F.layer_norm(image_BLPD, image_BLPD.shape[1:], eps=1e-6)
+        rgb_BPE = patchify(rgb_B3HW.permute(0, 2, 3, 1), patch)
+        noisy_BLPE = torch.cat([rgb_BPE[:, None].expand(-1, layers, -1, -1), patchify(x_t_BLHW3, patch)], dim=-1)
+        return torch.cat([self.feature_projection(image_BLPD), self.noise_projection(noisy_BLPE)], dim=-1)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """(all, trainable) parameters."""
+        sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
+        return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
+
+
+def _block(config: WTConfig) -> Block:
+    return Block(config.width, config.heads, config.mlp_ratio, config.layer_scale)
