@@ -1,0 +1,80 @@
+"""`dataset.json`: what every reader must know before the first sample: version, conventions, size, statistics,
+provenance.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .commit import committed
+
+NAME = "dataset.json"
+FORMAT = "worldtrace"
+VERSION = 1
+
+CONVENTIONS = {
+    "camera": "OpenCV: +x right, +y down, +z forward; world_from_camera is 4x4, a rigid motion",
+    "pixels": "centres at (u + 0.5, v + 0.5); K is 3x3 in pixels; a centred camera has cx = W/2, cy = H/2",
+    "depth": "z along the optical axis, float32, units of the normalised scene; scenes stay in metres",
+    "layers": "front to back; hits counts the true ones; at l >= hits depth repeats the last; 0 where hits = 0",
+    "validity": "hits > 0, sampled at the pixel centre",
+    "rgba": "straight (not premultiplied) sRGB uint8 with soft alpha; the reader chooses the background",
+    "objects": "one float64 bounding box of the vertices in use, longest side 1, centred; "
+    "x_normalised = (x_asset - offset) * scale",
+    "split": "by the asset's sha256: 90 % train, 5 % val, 5 % test",
+}
+_SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "zstandard")
+
+
+def write_dataset_json(directory: str | PathLike[str], config: Mapping[str, Any]) -> Path:
+    """DIR/dataset.json = `config` plus format, version, conventions and software versions (a given value stands).
+
+    `config` needs "layers" (L) and "size" ([H, W]); "job" holds the job's configuration, "statistics" those of
+    shards/statistics.py. Keys are sorted and nothing depends on the time, so the bytes are a function of `config`.
+    """
+    path = Path(directory) / NAME
+    for name in ("layers", "size"):
+        if name not in config:
+            raise ValueError(f"{path}: the dataset's {name!r} is not given")
+    whole = {
+        "format": FORMAT,
+        "version": VERSION,
+        "conventions": CONVENTIONS,
+        "software": {name: _version(name) for name in _SOFTWARE},
+        **config,
+    }
+    try:
+        text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the configuration is not plain JSON: {error}") from None
+    with committed(path) as file:
+        file.write(text.encode() + b"\n")
+    return path
+
+
+def read_dataset_json(directory: str | PathLike[str]) -> dict[str, Any]:
+    """The dictionary. FileNotFoundError / ValueError where it is missing, damaged, foreign or of a later version."""
+    path = Path(directory) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: give the folder that `worldtrace render --out` wrote")
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): restore it, or run the render job again, which rewrites it"
+        ) from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{path} is not that of a worldtrace dataset")
+    if not isinstance(config.get("version"), int) or config["version"] > VERSION:
+        raise ValueError(f"{path} has version {config.get('version')}, this reader knows {VERSION}: update worldtrace")
+    return config
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

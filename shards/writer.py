@@ -1,0 +1,51 @@
+"""Writing one shard: a deterministic ustar archive that appears whole or not at all, and its manifest rows."""
+
+import hashlib
+import tarfile
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .commit import committed
+from .sample import EncodedSample
+
+BLOCK = 512
+
+
+def write_shard(path: str | PathLike[str], samples: Iterable[EncodedSample]) -> list[dict[str, Any]]:
+    """Write `samples` in the order given; the same samples give the same bytes, on any machine and at any time.
+
+    Returns a manifest row a sample, with `shard` (the file's name), `offset` and `bytes` (of the sample's part of the
+    archive, headers included) and `sha256` (of that part). Samples are taken one at a time, so a generator keeps
+    memory flat.
+    """
+    path = Path(path)
+    if path.suffix != ".tar":
+        raise ValueError(f"{path}: the name of a shard ends in .tar")
+    rows: list[dict[str, Any]] = []
+    keys: set[str] = set()
+    with committed(path) as file:
+        offset = 0
+        for sample in samples:
+            if sample.key in keys:
+                raise ValueError(f"{path}: key {sample.key} comes twice; keys are unique within a dataset")
+            keys.add(sample.key)
+            part = archive_part(sample.key, sample.members)
+            file.write(part)
+            place = {"shard": path.name, "offset": offset, "bytes": len(part)}
+            rows.append({**sample.row, **place, "sha256": hashlib.sha256(part).hexdigest()})
+            offset += len(part)
+        file.write(bytes(2 * BLOCK))  # the end of a tar archive
+    return rows
+
+
+def archive_part(key: str, members: dict[str, bytes]) -> bytes:
+    """The tar headers and contents of one sample, members sorted by name."""
+    parts = []
+    for suffix in sorted(members):
+        data = members[suffix]
+        info = tarfile.TarInfo(f"{key}.{suffix}")
+        info.size, info.mode, info.mtime = len(data), 0o644, 0
+        parts += [info.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % BLOCK)]
+    return b"".join(parts)
