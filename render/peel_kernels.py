@@ -1,0 +1,355 @@
+"""The peel as Warp kernels: one source, compiled for the CPU and for CUDA.
+
+Homogeneous rasterization (Olano and Greer 1997): with P = K v for each vertex and q = (u, v, 1) for a pixel centre, the
+ray of the pixel meets the triangle where the three numbers e_i = det[q, P_j, P_k] have one sign, and there
+z = sum(e_i z_i) / sum(e_i). The hit test never divides by a vertex's depth, so a triangle may cross the near plane or
+the plane of the camera without being clipped; only the box of pixels to visit needs that division.
+
+The e_i are evaluated with the pixel moved to the origin: P' = P - q P_z, e = P'_j.x P'_k.y - P'_j.y P'_k.x. What
+belongs to a vertex is then computed alike for all its triangles, an edge gives exactly opposite numbers to the two
+triangles that share it, and a vertex on a pixel centre is (0, 0): together with the tie rule of `side_of_edge` a closed
+surface has no crack and no double hit. That needs one thing of the compiler: a product and a sum must not be fused, for a fused
+a*b - c*d is not the negative of c*d - a*b. Without fusion the CPU, CUDA and the NumPy twin also agree bit by bit.
+"""
+
+# mypy: ignore-errors
+# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly.
+import warp as wp
+
+wp.config.log_level = 30  # no banner, no line for every module loaded: progress bars share the terminal
+wp.set_module_options({"fuse_fp": False, "fast_math": False, "enable_backward": False})
+
+EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+# Rows of boxes narrower than this are tested pixel by pixel: three divisions cost about as much as eight tests.
+NARROW = wp.constant(12)
+# Far above the rounding of a double, far below anything that matters to a pixel.
+SUSPICIOUS = wp.constant(wp.float64(2.0**-30))
+SPAN_SLACK = wp.constant(wp.float64(2.0**-40))
+
+
+@wp.kernel
+def project(
+    vertices: wp.array(dtype=wp.vec3d),
+    image_from_world: wp.mat44d,
+    near: wp.float64,
+    homogeneous: wp.array(dtype=wp.vec3d),
+    screen: wp.array(dtype=wp.vec2f),
+) -> None:
+    """P = K [R t] v, and its pixel, which is NaN for a vertex in front of the near plane."""
+    i = wp.tid()
+    v = vertices[i]
+    m = image_from_world
+    x = m[0, 0] * v[0] + m[0, 1] * v[1] + m[0, 2] * v[2] + m[0, 3]
+    y = m[1, 0] * v[0] + m[1, 1] * v[1] + m[1, 2] * v[2] + m[1, 3]
+    w = m[2, 0] * v[0] + m[2, 1] * v[1] + m[2, 2] * v[2] + m[2, 3]
+    homogeneous[i] = wp.vec3d(x, y, w)
+    if w >= near:
+        screen[i] = wp.vec2f(wp.float32(x / w), wp.float32(y / w))
+    else:
+        screen[i] = wp.vec2f(wp.nan, wp.nan)
+
+
+@wp.func
+def first_pixel(lowest: wp.float32, margin: wp.float32, size: wp.int32) -> wp.int32:
+    return wp.int32(wp.ceil(wp.clamp(lowest - 0.5 - margin, 0.0, wp.float32(size))))
+
+
+@wp.func
+def last_pixel(highest: wp.float32, margin: wp.float32, size: wp.int32) -> wp.int32:
+    return wp.int32(wp.floor(wp.clamp(highest - 0.5 + margin, -1.0, wp.float32(size - 1))))
+
+
+@wp.func
+def widen(box: wp.vec4f, x: wp.float32, y: wp.float32) -> wp.vec4f:
+    return wp.vec4f(wp.min(box[0], x), wp.min(box[1], y), wp.max(box[2], x), wp.max(box[3], y))
+
+
+@wp.func
+def widen_by_clipped_edge(box: wp.vec4f, a: wp.vec3d, b: wp.vec3d, near: wp.float64) -> wp.vec4f:
+    """Take in the endpoint a where it is behind the near plane, and the point where ab crosses that plane."""
+    result = box
+    if a[2] >= near:
+        result = widen(result, wp.float32(a[0] / a[2]), wp.float32(a[1] / a[2]))
+    if (a[2] >= near) != (b[2] >= near):
+        t = (near - a[2]) / (b[2] - a[2])
+        x = (a[0] + t * (b[0] - a[0])) / near
+        y = (a[1] + t * (b[1] - a[1])) / near
+        result = widen(result, wp.float32(x), wp.float32(y))
+    return result
+
+
+@wp.func
+def pixel_box(
+    face: wp.vec3i,
+    homogeneous: wp.array(dtype=wp.vec3d),
+    screen: wp.array(dtype=wp.vec2f),
+    near: wp.float64,
+    margin: wp.float32,
+    height: wp.int32,
+    width: wp.int32,
+) -> wp.vec4i:
+    """First column, first row, last column, last row of the pixels that the part beyond the near plane can cover."""
+    s0 = screen[face[0]]
+    s1 = screen[face[1]]
+    s2 = screen[face[2]]
+    box = wp.vec4f(
+        wp.min(s0[0], wp.min(s1[0], s2[0])),
+        wp.min(s0[1], wp.min(s1[1], s2[1])),
+        wp.max(s0[0], wp.max(s1[0], s2[0])),
+        wp.max(s0[1], wp.max(s1[1], s2[1])),
+    )
+    if wp.isnan(s0[0]) or wp.isnan(s1[0]) or wp.isnan(s2[0]):
+        p0 = homogeneous[face[0]]
+        p1 = homogeneous[face[1]]
+        p2 = homogeneous[face[2]]
+        box = wp.vec4f(3.0e38, 3.0e38, -3.0e38, -3.0e38)
+        box = widen_by_clipped_edge(box, p0, p1, near)
+        box = widen_by_clipped_edge(box, p1, p2, near)
+        box = widen_by_clipped_edge(box, p2, p0, near)
+    return wp.vec4i(
+        first_pixel(box[0], margin, width),
+        first_pixel(box[1], margin, height),
+        last_pixel(box[2], margin, width),
+        last_pixel(box[3], margin, height),
+    )
+
+
+@wp.func
+def side_of_edge(
+    e: wp.float64, ax: wp.float64, ay: wp.float64, aw: wp.float64, bx: wp.float64, by: wp.float64, bw: wp.float64
+) -> wp.int32:
+    """The sign of e; on the edge itself, the sign with the pixel moved right by a hair, then down by a hair's square.
+
+    This is the top-left rule: one displacement for every edge, so each point of a surface belongs to one triangle.
+    """
+    s = e
+    if s == wp.float64(0.0):
+        s = ay * bw - aw * by
+    if s == wp.float64(0.0):
+        s = aw * bx - ax * bw
+    if s > wp.float64(0.0):
+        return 1
+    if s < wp.float64(0.0):
+        return -1
+    return 0
+
+
+@wp.func
+def insert(slots: wp.array(dtype=wp.uint64), start: wp.int32, count: wp.int32, new_key: wp.uint64):
+    """Keep the `count` smallest keys of a pixel in order: a cascade of atomic minima, each passing the larger one on.
+
+    A slot only ever decreases, and what it holds has pushed or found a smaller key in every slot before it. So a key
+    that is not below the last slot is not among the smallest, and slots below the key can be passed without an atomic.
+    """
+    key = new_key
+    if key < slots[start + count - 1]:
+        k = wp.int32(0)
+        while k < count:
+            if key < slots[start + k]:
+                old = wp.atomic_min(slots, start + k, key)
+                key = wp.max(old, key)
+                if key == EMPTY:
+                    k = count
+            k += 1
+
+
+@wp.func
+def narrow_span(
+    lowest: wp.float64, highest: wp.float64, orientation: wp.float64, extent: wp.float64,
+    ax: wp.float64, ay: wp.float64, aw: wp.float64, bx: wp.float64, by: wp.float64, bw: wp.float64,
+) -> wp.vec2d:  # fmt: skip
+    """Cut [lowest, highest] (columns from the one where a and b were taken) to the inner side of the edge ab.
+
+    Along a row the edge function is constant + slope * x. The slack exceeds its rounding: nothing inside is lost.
+    """
+    constant = orientation * (ax * by - ay * bx)
+    slope = orientation * (ay * bw - aw * by)
+    slack = SPAN_SLACK * (wp.abs(ax * by) + wp.abs(ay * bx) + extent * (wp.abs(ay * bw) + wp.abs(aw * by)))
+    low = lowest
+    high = highest
+    if slope > wp.float64(0.0):
+        low = wp.max(low, -(constant + slack) / slope)
+    elif slope < wp.float64(0.0):
+        high = wp.min(high, -(constant + slack) / slope)
+    elif constant < -slack:
+        high = low - wp.float64(1.0)
+    return wp.vec2d(low, high)
+
+
+@wp.func
+def is_degenerate(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d) -> wp.bool:
+    n = wp.cross(b - a, c - a)
+    return n[0] == wp.float64(0.0) and n[1] == wp.float64(0.0) and n[2] == wp.float64(0.0)
+
+
+@wp.func
+def scan(
+    triangle: wp.int32,
+    face: wp.vec3i,
+    vertices: wp.array(dtype=wp.vec3d),
+    homogeneous: wp.array(dtype=wp.vec3d),
+    near: wp.float64,
+    box: wp.vec4i,
+    width: wp.int32,
+    mirrored: wp.int32,
+    count: wp.int32,
+    slots: wp.array(dtype=wp.uint64),
+):
+    """Insert every hit of one triangle in the pixels of `box`."""
+    p0 = homogeneous[face[0]]
+    p1 = homogeneous[face[1]]
+    p2 = homogeneous[face[2]]
+    aw = p0[2]
+    bw = p1[2]
+    cw = p2[2]
+    zero = wp.float64(0.0)
+    left = wp.float64(box[0]) + wp.float64(0.5)
+    extent = wp.float64(box[2] - box[0])
+
+    # A hit beyond the camera has sum(e) of the sign of det[P0, P1, P2]; where that sign is in doubt, rows are not cut.
+    orientation = zero
+    if box[2] - box[0] >= NARROW:
+        top = wp.float64(box[1]) + wp.float64(0.5)
+        a = wp.vec3d(p0[0] - left * aw, p0[1] - top * aw, aw)
+        b = wp.vec3d(p1[0] - left * bw, p1[1] - top * bw, bw)
+        c = wp.vec3d(p2[0] - left * cw, p2[1] - top * cw, cw)
+        determinant = wp.dot(a, wp.cross(b, c))
+        if wp.abs(determinant) > SUSPICIOUS * wp.length(a) * wp.length(b) * wp.length(c):
+            orientation = wp.sign(determinant)
+
+    for row in range(box[1], box[3] + 1):
+        y = wp.float64(row) + wp.float64(0.5)
+        ay = p0[1] - y * aw
+        by = p1[1] - y * bw
+        cy = p2[1] - y * cw
+        first = box[0]
+        last = box[2]
+        if orientation != zero:
+            ax = p0[0] - left * aw
+            bx = p1[0] - left * bw
+            cx = p2[0] - left * cw
+            span = wp.vec2d(zero, extent)
+            span = narrow_span(span[0], span[1], orientation, extent, ax, ay, aw, bx, by, bw)
+            span = narrow_span(span[0], span[1], orientation, extent, bx, by, bw, cx, cy, cw)
+            span = narrow_span(span[0], span[1], orientation, extent, cx, cy, cw, ax, ay, aw)
+            if span[0] > span[1] + wp.float64(1.0):
+                continue
+            first = box[0] + wp.int32(wp.floor(wp.min(span[0], extent)))
+            last = box[0] + wp.int32(wp.ceil(wp.max(span[1], zero)))
+        for column in range(first, last + 1):
+            x = wp.float64(column) + wp.float64(0.5)
+            ax = p0[0] - x * aw
+            bx = p1[0] - x * bw
+            cx = p2[0] - x * cw
+            e0 = bx * cy - by * cx
+            e1 = cx * ay - cy * ax
+            e2 = ax * by - ay * bx
+            if wp.min(e0, wp.min(e1, e2)) < zero and wp.max(e0, wp.max(e1, e2)) > zero:
+                continue
+            side = side_of_edge(e0, bx, by, bw, cx, cy, cw)
+            if side != side_of_edge(e1, cx, cy, cw, ax, ay, aw) or side != side_of_edge(e2, ax, ay, aw, bx, by, bw):
+                continue
+            total = e0 + e1 + e2
+            if total == zero:
+                continue
+            size = (
+                wp.abs(bx * cy) + wp.abs(by * cx) + wp.abs(cx * ay)
+                + wp.abs(cy * ax) + wp.abs(ax * by) + wp.abs(ay * bx)
+            )  # fmt: skip
+            if wp.abs(total) < SUSPICIOUS * size and is_degenerate(
+                vertices[face[0]], vertices[face[1]], vertices[face[2]]
+            ):
+                continue
+            z = (e0 * aw + e1 * bw + e2 * cw) / total
+            z32 = wp.float32(z)
+            if z >= near and z32 < wp.inf:
+                back = wp.uint64(0)
+                if side * mirrored > 0:
+                    back = wp.uint64(1)
+                bits = wp.uint64(wp.cast(z32, wp.uint32))
+                key = (bits << wp.uint64(33)) | (wp.uint64(triangle) << wp.uint64(1)) | back
+                insert(slots, (row * width + column) * count, count, key)
+
+
+@wp.kernel
+def raster(
+    faces: wp.array(dtype=wp.vec3i),
+    vertices: wp.array(dtype=wp.vec3d),
+    homogeneous: wp.array(dtype=wp.vec3d),
+    screen: wp.array(dtype=wp.vec2f),
+    near: wp.float64,
+    margin: wp.float32,
+    height: wp.int32,
+    width: wp.int32,
+    mirrored: wp.int32,
+    count: wp.int32,
+    largest: wp.int32,
+    slots: wp.array(dtype=wp.uint64),
+    large: wp.array(dtype=wp.int32),
+    large_count: wp.array(dtype=wp.int32),
+) -> None:
+    """One thread a triangle; those of more than `largest` pixels are left to `raster_large`."""
+    t = wp.tid()
+    face = faces[t]
+    box = pixel_box(face, homogeneous, screen, near, margin, height, width)
+    if box[0] > box[2] or box[1] > box[3]:
+        return
+    if largest > 0 and (box[2] - box[0] + 1) * (box[3] - box[1] + 1) > largest:
+        large[wp.atomic_add(large_count, 0, 1)] = t
+        return
+    scan(t, face, vertices, homogeneous, near, box, width, mirrored, count, slots)
+
+
+@wp.kernel
+def raster_large(
+    faces: wp.array(dtype=wp.vec3i),
+    vertices: wp.array(dtype=wp.vec3d),
+    homogeneous: wp.array(dtype=wp.vec3d),
+    screen: wp.array(dtype=wp.vec2f),
+    near: wp.float64,
+    margin: wp.float32,
+    height: wp.int32,
+    width: wp.int32,
+    mirrored: wp.int32,
+    count: wp.int32,
+    threads: wp.int32,
+    slots: wp.array(dtype=wp.uint64),
+    large: wp.array(dtype=wp.int32),
+    large_count: wp.array(dtype=wp.int32),
+) -> None:
+    """One row of a large triangle at a time, so that a wall of two triangles does not serialise on two threads."""
+    item = wp.int64(wp.tid())
+    items = wp.int64(large_count[0]) * wp.int64(height)
+    while item < items:
+        t = large[wp.int32(item / wp.int64(height))]
+        row = wp.int32(item % wp.int64(height))
+        face = faces[t]
+        box = pixel_box(face, homogeneous, screen, near, margin, height, width)
+        if row >= box[1] and row <= box[3]:
+            strip = wp.vec4i(box[0], row, box[2], row)
+            scan(t, face, vertices, homogeneous, near, strip, width, mirrored, count, slots)
+        item += wp.int64(threads)
+
+
+@wp.kernel
+def resolve(
+    slots: wp.array(dtype=wp.uint64),
+    count: wp.int32,
+    depth: wp.array2d(dtype=wp.float32),
+    triangle: wp.array2d(dtype=wp.int32),
+    facing: wp.array2d(dtype=wp.int8),
+) -> None:
+    """Unpack the keys of a pixel into layers, and leave its slots empty for the next view."""
+    pixel = wp.tid()
+    k = wp.int32(0)
+    while k < count:
+        key = slots[pixel * count + k]
+        if key == EMPTY:
+            k = count
+        else:
+            slots[pixel * count + k] = EMPTY
+            depth[k, pixel] = wp.cast(wp.uint32(key >> wp.uint64(33)), wp.float32)
+            low = wp.uint32(key & wp.uint64(0xFFFFFFFF))
+            triangle[k, pixel] = wp.int32(low >> wp.uint32(1))
+            facing[k, pixel] = wp.int8(1) - wp.int8(2) * wp.int8(low & wp.uint32(1))
+            k += 1
