@@ -56,7 +56,7 @@ class Dataset:
             yield self[row]
 
     def __getitem__(self, which: int | str) -> Sample:
-        """The sample of a row (negative: from the end) or key. CorruptSample where its bytes are not the ones written."""
+        """The sample of a row (negative: from the end) or key. CorruptSample: its bytes are not those written."""
         row = self.row_of(which)
         return decode(self.manifest["key"][row].as_py(), self.members(row))
 
