@@ -1,0 +1,179 @@
+"""Where a view is taken from: pinhole cameras in the OpenCV frame, how they are drawn, and which ones a room accepts.
+
+Drawing is a pure function of the generator it is given. Acceptance is a set of predicates on plain numbers, so that
+each threshold can be read, tested and quoted.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from render.settings import RenderSettings, Span
+
+UP = np.array([0.0, 1.0, 0.0])  # assets are +y up
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """Pinhole camera: K (3,3) in pixels, world_from_camera (4,4) rigid, +x right +y down +z forward; `info` is JSON."""
+
+    K: np.ndarray
+    world_from_camera: np.ndarray
+    height: int
+    width: int
+    info: dict[str, Any]
+
+    @property
+    def eye(self) -> np.ndarray:
+        return self.world_from_camera[:3, 3]
+
+    def from_world(self, points: np.ndarray) -> np.ndarray:
+        """World points (..., 3) -> camera frame, float64."""
+        return (np.asarray(points, np.float64) - self.eye) @ self.world_from_camera[:3, :3]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """World points (..., 3) -> pixel coordinates (..., 2); a pixel's centre is at (u + 0.5, v + 0.5)."""
+        image = self.from_world(points) @ self.K.T
+        return image[..., :2] / image[..., 2:]
+
+    def scaled(self, factor: int) -> np.ndarray:
+        """K of the same image on a grid of `factor` x `factor` samples a pixel."""
+        return np.diag([factor, factor, 1.0]) @ self.K
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
+    """world_from_camera (4,4) of a camera at `eye` that looks at `target`, +y up, rolled by `roll` radians."""
+    forward = np.asarray(target, np.float64) - eye
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, UP)
+    if np.linalg.norm(right) < 1e-6:  # straight up or down: any horizontal axis will do
+        right = np.array([1.0, 0.0, 0.0])
+    right = right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([c * right + s * down, c * down - s * right, forward], axis=1)
+    pose[:3, 3] = eye
+    return pose
+
+
+def intrinsics(fov: float, height: int, width: int, cx: float | None = None, cy: float | None = None) -> np.ndarray:
+    """K (3,3) with square pixels; `fov` in degrees across the shorter side; centred unless cx, cy say otherwise."""
+    f = min(height, width) / 2 / np.tan(np.radians(fov) / 2)
+    return np.array([[f, 0, width / 2 if cx is None else cx], [0, f, height / 2 if cy is None else cy], [0, 0, 1.0]])
+
+
+def object_camera(generator: np.random.Generator, settings: RenderSettings, vertices: np.ndarray) -> Camera:
+    """A view of an object normalised to a longest side of 1: vertices (V,3), world frame.
+
+    The distance follows from the framing (share of the image that the longest side takes), and is never so small that
+    the camera enters the sphere around the object.
+    """
+    s, h, w = settings, settings.height, settings.width
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    centre = (low + high) / 2
+    radius = float(np.linalg.norm(vertices - centre, axis=1).max())
+
+    if generator.random() < s.fov_spread:
+        fov = float(generator.uniform(*s.fov))
+    else:
+        fov = float(np.clip(generator.normal(s.fov_mode, s.fov_deviation), *s.fov))
+    azimuth = float(generator.uniform(0.0, 360.0))
+    elevation = float(np.clip(generator.normal(s.elevation_mode, s.elevation_deviation), *s.elevation))
+    framing = float(np.clip(s.framing_median * np.exp(generator.normal(0.0, s.framing_deviation)), *s.framing))
+    roll = float(np.clip(generator.normal(0.0, s.roll_deviation), -15.0, 15.0))
+    shift = np.clip(generator.normal(0.0, s.principal_deviation, 2), -0.1, 0.1)
+    cropped = bool(generator.random() < s.crop)
+    aim = generator.uniform(-0.35, 0.35, 2) if cropped else generator.uniform(-0.04, 0.04, 2)
+
+    K = intrinsics(fov, h, w, w * (0.5 + shift[0]), h * (0.5 + shift[1]))
+    longest = float((high - low).max())
+    distance = float(max(K[0, 0] * longest / (framing * min(h, w)), 1.05 * radius + 0.05 * longest))
+    eye = centre + distance * direction(azimuth, elevation)
+    pose = look_at(eye, centre, np.radians(roll))
+    target = centre + pose[:3, 0] * aim[0] * longest + pose[:3, 1] * aim[1] * longest
+    pose = look_at(eye, target, np.radians(roll))
+    info = {"kind": "object", "fov": fov, "azimuth": azimuth, "elevation": elevation, "distance": distance,
+            "framing": framing, "roll": roll, "cropped": cropped}  # fmt: skip
+    return Camera(K, pose, h, w, info)
+
+
+def orbit(camera: Camera, centre: np.ndarray, turn: float) -> Camera:
+    """The camera carried by `turn` degrees around the vertical axis through `centre` (3,)."""
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    pose = np.eye(4)
+    pose[:3, :3] = rotation @ camera.world_from_camera[:3, :3]
+    pose[:3, 3] = centre + rotation @ (camera.eye - centre)
+    return Camera(camera.K, pose, camera.height, camera.width, {**camera.info, "turn": float(turn)})
+
+
+def turned(camera: Camera, turn: float) -> Camera:
+    """The camera turned on the spot by `turn` degrees around the vertical."""
+    return orbit(camera, camera.eye, turn)
+
+
+def room_camera(generator: np.random.Generator, settings: RenderSettings, inside: np.ndarray) -> Camera:
+    """A candidate view inside the axis-aligned box `inside` (2,3) in metres; `room_faults` decides whether it stands."""
+    s, h, w = settings, settings.height, settings.width
+    low, high = inside
+    margin = np.minimum(0.3, (high - low) / 4)
+    position = generator.uniform(low + margin, high - margin)
+    height = float(generator.uniform(*s.scene_height))
+    position[1] = min(low[1] + height, high[1] - 0.1)
+    yaw = float(generator.uniform(0.0, 360.0))
+    pitch = float(generator.uniform(*s.scene_pitch))
+    roll = float(np.clip(generator.normal(0.0, s.roll_deviation / 3), -5.0, 5.0))
+    fov = float(generator.uniform(*s.scene_fov))
+    shift = np.clip(generator.normal(0.0, s.principal_deviation / 2, 2), -0.05, 0.05)
+    pose = look_at(position, position + direction(yaw, -pitch), np.radians(roll))
+    K = intrinsics(fov, h, w, w * (0.5 + shift[0]), h * (0.5 + shift[1]))
+    info = {"kind": "room", "fov": fov, "yaw": yaw, "pitch": pitch, "roll": roll, "height": float(position[1] - low[1])}
+    return Camera(K, pose, h, w, info)
+
+
+def direction(azimuth: float, elevation: float) -> np.ndarray:
+    """Unit vector at `azimuth` degrees around +y (0 is +z, 90 is +x) and `elevation` degrees above the horizon."""
+    a, e = np.radians(azimuth), np.radians(elevation)
+    return np.array([np.cos(e) * np.sin(a), np.sin(e), np.cos(e) * np.cos(a)])
+
+
+def inside_any_box(point: np.ndarray, boxes: np.ndarray, margin: float = 0.05) -> bool:
+    """Whether point (3,) lies in one of boxes (N,2,3), each grown by `margin`."""
+    return bool(np.any(np.all((point >= boxes[:, 0] - margin) & (point <= boxes[:, 1] + margin), axis=1)))
+
+
+def mean_depth_range(span: Span, inside: np.ndarray) -> Span:
+    """The accepted mean depth of a room. In a room whose floor diagonal is under 4 / 0.45 = 8.9 m, no camera could
+    keep the usual 2 m and its distance to the walls; there the lower end shrinks to 0.225 of the diagonal."""
+    diagonal = float(np.linalg.norm((inside[1] - inside[0])[[0, 2]]))
+    return min(span[0], 0.225 * diagonal), span[1]
+
+
+def room_faults(
+    camera: Camera, depth: np.ndarray, inside: np.ndarray, furniture: np.ndarray, settings: RenderSettings
+) -> list[str]:
+    """Why a camera in a room is refused; empty when it stands.
+
+    depth (h,w) float32 is layer 0 of a coarse peel, inf where the ray escapes. Rules (metres): not inside a box of
+    furniture, between floor and ceiling, at least `scene_valid` of the rays meet a surface, the nearest surface is
+    `scene_nearest` away or more, the mean depth lies in `scene_mean_depth`.
+    """
+    faults = []
+    if inside_any_box(camera.eye, furniture):
+        faults.append("inside_furniture")
+    if not np.all((camera.eye > inside[0]) & (camera.eye < inside[1])):
+        faults.append("outside_room")
+    found = depth[np.isfinite(depth)]
+    if found.size < max(1, settings.scene_valid * depth.size):
+        return [*faults, "open"]
+    if float(found.min()) < settings.scene_nearest:
+        faults.append("too_close")
+    low, high = mean_depth_range(settings.scene_mean_depth, inside)
+    mean = float(found.mean(dtype=np.float64))
+    if mean < low:
+        faults.append("shallow")
+    if mean > high:
+        faults.append("deep")
+    return faults

@@ -1,0 +1,112 @@
+"""What a render job may choose: one strict, frozen config whose defaults are documented here and in docs/render.md."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RenderRegime = Literal["object", "scene", "dynamic"]
+BackendName = Literal["auto", "cpu", "cuda", "nvdiffrast", "pyrender"]
+
+Span = tuple[float, float]
+
+
+class RenderSettings(BaseModel):
+    """Settings of `render_views`. Angles in degrees, lengths in the units of the normalised scene (rooms: metres).
+
+    Every number drawn for a view is a pure function of (seed, asset sha256, view, purpose), so view 3 is the same view
+    whether 4 or 56 are asked for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    views: int = Field(4, ge=1)  # views of an asset; clips of an asset in the dynamic regime
+    height: int = Field(504, ge=8, le=8192)
+    width: int = Field(504, ge=8, le=8192)
+    layers: int = Field(6, ge=1, le=32)
+    regime: RenderRegime = "object"
+    seed: int = 0
+    frames: int = Field(16, ge=1)  # of a clip
+    frames_per_second: float = Field(12.0, gt=0)  # of a clip; a shorter animation is sampled over its whole length
+    backend: BackendName = "auto"
+
+    samples: int = Field(2, ge=1, le=8)  # colour samples per pixel side: 2 means 2x2 anti-aliasing
+    extra_slots: int = Field(4, ge=0)  # surfaces peeled beyond `layers`, so that merging cannot starve the last layer
+    slots_limit: int = Field(32, ge=1)  # peeling is repeated with twice the slots, up to this, where a pixel filled up
+    near: float = Field(1e-3, gt=0)
+    merge: float = Field(1e-4, ge=0)  # hits closer than this share of the scene diagonal, facing alike, are one
+    texture_limit: int = Field(2048, ge=16)  # textures are halved until no side exceeds this
+
+    # Objects. The released renders have f = 500 at 512 pixels (54.2 degrees) and mean z 1.904, which frames the longest
+    # side of the box at 0.51 of the image; most views stay near that, the rest spreads over the whole range.
+    fov: Span = (10.0, 70.0)
+    fov_mode: float = 54.2
+    fov_deviation: float = Field(6.0, ge=0)
+    fov_spread: float = Field(0.1, ge=0, le=1)  # share of views with a field of view uniform over `fov`
+    elevation: Span = (-30.0, 85.0)
+    elevation_mode: float = 18.0
+    elevation_deviation: float = Field(22.0, ge=0)
+    framing: Span = (0.3, 1.2)  # longest side of the box over the shorter image side, at the distance of its centre
+    framing_median: float = Field(0.56, gt=0)
+    framing_deviation: float = Field(0.3, ge=0)  # of the logarithm
+    crop: float = Field(0.1, ge=0, le=1)  # share of views that aim beside the object, so that the frame may cut it
+    roll_deviation: float = Field(3.0, ge=0)
+    principal_deviation: float = Field(0.02, ge=0)  # of the principal point, as a share of the image side
+
+    # Rooms: the placement rules used for 3D-FRONT.
+    scene_fov: Span = (50.0, 85.0)
+    scene_height: Span = (1.4, 1.8)
+    scene_pitch: Span = (0.0, 20.0)  # downwards
+    scene_nearest: float = Field(0.5, ge=0)  # the nearest surface in view is at least this far
+    scene_mean_depth: Span = (2.0, 7.5)  # the lower end is relaxed in small rooms, see cameras.mean_depth_range
+    scene_valid: float = Field(0.5, ge=0, le=1)  # share of rays that must meet a surface
+    scene_tries: int = Field(64, ge=1)
+
+    min_pixels: int = Field(64, ge=1)  # a view with fewer valid pixels is rejected as too_few_pixels
+    exposure: Span = (0.55, 1.0)  # mean brightness of a white surface in view, linear, before encoding
+    shadows: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RenderSettings":
+        spans = (
+            "fov",
+            "elevation",
+            "framing",
+            "scene_fov",
+            "scene_height",
+            "scene_pitch",
+            "scene_mean_depth",
+            "exposure",
+        )
+        for name in spans:
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the range ({low}, {high}) runs backwards")
+        if not (self.fov[0] > 0 and self.fov[1] < 175 and self.scene_fov[0] > 0 and self.scene_fov[1] < 175):
+            raise ValueError("fov and scene_fov must lie between 0 and 175 degrees")
+        if self.framing[0] <= 0 or self.exposure[0] <= 0:
+            raise ValueError("framing and exposure must be positive")
+        return self
+
+    @property
+    def slots(self) -> int:
+        """Surfaces kept per pixel by the first peel, before merging."""
+        return self.layers + self.extra_slots
+
+
+def settings_of(values: Mapping[str, Any]) -> RenderSettings:
+    """RenderSettings from plain values (a config file, a command line).
+
+    Raises ValueError with one sentence that names the field, or for an unknown key the nearest known one.
+    """
+    for key in values:
+        if key not in RenderSettings.model_fields:
+            near = difflib.get_close_matches(key, RenderSettings.model_fields, n=1, cutoff=0.0)
+            raise ValueError(f"render settings: there is no {key!r}; the nearest known setting is {near[0]!r}")
+    try:
+        return RenderSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise ValueError(f"render settings: {where}: {first['msg']} (found {first.get('input')!r})") from None

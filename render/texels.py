@@ -1,0 +1,170 @@
+"""A mesh packed for shading: flat arrays only, so that the NumPy twin and the Warp kernel read the same bytes.
+
+All textures lie in one buffer of RGBA8 words, each with its mip levels one after the other. Colour textures stay sRGB
+encoded and are averaged in linear light.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from render.mesh import AlphaMode, Material, Mesh, Texture
+
+OPAQUE, MASK, BLEND = 0, 1, 2
+_MODES: dict[AlphaMode, int] = {"OPAQUE": OPAQUE, "MASK": MASK, "BLEND": BLEND}
+_WRAPS = {"repeat": 0, "clamp": 1, "mirror": 2}
+
+# Columns of `texture_int`; the first word of each mip level follows from LEVELS on.
+WIDTH, HEIGHT, LEVEL_COUNT, WRAP_S, WRAP_T, UV_SET, SRGB, WEIGHTED, LEVELS = range(9)
+MAX_LEVELS = 15
+# Columns of `material_int` and `material_float`.
+BASE_TEX, ROUGH_TEX, EMISSIVE_TEX, NORMAL_TEX, OCCLUSION_TEX, ALPHA_MODE = range(6)
+BASE, METALLIC, ROUGHNESS, EMISSIVE, NORMAL_SCALE, CUTOFF = 0, 4, 5, 6, 9, 10
+
+
+def srgb_to_linear(x: np.ndarray) -> np.ndarray:
+    """sRGB decoding (IEC 61966-2-1) of values in [0, 1]."""
+    return np.where(x <= 0.04045, x / 12.92, ((np.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(x: np.ndarray) -> np.ndarray:
+    """sRGB encoding (IEC 61966-2-1) of values in [0, 1]."""
+    return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+SRGB_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # decodes one byte
+_TO_16 = np.round(SRGB_LINEAR.astype(np.float64) * 65535).astype(np.uint32)
+_TO_8 = np.round(linear_to_srgb(np.arange(65536) / 65535) * 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """T textures, M materials, F faces, V vertices.
+
+    texels (N,) uint32 RGBA8, red in the low byte | texture_int (T, LEVELS + MAX_LEVELS) int32 | texture_uv (T,6) float32,
+    the first two rows of the UV transform | material_int (M,6) int32, texture -1 is none | material_float (M,11) float32 |
+    faces (F,3) int32 | material (F,) int32 | normals (V,3) float32 or (0,3) | uv (V,2), uv1 (V,2), colors (V,4) float32
+    or empty. `tested`: some used material is MASK or BLEND; `blended`: some used material is BLEND.
+    """
+
+    texels: np.ndarray
+    texture_int: np.ndarray
+    texture_uv: np.ndarray
+    material_int: np.ndarray
+    material_float: np.ndarray
+    faces: np.ndarray
+    material: np.ndarray
+    normals: np.ndarray
+    uv: np.ndarray
+    uv1: np.ndarray
+    colors: np.ndarray
+    tested: bool
+    blended: bool
+
+
+class _Textures:
+    """Collects the textures in use, each image once for every way it is read."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.words: list[np.ndarray] = []
+        self.count = 0
+        self.rows: list[np.ndarray] = []
+        self.transforms: list[np.ndarray] = []
+        self.packed: dict[tuple[int, bool, bool], list[int]] = {}
+
+    def add(self, texture: Texture | None, srgb: bool, weighted: bool, uv_sets: tuple[bool, bool]) -> int:
+        """Row of `texture`, or -1 where there is none or the mesh lacks the UV set that it asks for."""
+        if texture is None or not uv_sets[texture.uv_set if texture.uv_set in (0, 1) else 0]:
+            return -1
+        levels = self._pixels(texture.pixels, srgb, weighted)
+        row = np.zeros(LEVELS + MAX_LEVELS, np.int32)
+        row[[WIDTH, HEIGHT, LEVEL_COUNT]] = levels[0], levels[1], len(levels) - 2
+        row[[WRAP_S, WRAP_T, UV_SET]] = _WRAPS[texture.wrap_s], _WRAPS[texture.wrap_t], texture.uv_set
+        row[[SRGB, WEIGHTED]] = srgb, weighted
+        row[LEVELS : LEVELS + len(levels) - 2] = levels[2:]
+        self.rows.append(row)
+        self.transforms.append(np.eye(3)[:2] if texture.transform is None else np.asarray(texture.transform)[:2])
+        return len(self.rows) - 1
+
+    def _pixels(self, pixels: np.ndarray, srgb: bool, weighted: bool) -> list[int]:
+        """[width, height, first word of level 0, of level 1, ...]; an image shared by materials is stored once."""
+        known = (id(pixels), srgb, weighted)
+        if known not in self.packed:
+            image = np.ascontiguousarray(pixels)
+            while max(image.shape[:2]) > self.limit:
+                image = half(image, srgb, weighted)
+            entry = [image.shape[1], image.shape[0]]
+            while True:
+                self.words.append(image.view(np.uint32).ravel())
+                entry.append(self.count)
+                self.count += image.shape[0] * image.shape[1]
+                if max(image.shape[:2]) == 1:
+                    break
+                image = half(image, srgb, weighted)
+            self.packed[known] = entry
+        return self.packed[known]
+
+
+def half(image: np.ndarray, srgb: bool, weighted: bool) -> np.ndarray:
+    """One mip level up: image (h,w,4) uint8 -> (max(1,h//2), max(1,w//2), 4) uint8.
+
+    Colour is averaged in linear light, and by alpha where `weighted`, so that the hidden colour of clear texels does
+    not bleed into foliage. An odd last row or column is dropped.
+    """
+    h, w = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
+    rows = [image[: 2 * h : 2], image[1 : 2 * h : 2]] if image.shape[0] > 1 else [image]
+    quads = [
+        part for row in rows for part in ((row[:, : 2 * w : 2], row[:, 1 : 2 * w : 2]) if row.shape[1] > 1 else (row,))
+    ]
+    alpha = [q[..., 3:].astype(np.uint64) for q in quads]
+    value = [(_TO_16[q[..., :3]] if srgb else q[..., :3].astype(np.uint32) * 257).astype(np.uint64) for q in quads]
+    total = sum(alpha)
+    plain = (sum(value) + len(quads) // 2) // len(quads)  # type: ignore[operator]
+    if weighted:
+        mixed = sum(v * a for v, a in zip(value, alpha)) // np.maximum(total, 1)  # type: ignore[call-overload]
+        plain = np.where(total > 0, mixed, plain)
+    out = np.empty((h, w, 4), np.uint8)
+    out[..., :3] = _TO_8[plain] if srgb else ((plain + 128) // 257).astype(np.uint8)
+    out[..., 3:] = (total + len(quads) // 2) // len(quads)  # type: ignore[operator]
+    return out
+
+
+def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
+    """Everything of `mesh` but its vertices, ready to be shaded from any number of views (and poses)."""
+    textures = _Textures(texture_limit)
+    sets = (mesh.uv is not None, mesh.uv1 is not None)
+    materials = mesh.materials or (Material(),)
+    ints = np.full((len(materials), 6), -1, np.int32)
+    floats = np.zeros((len(materials), 11), np.float32)
+    for m, material in enumerate(materials):
+        mode = _MODES[material.alpha_mode]
+        ints[m, BASE_TEX] = textures.add(material.base_color_texture, True, mode != OPAQUE, sets)
+        ints[m, ROUGH_TEX] = textures.add(material.metallic_roughness_texture, False, False, sets)
+        ints[m, EMISSIVE_TEX] = textures.add(material.emissive_texture, True, False, sets)
+        ints[m, NORMAL_TEX] = textures.add(material.normal_texture, False, False, sets)
+        ints[m, OCCLUSION_TEX] = textures.add(material.occlusion_texture, False, False, sets)
+        ints[m, ALPHA_MODE] = mode
+        floats[m] = (*material.base_color, material.metallic, material.roughness, *material.emissive,
+                     material.normal_scale, material.alpha_cutoff)  # fmt: skip
+    used = np.unique(mesh.material)
+    modes = ints[used, ALPHA_MODE]
+    return Packed(
+        texels=np.concatenate(textures.words) if textures.words else np.zeros(1, np.uint32),
+        texture_int=np.array(textures.rows, np.int32).reshape(-1, LEVELS + MAX_LEVELS),
+        texture_uv=np.array(textures.transforms, np.float32).reshape(-1, 6),
+        material_int=ints,
+        material_float=floats,
+        faces=np.ascontiguousarray(mesh.faces, np.int32),
+        material=np.ascontiguousarray(mesh.material, np.int32),
+        normals=_rows(mesh.normals, 3),
+        uv=_rows(mesh.uv, 2),
+        uv1=_rows(mesh.uv1, 2),
+        colors=_rows(mesh.colors, 4),
+        tested=bool(np.any(modes != OPAQUE)),
+        blended=bool(np.any(modes == BLEND)),
+    )
+
+
+def _rows(values: np.ndarray | None, columns: int) -> np.ndarray:
+    return np.zeros((0, columns), np.float32) if values is None else np.ascontiguousarray(values, np.float32)

@@ -1,0 +1,117 @@
+"""What is said about a view: typed flags, and the few of them for which it is not kept.
+
+| flag | says | kept |
+|---|---|---|
+| too_few_pixels | fewer valid pixels than `min_pixels` | no |
+| camera_inside | the camera is inside a closed object: within its box, and most rays meet an odd number of surfaces | no |
+| alpha_mismatch | alpha > 0.5 of the image and hard validity A overlap by IoU < 0.99 | yes |
+| holes | more than 0.1 % of the valid pixels' number are single missing pixels amid valid ones | yes |
+| overflow | at more than 0.1 % of the valid pixels, surfaces beyond the peeled slots may be missing | yes |
+| open_surface | fewer than half of the rays that hit go on to a second surface (closed surfaces come in pairs) | yes |
+| thin | the median gap between front and back is under 1 % of the longest side | yes |
+| flat | the asset's shortest side is under 1 % of its longest | yes |
+| untextured | one material colour, no texture, no vertex colours | yes |
+| dark | the mean brightness of the valid pixels, sRGB, is under 8 % | yes |
+
+Interior geometry and open surfaces are kept: they are real. A room is not judged by camera_inside or open_surface.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from render.cameras import Camera
+from render.frames import Layers
+from render.mesh import Mesh
+from render.settings import RenderSettings
+
+REJECTING = ("too_few_pixels", "camera_inside")
+LEAST_IOU = 0.99
+HOLE_SHARE = 1e-3
+OVERFLOW_SHARE = 1e-3
+THIN = 0.01
+FLAT = 0.01
+DARK = 0.08
+
+
+def mesh_flags(mesh: Mesh) -> set[str]:
+    """Flags of the asset itself: those of its loader, and flat, untextured."""
+    flags = set(mesh.flags)
+    used = np.unique(mesh.faces)
+    extent = np.ptp(mesh.vertices[used], axis=0)
+    if extent.min() < FLAT * extent.max():
+        flags.add("flat")
+    materials = [mesh.materials[m] for m in np.unique(mesh.material)]
+    textured = any(m.base_color_texture is not None for m in materials)
+    if not textured and mesh.colors is None and len({m.base_color[:3] for m in materials}) <= 1:
+        flags.add("untextured")
+    return flags
+
+
+def measures(layers: Layers, rgba: np.ndarray) -> dict[str, float]:
+    """The numbers behind the flags, recorded in `info`: pixels, pairs_1_0 and pairs_3_2 (layer coverage ratios),
+    alpha_iou, holes and overflow as shares of the valid pixels."""
+    valid = layers.hits > 0
+    pixels = int(valid.sum())
+    at_least = [int((layers.hits >= k).sum()) for k in (1, 2, 3, 4)]
+    shown = rgba[..., 3] > 127
+    union = int((shown | valid).sum())
+    return {
+        "pixels": pixels,
+        "pairs_1_0": round(at_least[1] / max(at_least[0], 1), 4),
+        "pairs_3_2": round(at_least[3] / max(at_least[2], 1), 4),
+        "alpha_iou": round(int((shown & valid).sum()) / max(union, 1), 5),
+        "holes": round(single_holes(valid) / max(pixels, 1), 6),
+        "overflow": round(layers.overflow / max(pixels, 1), 6),
+    }
+
+
+def single_holes(valid: np.ndarray) -> int:
+    """Invalid pixels of valid (H,W) whose four neighbours are all valid: what a leaky fill rule leaves behind."""
+    inner = ~valid[1:-1, 1:-1]
+    return int(np.count_nonzero(inner & valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]))
+
+
+def view_flags(
+    layers: Layers, rgba: np.ndarray, numbers: dict[str, float], camera: Camera, vertices: np.ndarray, settings: RenderSettings,
+    indoors: bool,
+) -> set[str]:  # fmt: skip
+    """Flags of one view. `numbers` come from `measures`; vertices (V,3) are in the world frame of the camera."""
+    flags = set()
+    valid = layers.hits > 0
+    if numbers["pixels"] < settings.min_pixels:
+        flags.add("too_few_pixels")
+    if not valid.any():
+        return flags
+    if not indoors:
+        low, high = vertices.min(axis=0), vertices.max(axis=0)
+        within = bool(np.all((camera.eye > low) & (camera.eye < high)))
+        odd = np.count_nonzero(layers.hits[valid & (layers.hits < settings.layers)] % 2)
+        if within and odd > 0.5 * np.count_nonzero(valid):
+            flags.add("camera_inside")
+        if settings.layers > 1 and numbers["pairs_1_0"] < 0.5:
+            flags.add("open_surface")
+    if settings.layers > 1:
+        pair = (layers.hits >= 2) & (layers.facing[0] != layers.facing[1])
+        if pair.any():
+            gap = np.median(layers.depth[1][pair] - layers.depth[0][pair])
+            if gap < THIN * float(np.ptp(vertices, axis=0).max()):
+                flags.add("thin")
+    if numbers["alpha_iou"] < LEAST_IOU:
+        flags.add("alpha_mismatch")
+    if numbers["holes"] > HOLE_SHARE:
+        flags.add("holes")
+    if numbers["overflow"] > OVERFLOW_SHARE:
+        flags.add("overflow")
+    if rgba[valid][:, :3].mean() < DARK * 255:
+        flags.add("dark")
+    return flags
+
+
+def rejection(flags: set[str], numbers: dict[str, Any], settings: RenderSettings) -> tuple[str, str] | None:
+    """(reason, message) if a view with these flags is not kept."""
+    if "too_few_pixels" in flags:
+        return "too_few_pixels", f"{numbers['pixels']} valid pixels, at least {settings.min_pixels} are asked for"
+    if "camera_inside" in flags:
+        return "camera_inside", "the camera is inside a closed object: most rays meet an odd number of surfaces"
+    return None
