@@ -5,10 +5,13 @@ A sample is a `LayeredView` (or a `Clip` of them). `encode` and `write_shard` pu
 comes when. The format is described in docs/format.md.
 """
 
+from .commit import TEMPORARY, committed
 from .contract import REGIMES, Clip, LayeredView, Origin, Regime, Sample, forward_fill, rays
 from .dataset_json import read_dataset_json, write_dataset_json
 from .errors import CorruptSample
 from .manifest import read_manifest, write_manifest
+from .moments import statistics
+from .order import Order
 from .randomness import generator, seed_of
 from .reader import Dataset, open
 from .sample import EncodedSample, decode, encode
@@ -18,15 +21,18 @@ from .writer import write_shard
 __all__ = [
     "REGIMES",
     "SPLITS",
+    "TEMPORARY",
     "Clip",
     "CorruptSample",
     "Dataset",
     "EncodedSample",
     "LayeredView",
+    "Order",
     "Origin",
     "Regime",
     "Sample",
     "Split",
+    "committed",
     "decode",
     "encode",
     "forward_fill",
@@ -37,6 +43,7 @@ __all__ = [
     "read_manifest",
     "seed_of",
     "split_of",
+    "statistics",
     "write_dataset_json",
     "write_manifest",
     "write_shard",

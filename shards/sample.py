@@ -39,7 +39,7 @@ def encode(sample: Sample, codec: Codec = "inverse", bound: float = DEFAULT_BOUN
     members: dict[str, bytes] = {}
     try:
         for t, frame in enumerate(frames):
-            prefix = _frame_prefix(t) if isinstance(sample, Clip) else ""
+            prefix = frame_prefix(t, isinstance(sample, Clip))
             members[f"{prefix}rgba.webp"] = encode_rgba(frame.rgba)
             members[f"{prefix}layers.zst"] = encode_layers(frame.hits, frame.depth, codec, bound)
         members["json"] = _to_json(sample, frames)
@@ -53,7 +53,7 @@ def decode(key: str, members: Mapping[str, bytes]) -> Sample:
     meta = read_meta(key, members)
     frames = []
     for t, entry in enumerate(meta["frames"]):
-        prefix = _frame_prefix(t) if meta["clip"] else ""
+        prefix = frame_prefix(t, meta["clip"])
         try:
             hits, depth = decode_layers(_member(members, f"{prefix}layers.zst"))
             rgba = decode_rgba(_member(members, f"{prefix}rgba.webp"), *hits.shape)
@@ -156,8 +156,9 @@ def _plain(value: Any) -> Any:
     raise ValueError(f"info holds a {type(value).__name__}, which JSON cannot hold: store numbers, text, lists or maps")
 
 
-def _frame_prefix(t: int) -> str:
-    return f"{t:03d}."
+def frame_prefix(t: int, clip: bool) -> str:
+    """What stands before the suffixes of frame `t`: nothing in a view, its number in a clip."""
+    return f"{t:03d}." if clip else ""
 
 
 def _member(members: Mapping[str, bytes], suffix: str) -> bytes:
