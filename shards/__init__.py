@@ -12,9 +12,11 @@ from .errors import CorruptSample
 from .manifest import read_manifest, write_manifest
 from .moments import statistics
 from .order import Order
+from .pointcloud import layered_points, write_points
 from .randomness import generator, seed_of
 from .reader import Dataset, open
 from .sample import EncodedSample, decode, encode
+from .sheet import colorize, layer_pictures, over_checkerboard, sheet
 from .split import SPLITS, Split, split_of
 from .writer import write_shard
 
@@ -32,19 +34,25 @@ __all__ = [
     "Regime",
     "Sample",
     "Split",
+    "colorize",
     "committed",
     "decode",
     "encode",
     "forward_fill",
     "generator",
+    "layer_pictures",
+    "layered_points",
     "open",
+    "over_checkerboard",
     "rays",
     "read_dataset_json",
     "read_manifest",
     "seed_of",
+    "sheet",
     "split_of",
     "statistics",
     "write_dataset_json",
     "write_manifest",
+    "write_points",
     "write_shard",
 ]
