@@ -8,8 +8,8 @@ the plane of the camera without being clipped; only the box of pixels to visit n
 The e_i are evaluated with the pixel moved to the origin: P' = P - q P_z, e = P'_j.x P'_k.y - P'_j.y P'_k.x. What
 belongs to a vertex is then computed alike for all its triangles, an edge gives exactly opposite numbers to the two
 triangles that share it, and a vertex on a pixel centre is (0, 0): together with the tie rule of `side_of_edge` a closed
-surface has no crack and no double hit. That needs one thing of the compiler: a product and a sum must not be fused, for a fused
-a*b - c*d is not the negative of c*d - a*b. Without fusion the CPU, CUDA and the NumPy twin also agree bit by bit.
+surface has no crack and no double hit. That needs one thing of the compiler: a product and a sum must not be fused, for
+a fused a*b - c*d is not the negative of c*d - a*b. Unfused, the CPU, CUDA and the NumPy twin also agree bit by bit.
 """
 
 # mypy: ignore-errors

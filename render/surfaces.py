@@ -1,0 +1,101 @@
+"""From raw hits to the surfaces one wants as layers: coincident faces, cut-out materials, more slots than layers.
+
+The peel reports every intersection. Real assets hold the same face twice, decals a hair above a wall, and leaves that
+are mostly transparent; each would spend a layer on nothing. Peel more slots than layers, drop the hits whose material
+is cut out there (`compact`), then merge what coincides (`merge_coincident`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from render.peel import Hits
+
+# A face whose height is below this fraction of its longest edge has no area that a float32 asset could mean.
+FLAT = 1e-12
+
+
+class Surfaces(NamedTuple):
+    """The layers of a view.
+
+    hits: L layers | overflow: pixels all of whose slots were full before merging, so that there may be more behind |
+    doubtful: those among them that kept fewer than L hits, so that a layer in them may be missing.
+    """
+
+    hits: Hits
+    overflow: int
+    doubtful: int
+
+
+def compact(hits: Hits, keep: np.ndarray, layers: int) -> Hits:
+    """Drop the hits where `keep` (S,H,W) bool is False; those behind move up. Returns the first `layers` <= S."""
+    slots = hits.depth.shape[0]
+    if keep.shape != hits.depth.shape:
+        raise ValueError(
+            f"keep has shape {keep.shape} but the hits have {hits.depth.shape}; give one value for each hit."
+        )
+    if not 1 <= layers <= slots:
+        raise ValueError(
+            f"layers is {layers} but the hits have {slots} slots; ask for 1 to {slots}, or peel more slots."
+        )
+    result = Hits(*(array[:layers].copy() for array in hits))
+    dropped = ~keep & (hits.triangle >= 0)
+    v, u = np.nonzero(dropped.any(axis=0))
+    if len(v):
+        # False sorts before True: kept hits first, in their order, and then what is empty.
+        kept = (keep & (hits.triangle >= 0))[:, v, u]
+        order = np.argsort(~kept, axis=0, kind="stable")[:layers]
+        kept = np.take_along_axis(kept, order, axis=0)
+        for target, source, empty in zip(result, hits, (np.inf, -1, 0), strict=True):
+            target[:, v, u] = np.where(kept, np.take_along_axis(source[:, v, u], order, axis=0), empty)
+    return result
+
+
+def merge_coincident(hits: Hits, tolerance: float | np.ndarray, layers: int) -> Surfaces:
+    """Hits closer than `tolerance` to the last one kept that faces the same way are one surface; the first is kept.
+
+    tolerance: depth in the units of the scene, one number or (H,W). Two sides of a shell never merge, however thin it
+    is, and neither the order of coincident hits nor an opposite one between them matters. With 0 nothing is merged.
+    """
+    tolerance = np.asarray(tolerance, dtype=np.float64)
+    if tolerance.shape not in ((), hits.depth.shape[1:]) or not (tolerance >= 0).all():
+        raise ValueError(
+            f"tolerance has shape {tolerance.shape} or is negative; give 0 or more, one number or one a pixel."
+        )
+    full = hits.triangle[-1] >= 0
+    keep = np.ones(hits.depth.shape, dtype=bool)
+    if len(keep) > 1:
+        v, u = np.nonzero(hits.triangle[1] >= 0)
+        near = np.broadcast_to(tolerance, full.shape)[v, u]
+        last = {1: np.full(len(v), -np.inf), -1: np.full(len(v), -np.inf)}
+        for slot in range(len(keep)):
+            depth, facing = hits.depth[slot, v, u].astype(np.float64), hits.facing[slot, v, u]
+            new = depth - np.where(facing > 0, last[1], last[-1]) >= near
+            keep[slot, v, u] = new
+            for side, kept in last.items():
+                kept[:] = np.where(new & (facing == side), depth, kept)
+    merged = compact(hits, keep, layers)
+    return Surfaces(merged, int(full.sum()), int((full & (merged.triangle[-1] < 0)).sum()))
+
+
+def drop_duplicate_faces(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """Which faces to keep, (F,) bool: the first of those with the same three positions, and none without area.
+
+    Positions count, not indices, whatever the winding: unwelded copies and back-to-back copies are duplicates too.
+    """
+    faces = np.asarray(faces)
+    vertices = np.asarray(vertices, dtype=np.float64) + 0.0  # -0 and 0 are one position
+    keep = np.ones(len(faces), dtype=bool)
+    if not len(faces):
+        return keep
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    doubled_area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    longest = np.max([((p - q) ** 2).sum(axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
+    keep &= doubled_area > FLAT * longest
+
+    _, position = np.unique(vertices, axis=0, return_inverse=True)
+    corners = np.sort(position.reshape(-1)[faces], axis=1)
+    _, first = np.unique(corners, axis=0, return_index=True)
+    once = np.zeros(len(faces), dtype=bool)
+    once[first] = True
+    return keep & once

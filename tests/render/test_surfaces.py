@@ -1,0 +1,166 @@
+"""Which hits are one surface, which are cut out, and which faces of a mesh say nothing."""
+
+import numpy as np
+import pytest
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from render.peel import Hits, Scene
+from render.surfaces import compact, drop_duplicate_faces, merge_coincident
+
+K = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
+
+
+def column(*hits: tuple[float, int], slots: int = 8) -> Hits:
+    """One pixel with the given (depth, facing), front to back; its triangles are numbered from 0."""
+    depth = np.full((slots, 1, 1), np.inf, np.float32)
+    triangle = np.full((slots, 1, 1), -1, np.int32)
+    facing = np.zeros((slots, 1, 1), np.int8)
+    for i, (z, side) in enumerate(hits):
+        depth[i], triangle[i], facing[i] = z, i, side
+    return Hits(depth, triangle, facing)
+
+
+def kept(hits: Hits) -> list[int]:
+    return [int(t) for t in hits.triangle[:, 0, 0] if t >= 0]
+
+
+@pytest.mark.parametrize(
+    ("hits", "expected"),
+    [
+        ([(1.0, 1), (1.0, 1), (2.0, -1)], [0, 2]),  # a face held twice
+        ([(1.0, 1), (1.0, -1)], [0, 1]),  # a sheet with two sides
+        ([(1.0, 1), (1.05, -1), (1.5, 1)], [0, 1, 2]),  # a thin shell keeps both sides
+        ([(1.0, 1), (1.0, -1), (1.0, 1), (1.0, -1)], [0, 1]),  # a doubled sheet, its sides in either order
+        ([(1.0, 1), (1.0, 1), (1.0, -1), (1.0, -1)], [0, 2]),
+        ([(1.0, 1), (1.08, 1), (1.16, 1), (1.24, 1)], [0, 2]),  # measured from the hit kept: no endless chain
+        ([(1.0, 1), (1.25, 1)], [0, 1]),
+        ([], []),
+    ],
+)
+def test_hits_merge_when_they_are_close_and_face_the_same_way(hits, expected):
+    merged = merge_coincident(column(*hits), 0.1, 6)
+    assert kept(merged.hits) == expected
+    for i, t in enumerate(expected):
+        assert merged.hits.depth[i, 0, 0] == np.float32(hits[t][0])
+        assert merged.hits.facing[i, 0, 0] == hits[t][1]
+    assert np.isinf(merged.hits.depth[len(expected) :]).all()
+    assert (merged.hits.facing[len(expected) :] == 0).all()
+
+
+def test_a_doubled_and_a_near_doubled_mesh_look_like_the_mesh():
+    mesh = trimesh.creation.torus(0.7, 0.3)
+    vertices = mesh.vertices + [0, 0, 2.5]
+    double = np.concatenate([vertices, vertices, vertices + [0, 0, 2e-5]])
+    faces = np.concatenate([mesh.faces + i * len(vertices) for i in range(3)])
+    single = Scene(vertices, mesh.faces).peel(K, 64, 64, 6).numpy()
+    raw = Scene(double, faces).peel(K, 64, 64, 18).numpy()
+    merged = merge_coincident(raw, 1e-3, 6).hits
+    clear = np.ones((64, 64), bool)
+    # At the limb the shifted copy alone may be hit, or sides lie closer than the tolerance in depth.
+    for view in (single, merged):
+        gap = view.depth[1::2] - np.where(np.isfinite(view.depth[::2]), view.depth[::2], 0)
+        clear &= ~(gap < 0.05).any(axis=0)
+    assert clear.mean() > 0.9
+    assert np.array_equal((merged.triangle >= 0).sum(0)[clear], (single.triangle >= 0).sum(0)[clear])
+    finite = np.isfinite(single.depth) & clear
+    np.testing.assert_allclose(merged.depth[finite], single.depth[finite], rtol=0, atol=1e-3)
+    assert np.array_equal(merged.facing[finite], single.facing[finite])
+
+
+def test_tolerance_may_differ_from_pixel_to_pixel():
+    hits = Hits(*(np.concatenate([a, a], axis=2) for a in column((1.0, 1), (1.05, 1))))
+    merged = merge_coincident(hits, np.array([[0.01, 0.1]]), 2)
+    assert (merged.hits.triangle >= 0).sum(axis=0).tolist() == [[2, 1]]
+
+
+def test_overflow_counts_full_pixels_and_doubtful_those_that_lost_layers():
+    same, apart = [(1.0, 1)] * 4, [(1.0, 1), (2.0, -1), (3.0, 1), (4.0, -1)]
+    pixels = [column(*hits, slots=4) for hits in (same, apart, apart[:3])]
+    hits = Hits(*(np.concatenate(arrays, axis=2) for arrays in zip(*pixels, strict=True)))
+    merged = merge_coincident(hits, 0.1, 3)
+    assert (merged.overflow, merged.doubtful) == (2, 1)
+    assert (merged.hits.triangle >= 0).sum(axis=0).tolist() == [[1, 3, 3]]
+
+
+@st.composite
+def layered(draw):
+    slots, pixels = draw(st.integers(1, 7)), 5
+    columns = [
+        column(*sorted(zip(depth, facing)), slots=slots)
+        for depth, facing in (
+            (
+                draw(st.lists(st.sampled_from([1.0, 1.05, 1.5, 2.0]), max_size=slots)),
+                draw(st.lists(st.sampled_from([1, -1]), min_size=slots, max_size=slots)),
+            )
+            for _ in range(pixels)
+        )
+    ]
+    hits = Hits(*(np.concatenate(arrays, axis=2) for arrays in zip(*columns, strict=True)))
+    bits = draw(st.lists(st.booleans(), min_size=slots * pixels, max_size=slots * pixels))
+    return hits, np.array(bits).reshape(slots, 1, pixels), draw(st.integers(1, slots))
+
+
+@settings(max_examples=100, deadline=None)
+@given(layered())
+def test_compaction_keeps_exactly_the_kept_hits_in_order(case):
+    hits, keep, layers = case
+    before = [array.copy() for array in hits]
+    result = compact(hits, keep, layers)
+    for pixel in range(5):
+        rows = np.flatnonzero(keep[:, 0, pixel] & (hits.triangle[:, 0, pixel] >= 0))[:layers]
+        for array, source, empty in zip(result, hits, (np.inf, -1, 0), strict=True):
+            expected = [*source[rows, 0, pixel], *[empty] * (layers - len(rows))]
+            assert array[:, 0, pixel].tolist() == expected
+            assert array.dtype == source.dtype
+    assert all(np.array_equal(a, b) for a, b in zip(hits, before, strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(layered())
+def test_merging_twice_is_merging_once_and_nothing_kept_is_close(case):
+    hits, _, _ = case
+    slots = len(hits.depth)
+    once = merge_coincident(hits, 0.1, slots).hits
+    twice = merge_coincident(once, 0.1, slots).hits
+    assert all(np.array_equal(a, b) for a, b in zip(once, twice, strict=True))
+    for pixel in range(5):
+        for side in (1, -1):
+            depth = once.depth[once.facing[:, 0, pixel] == side, 0, pixel]
+            assert (np.diff(depth) >= 0.1 - 1e-6).all()
+    nothing = merge_coincident(hits, 0.0, slots).hits
+    assert all(np.array_equal(a, b) for a, b in zip(nothing, hits, strict=True))
+
+
+def test_wrong_shapes_and_ranges_are_named():
+    hits = column((1.0, 1))
+    with pytest.raises(ValueError, match="keep has shape"):
+        compact(hits, np.ones((8, 2, 1), bool), 2)
+    with pytest.raises(ValueError, match="layers is 9"):
+        compact(hits, np.ones((8, 1, 1), bool), 9)
+    for tolerance in (-1.0, np.nan, np.ones((3, 3))):
+        with pytest.raises(ValueError, match="tolerance"):
+            merge_coincident(hits, tolerance, 2)
+
+
+def test_duplicate_faces_are_dropped_whatever_their_winding_or_indices():
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, -0.0, 0], [0, 1, 0]])
+    faces = np.array([[0, 1, 2], [2, 1, 0], [1, 2, 0], [4, 5, 6], [6, 1, 4], [0, 1, 3], [0, 3, 1], [1, 2, 3]])
+    assert drop_duplicate_faces(faces, vertices).tolist() == [True, False, False, False, False, True, False, True]
+
+
+def test_faces_without_area_are_dropped_at_any_scale():
+    for scale in (1e-6, 1.0, 1e6):
+        vertices = np.array([[0.0, 0, 0], [1, 1, 1], [2, 2, 2], [0, 1, 0], [0.1, 0.2, 0.3], [0.3, 0.6, 0.9]]) * scale
+        faces = np.array([[0, 1, 2], [0, 0, 1], [3, 3, 3], [0, 4, 5], [0, 1, 3]])
+        assert drop_duplicate_faces(faces, vertices).tolist() == [False, False, False, False, True]
+    assert drop_duplicate_faces(np.zeros((0, 3), int), np.zeros((0, 3))).tolist() == []
+
+
+def test_an_ordinary_mesh_loses_no_face():
+    mesh = trimesh.creation.icosphere(subdivisions=3)
+    assert drop_duplicate_faces(mesh.faces, mesh.vertices).all()
+    twice = np.concatenate([mesh.faces, mesh.faces[::-1, ::-1]])
+    keep = drop_duplicate_faces(twice, mesh.vertices)
+    assert np.array_equal(keep, np.arange(len(twice)) < len(mesh.faces))
