@@ -1,0 +1,114 @@
+"""The commands `worldtrace train`, `predict` and `eval`: arguments in, one call, a few lines out."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config, such as `tiny`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as optimizer.lr=3e-4 data.path=DIR out=RUN.")
+    ] = None,
+) -> None:
+    """Train a WT-DiT on rendered shards, or go on with a run that was interrupted.
+
+    Start the same command again and it continues from the newest checkpoint in `out`; SIGTERM and Ctrl-C save one
+    first. `out` then holds config.yaml, metrics.jsonl, tensorboard/, checkpoints/ and training.png.
+
+    Example: worldtrace train tiny data.path=out/data out=out/run steps=600
+    """
+    from train.config import load
+    from train.loop import train as run
+
+    settings = load(config, overrides or [])
+    outcome = run(settings)
+    if outcome.stopped_by is None:
+        typer.echo(f"done: step {outcome.step}; {settings.out}/training.png shows how it went")
+    else:
+        name = outcome.stopped_by.name
+        typer.echo(f"{name}: saved step {outcome.step} of {outcome.steps}; the same command goes on from there")
+        if outcome.stopped_by == signal.SIGINT:
+            raise typer.Exit(130)  # whoever pressed Ctrl-C also wants the script around this to end
+
+
+def predict(
+    image: Annotated[
+        str,
+        typer.Argument(help="A picture (RGBA, or RGB with --mask), or DATASET#KEY: a rendered sample with its truth."),
+    ],
+    checkpoint: Annotated[Path, typer.Option(help="The `out` folder of a training run, or one of its checkpoints.")],
+    out: Annotated[
+        list[Path], typer.Option(help="OUT.glb or OUT.ply: points; OUT.png: a sheet; OUT.npz: arrays. Repeatable.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Stacks to sample; the one most like the others is written.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the ODE solver (paper: 20).")] = 20,
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where the object is; else the alpha is used.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Predict the layered point cloud behind an image: what is seen in its colours, what is hidden in grey.
+
+    An object is cropped to its mask and framed at 2/3 of the image, as the models were trained. The points are in the
+    camera's frame; the camera that they imply is printed. An .npz holds the stacks of all seeds.
+
+    Examples:
+
+    worldtrace predict photo.png --checkpoint out/run --out photo.glb --out photo.png
+
+    worldtrace predict 'out/data#heldout' --checkpoint out/run --out sample.glb    (a sample the run was not trained on)
+    """
+    from train import output
+    from train.predict import predict as run_model
+    from train.run import device_of, load_run
+
+    output.check(out)
+    run = load_run(checkpoint, device_of(device))
+    asked = output.resolve(image, mask, run)
+    prediction = run_model(run, asked.rgb, asked.valid, range(seeds), steps, asked.name)
+    for line in output.write(prediction, asked, out):
+        typer.echo(line)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="The `out` folder of a training run, or one of its checkpoints.")],
+    data: Annotated[Path, typer.Option(help="A dataset folder; its held-out samples are judged.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Stacks per sample, for best-of-K (paper: 8).")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the ODE solver (paper: 20).")] = 20,
+    split: Annotated[str, typer.Option(help="train, val, test, or several joined by +.")] = "val+test",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples, fixed by the manifest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write everything, sample by sample, as JSON.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Judge a trained run on samples it has not seen, beside the training set's mean and a perfect layer 0.
+
+    Layer-0 depth errors, Chamfer distance and F-scores (visible, hidden and all layers) and the error of each layer,
+    after one scale-shift alignment per sample, as in the paper's tables.
+
+    Example: worldtrace eval --checkpoint out/run --data out/data --seeds 8 --out report.json
+    """
+    import json
+
+    from rich.progress import Progress
+
+    import shards
+    from train import table
+    from train.evaluate import evaluate as judge
+    from train.run import device_of, load_run
+
+    dataset = shards.open(data)
+    run = load_run(checkpoint, device_of(device))
+    with Progress() as progress:
+        task = progress.add_task("eval")
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        report = judge(run, dataset, tuple(split.split("+")), seeds, steps, limit, advance)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report.to_dict(), indent=1))
+    table.show(report)

@@ -1,0 +1,144 @@
+"""Judging a trained run on held-out samples, beside two baselines (paper, App. C: metrics, evaluation splits)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import shards
+from shards import Clip, LayeredView
+from train import augment
+from train.baselines import mean_stack, repeated_layer0
+from train.config import Augment
+from train.metrics import stack_metrics
+from train.predict import predict_batch
+from train.run import Run
+
+SELECTED_BY = "all/cd_l1"  # best of K: the seed with the best complete geometry, judged with the truth in hand
+MEAN_OVER = 512  # training samples behind the mean baseline
+
+METHODS = {
+    "model_best": "model, best of K seeds",
+    "model": "model, one seed (mean over K)",
+    "mean": "mean of the training set",
+    "layer0": "perfect layer 0, repeated",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """`methods[m][metric]` is the mean over samples; `samples` has every sample's own values; `settings` say how."""
+
+    settings: dict[str, Any]
+    methods: dict[str, dict[str, float]]
+    samples: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"settings": self.settings, "methods": self.methods, "samples": self.samples}
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """One evaluated view at the model's size: rgb (H,W,3) float32, valid (H,W), xyz (L,H,W,3), hits (H,W)."""
+
+    key: str
+    rgb: np.ndarray
+    valid: np.ndarray
+    xyz: np.ndarray
+    hits: np.ndarray
+    single_layer: bool
+
+
+def held_out(dataset: shards.Dataset, splits: Sequence[str], limit: int | None = None) -> list[int]:
+    """Rows to evaluate, fixed by the manifest: all of `splits`, or `limit` of them drawn by the manifest's own hash.
+
+    ValueError where the dataset has none.
+    """
+    rows = sorted(int(row) for split in splits for row in dataset.rows(split))
+    if not rows:
+        counts = ", ".join(f"{s} {len(dataset.rows(s))}" for s in shards.SPLITS)
+        raise ValueError(
+            f"{dataset.directory}: no samples in split {'+'.join(splits)} (it has {counts}); render more assets, or "
+            "name another --split"
+        )
+    if limit is not None and limit < len(rows):
+        order = shards.Order(len(rows), 0, dataset.hash)
+        rows = sorted(rows[order[i]] for i in range(limit))
+    return rows
+
+
+def truth_of(view: LayeredView, layers: int, size: int, background: str) -> Truth:
+    """A view as the model is shown it: resized without augmentation."""
+    config = Augment(enabled=False, background="white" if background == "white" else "black")
+    target = augment.prepare(view, layers, size, config, None)
+    # Forward filling repeats a point exactly, so what changes along a ray is what was hit.
+    changes = (np.diff(target.xyz[..., 2], axis=0) != 0).sum(axis=0)
+    hits = np.where(target.valid, 1 + changes, 0).astype(np.uint8)
+    return Truth(view.key, target.rgb.transpose(1, 2, 0), target.valid, target.xyz, hits, view.single_layer)
+
+
+def evaluate(
+    run: Run,
+    dataset: shards.Dataset,
+    splits: Sequence[str] = ("val", "test"),
+    seeds: int = 8,
+    steps: int = 20,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Metrics of the model and the baselines on the held-out samples of a dataset.
+
+    Every prediction gets the same per-sample scale-shift alignment on layer-0 depth (train/metrics.py). The mean is
+    that of the split `train` of the same dataset. A clip is judged by its first frame: this model is static.
+    """
+    layers, size = run.model.config.layers, run.config.data.size
+    training = shards.open(dataset.directory, split="train")
+    mean = mean_stack(training, layers, size, run.normalisation, MEAN_OVER)
+    rows = held_out(dataset, splits, limit)
+    samples = []
+    for done, row in enumerate(rows):
+        progress(done, len(rows))
+        sample = dataset[row]
+        view = sample.frames[0] if isinstance(sample, Clip) else sample
+        truth = truth_of(view, layers, size, run.config.augment.background)
+        if truth.valid.any():
+            samples.append({"key": truth.key, **judge(run, truth, mean, seeds, steps)})
+    progress(len(rows), len(rows))
+    settings = {
+        "samples": len(samples),
+        "splits": list(splits),
+        "manifest_hash": dataset.hash,
+        "seeds": seeds,
+        "steps": steps,
+        "size": size,
+        "training_step": run.step,
+        "alignment": "per-sample scale and shift, least squares on layer-0 depth",
+        "best_of_k_selected_by": SELECTED_BY,
+        "methods": METHODS,
+    }
+    return Report(settings, {m: _mean([s[m] for s in samples]) for m in METHODS}, samples)
+
+
+def judge(run: Run, truth: Truth, mean: np.ndarray, seeds: int, steps: int) -> dict[str, dict[str, float]]:
+    """Metrics of every method on one view."""
+
+    def metrics(xyz: np.ndarray) -> dict[str, float]:
+        return stack_metrics(xyz, truth.xyz, truth.hits, truth.single_layer)
+
+    draws = [(seed, truth.key) for seed in range(seeds)]
+    stacks = predict_batch(run, truth.rgb[None], truth.valid[None], draws, steps)
+    each = [metrics(stack) for stack in stacks]
+    selected_by = "depth/absrel" if truth.single_layer else SELECTED_BY
+    return {
+        "model_best": min(each, key=lambda m: m[selected_by]),
+        "model": _mean(each),
+        "mean": metrics(mean),
+        "layer0": metrics(repeated_layer0(truth.xyz)),
+    }
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean per metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}

@@ -1,0 +1,109 @@
+"""What `worldtrace predict` reads and writes: a picture or a sample of a dataset in; points, pictures, arrays out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import shards
+from model import ZScore
+from shards import Clip
+from train.evaluate import held_out, truth_of
+from train.framing import composite, frame_object, frame_scene, read_image
+from train.metrics import stack_metrics
+from train.pictures import prediction_sheet
+from train.predict import Prediction, point_cloud, typical
+from train.run import Run
+
+SUFFIXES = (".glb", ".ply", ".png", ".npz")
+HELD_OUT = "heldout"
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What to predict: rgb (H,W,3) float32, valid (H,W) bool; for a sample its truth xyz (L,H,W,3) and hits (H,W); for
+    a picture framed_from_image (3,3), from its pixels to those of the frame that the model sees."""
+
+    name: str
+    rgb: np.ndarray
+    valid: np.ndarray
+    true_xyz: np.ndarray | None = None
+    hits: np.ndarray | None = None
+    framed_from_image: np.ndarray | None = None
+
+
+def check(paths: Sequence[Path]) -> None:
+    """ValueError before anything is computed where an output has a suffix that nothing writes."""
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"--out {path}: its suffix says what is written; use one of {', '.join(SUFFIXES)}")
+
+
+def resolve(image: str, mask: Path | None, run: Run) -> Asked:
+    """`image` is a file, or DATASET#KEY (KEY may be `heldout`: the first sample that was not trained on)."""
+    background = "white" if run.config.augment.background == "white" else "black"
+    size, shape = run.config.data.size, run.model.config
+    folder, hash_mark, key = image.rpartition("#")
+    if hash_mark and not Path(image).exists():
+        dataset = shards.open(folder)
+        if key == HELD_OUT:
+            key = dataset.keys[held_out(dataset, ("test", "val"))[0]]
+        if key not in dataset.keys:
+            raise ValueError(f"{folder} has no sample {key!r}; `worldtrace shards ls {folder}` lists them")
+        sample = dataset[key]
+        truth = truth_of(sample.frames[0] if isinstance(sample, Clip) else sample, shape.layers, size, background)
+        return Asked(key, truth.rgb, truth.valid, truth.xyz, truth.hits)
+    rgba, masked = read_image(Path(image), mask)
+    if isinstance(run.normalisation, ZScore):  # an object model
+        if not masked:
+            raise ValueError(
+                f"{image}: nothing says where the object is; give a picture with transparency, or --mask MASK.png"
+            )
+        framed = frame_object(rgba, size)
+    else:
+        framed = frame_scene(rgba, size, shape.patch)
+    rgb = composite(framed.rgba, background)
+    return Asked(Path(image).name, rgb, framed.valid, framed_from_image=framed.framed_from_image)
+
+
+def write(prediction: Prediction, asked: Asked, paths: Sequence[Path]) -> list[str]:
+    """Write every output of the typical seed (.npz: of all seeds) and say, line by line, what was predicted."""
+    chosen = typical(prediction.xyz, prediction.valid)
+    xyz = prediction.xyz[chosen]
+    points, colours = point_cloud(xyz, prediction.rgb, prediction.valid)
+    lines = [_summary(prediction, asked, chosen, len(points))]
+    if asked.true_xyz is not None and asked.hits is not None:
+        got = stack_metrics(xyz, asked.true_xyz, asked.hits)
+        lines.append(
+            f"against the truth, aligned: layer-0 AbsRel {got['depth/absrel']:.4f}, "
+            f"CD-L1 visible {got['visible/cd_l1']:.4f}, all layers {got['all/cd_l1']:.4f}"
+        )
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".png":
+            title = f"{asked.name}, seed {prediction.seeds[chosen]} of {len(prediction.seeds)}"
+            prediction_sheet(path, prediction.rgb, prediction.valid, xyz, asked.true_xyz, title)
+        elif path.suffix.lower() == ".npz":
+            _write_npz(path, prediction, asked)
+        else:
+            shards.write_points(path, points, colours)
+        lines.append(f"wrote {path}")
+    return lines
+
+
+def _summary(prediction: Prediction, asked: Asked, chosen: int, points: int) -> str:
+    visible = int(prediction.valid.sum())
+    text = f"{asked.name}: {visible} visible and {points - visible} hidden points (seed {prediction.seeds[chosen]})"
+    if prediction.K is None:
+        return text + "; too few pixels to recover the camera"
+    K = prediction.K[chosen]
+    if asked.framed_from_image is not None:
+        K = np.linalg.inv(asked.framed_from_image) @ K
+    return text + f"; camera fx {K[0, 0]:.1f} fy {K[1, 1]:.1f} cx {K[0, 2]:.1f} cy {K[1, 2]:.1f} px of the input"
+
+
+def _write_npz(path: Path, prediction: Prediction, asked: Asked) -> None:
+    arrays = {"xyz": prediction.xyz, "rgb": prediction.rgb, "valid": prediction.valid, "seeds": prediction.seeds}
+    optional = {"K": prediction.K, "true_xyz": asked.true_xyz, "framed_from_image": asked.framed_from_image}
+    np.savez_compressed(path, **arrays, **{name: value for name, value in optional.items() if value is not None})
