@@ -1,0 +1,329 @@
+"""What a training run is: one typed, strict tree of numbers, read from YAML and overridden with `key=value`.
+
+A key that does not exist is an error that names the nearest one that does; the tree a run used is written to its
+folder as `config.yaml`. The paper's values are the defaults; the shipped files in `configs/` say the paper's line
+beside each number they set.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SHIPPED = Path(__file__).parent / "configs"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """One dataset of a mixture: `weight` is its share of the samples, relative to the other sources."""
+
+    path: str
+    weight: float = Field(default=1.0, gt=0)
+    split: Literal["train", "val", "test", "all"] = "train"
+
+
+class Data(_Section):
+    path: str | list[Source]
+    split: Literal["train", "val", "test", "all"] = "train"  # for a `path` that is one folder
+    size: int = Field(default=504, gt=0)  # pixels a side, after augmentation; a multiple of the model's patch
+    batch: int = Field(default=512, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
+    workers: int = Field(default=2, ge=0)  # decoding processes; the sequence of samples does not depend on it
+    prefetch: int = Field(default=2, gt=0)  # batches each worker holds ready
+
+    @property
+    def sources(self) -> list[Source]:
+        return [Source(path=self.path, split=self.split)] if isinstance(self.path, str) else self.path
+
+
+class Model(BaseModel):
+    """A preset of the model room, any field of its `WTConfig` to override, and what the weights and targets start from.
+
+    `start` is a run folder (its EMA weights) or a released `model.pt`. `normalisation` auto: z-score where all samples
+    are objects or dynamic objects, log-median otherwise (App. A).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    preset: str = "wt_o"
+    start: str | None = None
+    normalisation: Literal["auto", "zscore", "log_median"] = "auto"
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Objective(_Section):
+    lambda_mono: float = Field(default=0.1, ge=0)  # App. A, Eq. 8
+    shared_times_from: int = Field(default=20_000, ge=0)  # step at which all layers share one t (App. B, phase ii)
+
+
+class Geometric(_Section):
+    """Image-plane affine maps and rotations of the camera (train/augment.py says what is exact)."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)  # probability
+    zoom: tuple[float, float] = (0.8, 1.4)  # magnification, log-uniform: crop above 1, shrink below
+    shift: float = Field(default=0.1, ge=0, le=1)  # translation, +- this part of the image side
+    rotate: float = Field(default=15.0, ge=0)  # degrees, +-, about the optical axis
+    aspect: float = Field(default=0.1, ge=0, lt=1)  # anisotropic scale, +- this part
+    shear: float = Field(default=0.05, ge=0, lt=1)  # +- tangent
+    keep: float = Field(default=0.6, ge=0, le=1)  # a draw that loses more than 1 - keep of the valid pixels is not used
+
+
+class Photometric(_Section):
+    """Strengths: a value is drawn within +- the number. Probabilities: how often an operation is applied at all."""
+
+    brightness: float = Field(default=0.15, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    saturation: float = Field(default=0.3, ge=0, le=1)
+    hue: float = Field(default=0.03, ge=0, le=0.5)  # turns of the colour wheel
+    gamma: float = Field(default=0.2, ge=0, lt=1)
+    exposure: float = Field(default=0.4, ge=0)  # stops
+    white_balance: float = Field(default=0.1, ge=0, lt=1)
+    blur: float = Field(default=0.1, ge=0, le=1)  # probability
+    sharpen: float = Field(default=0.1, ge=0, le=1)  # probability
+    jpeg: float = Field(default=0.15, ge=0, le=1)  # probability
+    noise: float = Field(default=0.15, ge=0, le=1)  # probability
+
+
+class MaskJitter(_Section):
+    """Jitter of the validity mask (App. B, "Robust silhouettes"). Lengths are parts of the image side."""
+
+    probability: float = Field(default=0.5, ge=0, le=1)
+    radius: float = Field(default=0.008, ge=0, lt=0.5)  # dilation or erosion, 4 px at 504
+    boundary: float = Field(default=0.004, ge=0, lt=0.5)  # amplitude of the boundary's wobble
+    thin: float = Field(default=0.1, ge=0, le=1)  # probability of losing thin structures
+    holes: float = Field(default=0.1, ge=0, le=1)  # probability of closing small holes
+    weight: float = Field(default=0.25, ge=0, le=1)  # of pseudo-labelled pixels ("reduced"; the paper has no number)
+
+
+class Augment(_Section):
+    enabled: bool = True
+    background: Literal["black", "white", "random"] = "black"
+    geometric: Geometric = Geometric()
+    photometric: Photometric = Photometric()
+    mask: MaskJitter = MaskJitter()
+
+
+class Optimizer(_Section):
+    """AdamW under a linear warm-up and a cosine (App. B, "Optimizer")."""
+
+    lr: float = Field(default=1e-4, gt=0)
+    min_lr: float = Field(default=1e-5, ge=0)
+    warmup: int = Field(default=2000, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = Field(default=1.0, gt=0)
+    spike: float = Field(default=4.0, gt=1)  # a step whose loss exceeds this multiple of its running mean is skipped
+
+
+class Log(_Section):
+    every: int = Field(default=50, gt=0)
+    tensorboard: bool = True
+
+
+class Checkpoint(_Section):
+    every: int = Field(default=1000, gt=0)
+    keep: int = Field(default=3, gt=0)
+
+
+class Config(_Section):
+    data: Data
+    model: Model = Model()
+    objective: Objective = Objective()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    log: Log = Log()
+    checkpoint: Checkpoint = Checkpoint()
+    out: str
+    steps: int = Field(default=100_000, gt=0)
+    ema: float = Field(default=0.9995, ge=0, lt=1)
+    accumulation: int = Field(default=1, gt=0)
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.data.batch % self.accumulation:
+            raise ValueError(f"data.batch {self.data.batch} is not a multiple of accumulation {self.accumulation}")
+        if self.optimizer.min_lr > self.optimizer.lr:
+            raise ValueError(f"optimizer.min_lr {self.optimizer.min_lr} exceeds optimizer.lr {self.optimizer.lr}")
+        return self
+
+
+# What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these
+# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for).
+FREE_ON_RESUME = ("steps", "out", "device", "log", "checkpoint", "data.workers", "data.prefetch")
+
+
+def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (or a shipped one by name: `tiny`), apply `key=value` overrides, check everything.
+
+    Raises FileNotFoundError or ValueError, one sentence each: an unknown key names the nearest known one.
+    """
+    return from_dict(_override(_read(config), overrides))
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """Check a nested dict, as found in YAML or in a checkpoint."""
+    _reject_unknown(tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that got furthest
+        path = ".".join(str(part) for part in first["loc"] if part not in ("str", "list[Source]"))
+        if first["type"] == "missing":
+            raise ValueError(f"{path}: not set; put it in the file or write {path}=VALUE after it") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{path}: {message}; found {first['input']!r}" if path else message) from None
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The whole tree as plain JSON values; `from_dict` reads it back."""
+    return config.model_dump(mode="json")
+
+
+def save(config: Config, path: Path) -> None:
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`path: old -> new` for every value that differs, those that may change on resume left out."""
+    before, after = dict(_leaves(to_dict(old), "")), dict(_leaves(to_dict(new), ""))
+    return [
+        f"{path}: {before.get(path)} -> {after.get(path)}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+        and not any(path == free or path.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    ]
+
+
+def shipped() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def _read(config: str | Path) -> dict[str, Any]:
+    path = Path(config)
+    if not path.is_file() and str(config) in shipped():
+        path = SHIPPED / f"{config}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{config}: no such file, and the shipped configs are {', '.join(shipped())}")
+    try:
+        tree = yaml.load(path.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
+    return tree
+
+
+def _override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise ValueError(f"{text}: expected key=value, such as optimizer.lr=3e-4")
+        *sections, leaf = path.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{text}: {section} is a value, it has no {leaf}")
+        try:
+            node[leaf] = yaml.load(value, Loader=_Loader)
+        except yaml.YAMLError:
+            raise ValueError(f"{text}: {value!r} is not a YAML value") from None
+    return tree
+
+
+Known = dict[str, "Known | None"]  # key -> the keys below it, or None for a value
+
+
+def _known() -> Known:
+    """The keys of a config file. The model's are those of its own `WTConfig`."""
+    from model import WTConfig  # imported here, so that looking at a config's type needs no torch
+
+    tree = _section(Config)
+    tree["model"] = {**_section(Model), **_dataclass(WTConfig)}
+    return tree
+
+
+def _section(section: type[BaseModel]) -> Known:
+    return {
+        name: _section(info.annotation)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+        else None
+        for name, info in section.model_fields.items()
+    }
+
+
+def _dataclass(kind: Any) -> Known:
+    """Keys of a dataclass; a field whose type is a dataclass is a section."""
+    types = get_type_hints(kind)
+    return {f.name: _dataclass(types[f.name]) if is_dataclass(types[f.name]) else None for f in fields(kind)}
+
+
+def _reject_unknown(tree: Mapping[str, Any]) -> None:
+    known = _known()
+    paths = list(_paths(known, ""))
+    sources = tree.get("data", {}).get("path") if isinstance(tree.get("data"), Mapping) else None
+    if isinstance(sources, list):
+        paths += [f"data.path.{i}.{name}" for i in range(len(sources)) for name in Source.model_fields]
+    for path in _used(tree, ""):
+        if path not in paths:
+            raise ValueError(f"{path}: unknown; {_suggestion(path, paths)}")
+
+
+def _suggestion(path: str, known: Sequence[str]) -> str:
+    """The nearest sibling; else the same name in another section; else what the section has."""
+    parent, _, leaf = path.rpartition(".")
+    siblings = {p.rpartition(".")[2]: p for p in known if p.rpartition(".")[0] == parent}
+    leaves = {p.rpartition(".")[2]: p for p in known}
+    for names, cutoff in ((siblings, 0.5), (leaves, 0.75)):
+        near = difflib.get_close_matches(leaf, names, n=1, cutoff=cutoff)
+        if near:
+            return f"did you mean {names[near[0]]}?"
+    return f"{parent or 'the top level'} has {', '.join(siblings) or 'no keys of its own'}"
+
+
+def _paths(known: Known, prefix: str) -> Iterator[str]:
+    for key, below in known.items():
+        yield f"{prefix}{key}"
+        if below is not None:
+            yield from _paths(below, f"{prefix}{key}.")
+
+
+def _used(tree: Any, prefix: str) -> Iterator[str]:
+    """Paths of all keys, parents first; the items of a list count as keys 0, 1, ... where they are sections."""
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        if not isinstance(tree, list):
+            yield f"{prefix}{key}"
+        if isinstance(value, Mapping | list):
+            yield from _used(value, f"{prefix}{key}.")
+
+
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-4 as a string (YAML 1.1 wants 1.0e-4); everybody who writes a learning rate means a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)

@@ -1,0 +1,225 @@
+"""The stream of training samples: a function of a global index, read by torch's DataLoader.
+
+Sample i of a run (i = 0, 1, 2, ... over all epochs) is decided by (seed, manifest hash, i) alone: which row of which
+dataset, which frame of a clip, which augmentation. Step k of batch B takes the indices [k B, (k + 1) B), whatever the
+number of ranks, accumulation steps and workers; so the whole state of the stream is one integer, and a resumed run goes
+on with the very next sample.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+import shards
+from shards import Clip, CorruptSample, LayeredView, Order, generator
+from train import augment
+from train.config import Augment, Data
+
+SUBSTITUTES = 8  # damaged samples in a row that are stepped over before the stream gives up
+TOLERATED = 0.001  # part of the samples read that may be damaged ...
+AT_LEAST = 4  # ... and the number of them from which that part is believed
+MIXTURE_BLOCK = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples.
+
+    rgb (B,3,H,W) float32 in [0,1], composited | xyz (B,L,H,W,3) float32 camera frame | valid A (B,H,W) bool |
+    weight (B,H,W) float32 of the loss | single_layer (B,) bool: Eq. 4 | K (B,3,3) float64 | index (B,) int64 global |
+    damaged: a line for each sample that stands for one that could not be read.
+    """
+
+    rgb: Tensor
+    xyz: Tensor
+    valid: Tensor
+    weight: Tensor
+    single_layer: Tensor
+    K: Tensor
+    index: Tensor
+    damaged: tuple[tuple[int, str], ...] = ()
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        return self._each(lambda x: x.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "damaged"}
+        return Batch(**{name: change(x) for name, x in tensors.items()}, damaged=self.damaged)
+
+
+class Mixture:
+    """Which source global index i comes from, and its place in that source's own order.
+
+    In every block of 1000 indices each source has a fixed count, its weight to a thousandth, at shuffled places. So the
+    shares hold exactly, each source is visited without repetition, and nothing has to be remembered.
+    """
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        share = np.asarray(weights, np.float64) / np.sum(weights) * MIXTURE_BLOCK
+        counts = np.floor(share).astype(np.int64)
+        counts[np.argsort(counts - share, kind="stable")[: MIXTURE_BLOCK - counts.sum()]] += 1
+        self.counts, self.seed = counts, seed
+        self._block: tuple[int, np.ndarray] = (-1, np.zeros(0))
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if len(self.counts) == 1:
+            return 0, index
+        block, place = divmod(index, MIXTURE_BLOCK)
+        if self._block[0] != block:
+            sources = np.repeat(np.arange(len(self.counts)), self.counts)
+            self._block = block, generator(self.seed, "mixture", block).permutation(sources)
+        sources = self._block[1]
+        source = int(sources[place])
+        return source, int(block * self.counts[source] + np.count_nonzero(sources[:place] == source))
+
+
+class Stream(Dataset[Batch]):
+    """Map-style: `stream[i]` is a Batch of one, for any i >= 0; worker processes index it."""
+
+    def __init__(self, data: Data, augmentation: Augment, layers: int, seed: int) -> None:
+        self.data, self.augmentation, self.layers, self.seed = data, augmentation, layers, seed
+        self.sources = [shards.open(s.path, split=None if s.split == "all" else s.split) for s in data.sources]
+        for source, opened in zip(data.sources, self.sources):
+            if not len(opened):
+                raise ValueError(
+                    f"{source.path}: no samples in split {source.split!r}; render more or set data.split=all"
+                )
+        self.mixture = Mixture([s.weight for s in data.sources], seed)
+        self.orders = [Order(len(d), seed, d.hash) for d in self.sources]
+
+    @property
+    def hash(self) -> str:
+        """Of the manifests, in order: the same data gives the same stream."""
+        return hashlib.sha256(json.dumps([d.hash for d in self.sources]).encode()).hexdigest()[:16]
+
+    @property
+    def samples(self) -> int:
+        return sum(len(source) for source in self.sources)
+
+    def __getitem__(self, index: int) -> Batch:
+        view, damaged = self.view(index)
+        rng = generator(self.seed, "augment", index)
+        target = augment.prepare(view, self.layers, self.data.size, self.augmentation, rng)
+        return Batch(
+            torch.from_numpy(target.rgb)[None],
+            torch.from_numpy(target.xyz)[None],
+            torch.from_numpy(target.valid)[None],
+            torch.from_numpy(target.weight)[None],
+            torch.tensor([view.single_layer]),
+            torch.from_numpy(target.K)[None],
+            torch.tensor([index]),
+            damaged,
+        )
+
+    def view(self, index: int) -> tuple[LayeredView, tuple[tuple[int, str], ...]]:
+        """The view of global index i; a damaged sample is read once more and then replaced by the next in order."""
+        source, place = self.mixture[index]
+        dataset, order = self.sources[source], self.orders[source]
+        damaged: list[tuple[int, str]] = []
+        for attempt in range(SUBSTITUTES):
+            try:
+                return self._read(dataset, int(order[place + attempt]), index), tuple(damaged)
+            except CorruptSample as error:
+                damaged.append((index, str(error)))
+        raise ValueError(f"{SUBSTITUTES} samples in a row cannot be read, the last one: {damaged[-1][1]}")
+
+    def _read(self, dataset: "shards.Dataset", row: int, index: int) -> LayeredView:
+        try:
+            sample = dataset[row]
+        except CorruptSample:
+            sample = dataset[row]  # a network file system may have served half a read
+        if isinstance(sample, Clip):
+            # A static model takes one frame of a clip; whole clips are for a model with temporal blocks.
+            sample = sample.frames[int(generator(self.seed, "frame", index).integers(len(sample.frames)))]
+        if not sample.valid.any():
+            raise CorruptSample(f"{sample.key}: no valid pixel, so nothing to learn from")
+        return sample
+
+
+class Schedule(Sampler[list[int]]):
+    """Global indices of each micro-batch of one rank, for steps [start, stop).
+
+    The indices of a step are the same for every (world, accumulation); they are dealt out in runs of
+    batch / (world * accumulation).
+    """
+
+    def __init__(self, start: int, stop: int, batch: int, accumulation: int = 1, rank: int = 0, world: int = 1) -> None:
+        if batch % (accumulation * world):
+            raise ValueError(f"data.batch {batch} is not a multiple of {world} ranks x accumulation {accumulation}")
+        self.start, self.stop, self.batch = start, stop, batch
+        self.accumulation, self.rank, self.world = accumulation, rank, world
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch // (self.accumulation * self.world)
+        for step in range(self.start, self.stop):
+            for part in range(self.accumulation):
+                first = step * self.batch + (part * self.world + self.rank) * share
+                yield list(range(first, first + share))
+
+
+def loader(stream: Stream, schedule: Schedule, pin: bool = False) -> DataLoader[Batch]:
+    """Decodes and augments in `data.workers` processes (0: in this one), a few batches ahead."""
+    workers = stream.data.workers
+    return DataLoader(
+        stream,
+        batch_sampler=schedule,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=stream.data.prefetch if workers else None,
+        worker_init_fn=_one_thread,
+        pin_memory=pin,
+    )
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    tensors = {
+        f.name: torch.cat([getattr(item, f.name) for item in items]) for f in fields(Batch) if f.name != "damaged"
+    }
+    return Batch(**tensors, damaged=tuple(line for item in items for line in item.damaged))
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)  # workers share the cores with the step; one thread each is what they need
+
+
+class Damage:
+    """The damaged samples of a run, in `damaged.jsonl`; too many of them end it."""
+
+    def __init__(self, path: Path, before: int) -> None:
+        """Takes over what a resumed run noted about global indices below `before`."""
+        self.path, self.lines = path, []
+        if path.is_file():
+            self.lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["index"] < before]
+            self._write()
+
+    def note(self, batch: Batch, seen: int) -> None:
+        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples were damaged."""
+        if not batch.damaged:
+            return
+        self.lines += [{"index": index, "message": message} for index, message in batch.damaged]
+        self._write()
+        if len(self.lines) >= AT_LEAST and len(self.lines) > TOLERATED * seen:
+            listed = "; ".join(sorted({line["message"] for line in self.lines})[:10])
+            raise ValueError(
+                f"{len(self.lines)} of {seen} samples could not be read, more than {TOLERATED:.1%} (all of them in "
+                f"{self.path}); `worldtrace shards verify` finds them: {listed}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def _write(self) -> None:
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))

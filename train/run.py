@@ -1,0 +1,104 @@
+"""A run on disk and in memory: the model a config describes, how its targets are normalised, and reading both back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+import shards
+from model import LogMedian, Normalisation, WTConfig, WTDiT, ZScore, preset, read_released
+from model import normalisation as maps
+from shards import seed_of
+from train import checkpoint, config
+from train.config import Config
+from train.data import Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a trained run is to those who use it: EMA weights in evaluation mode, the map of its points, its config."""
+
+    model: WTDiT
+    normalisation: Normalisation
+    config: Config
+    step: int
+    path: Path
+
+
+def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
+    """A run folder (its newest whole checkpoint) or one checkpoint folder -> Run on `device`.
+
+    FileNotFoundError where there is no checkpoint, ValueError where it is damaged.
+    """
+    saved = checkpoint.read(checkpoint.locate(path), ("model", "ema"))
+    network = WTDiT(WTConfig.from_dict(saved.state["model"]))
+    network.load_state_dict({**saved.tensors["model"], **saved.tensors["ema"]})
+    network.to(device).eval().requires_grad_(False)
+    return Run(
+        network,
+        maps.from_dict(saved.state["normalisation"]),
+        config.from_dict(saved.state["config"]),
+        saved.step,
+        saved.path,
+    )
+
+
+def build(settings: Config) -> WTDiT:
+    """The model of a config, initialised from `model.start` or, as a function of the seed alone, at random."""
+    shape = preset(settings.model.preset, **settings.model.overrides)
+    if settings.data.size % shape.patch:
+        raise ValueError(f"data.size: {settings.data.size} is not a multiple of the model's patch, {shape.patch}")
+    if shape.encoder.frozen and settings.model.start is None:
+        raise ValueError(
+            f"model.start: not set, but the image encoder of {settings.model.preset} is frozen and would stay random; "
+            "give a released model.pt or a run folder, or set model.encoder.frozen=false"
+        )
+    with torch.random.fork_rng(devices=[]):  # torch's initialisers take their numbers from the global generator only
+        torch.manual_seed(seed_of(settings.seed, "weights") % 2**63)
+        network = WTDiT(shape)
+    if settings.model.start is not None:
+        network.load_state_dict(_weights(Path(settings.model.start)))
+    return network
+
+
+def normalisation_for(stream: Stream, kind: str = "auto") -> Normalisation:
+    """The map of App. A for the regimes of the stream's samples; z-score statistics from the dataset, or measured."""
+    regimes = {regime for source in stream.sources for regime in pc.unique(source.manifest["regime"]).to_pylist()}
+    if kind == "log_median" or (kind == "auto" and not regimes <= {"object", "dynamic"}):
+        return LogMedian()
+    known = [source.statistics or shards.statistics(source) for source in stream.sources]
+    for source, found in zip(stream.data.sources, known):
+        if found is None:
+            raise ValueError(
+                f"{source.path}: nothing to take mean and deviation from; set model.normalisation=log_median"
+            )
+    shares = np.array([source.weight for source in stream.data.sources])
+    return pooled([found for found in known if found is not None], shares / shares.sum())
+
+
+def pooled(statistics: Sequence[Mapping[str, Any]], shares: np.ndarray) -> ZScore:
+    """Mean and deviation of a mixture, from those of its parts and their shares (which sum to 1)."""
+    means = np.array([part["mean"] for part in statistics])
+    squares = np.array([part["std"] for part in statistics]) ** 2 + means**2
+    mean = shares @ means
+    std = np.sqrt(shares @ squares - mean**2)
+    return ZScore((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. ValueError where CUDA is asked for and missing."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda was asked for, but torch sees no CUDA device; use device=cpu or device=auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _weights(start: Path) -> dict[str, Tensor]:
+    if start.is_dir():
+        saved = checkpoint.read(checkpoint.locate(start), ("model", "ema"))
+        return {**saved.tensors["model"], **saved.tensors["ema"]}
+    return read_released(start)
