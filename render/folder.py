@@ -1,0 +1,104 @@
+"""Which files may an untrusted asset read: those inside the folder that holds it, and no other.
+
+Every name that a glTF, an OBJ, an MTL or a PLY mentions comes through here.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import unquote
+
+from render.limits import Limits
+from render.mesh import Rejected
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+:")  # two letters or more: "C:" is a drive
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+class Folder:
+    """Reads the companions of one asset, at most `limits.folder_bytes` in all."""
+
+    def __init__(self, root: Path, limits: Limits) -> None:
+        self.root = root.resolve()
+        self.limits = limits
+        self._bytes_read = 0
+
+    def find(self, name: str, *, uri: bool) -> Path | None:
+        """The regular file that `name` means, or None if there is none. `uri` says that the name is %-encoded.
+
+        Back-slashes separate folders as in files made on Windows; case is ignored where the exact name does not exist.
+        Raises Rejected("path_outside_folder") for remote and absolute names and for all that lead out of the folder,
+        through ".." or a symbolic link.
+        """
+        plain = unquote(name) if uri else name
+        plain = plain.strip().replace("\\", "/")
+        if _SCHEME.match(plain) or plain.startswith(("/", "~")):
+            raise _outside(name)
+        if _DRIVE.match(plain):
+            # C:/Users/... is what an exporter left behind, not an attack: the file, if shipped at all, lies beside.
+            plain = plain[2:].rsplit("/", 1)[-1]
+        if not plain or "\0" in plain:
+            return None
+        if _climbs(plain):
+            raise _outside(name)
+        try:
+            found = self._exact(plain) or self._any_case(plain)
+        except OSError:  # a name too long, a loop of links, a folder that we may not read
+            return None
+        if found is None:
+            return None
+        real = found.resolve()
+        if not real.is_relative_to(self.root):
+            raise _outside(name)
+        return real if stat.S_ISREG(real.stat().st_mode) else None  # a FIFO or a device would block for ever
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a file that `find` returned, or of the asset itself."""
+        size = path.stat().st_size
+        if size > self.limits.file_bytes:
+            raise Rejected("file_too_large", f"{path.name} has {size} bytes; the limit is {self.limits.file_bytes}")
+        with path.open("rb") as file:
+            data = file.read(self.limits.file_bytes + 1)
+        self._bytes_read += len(data)
+        if len(data) > self.limits.file_bytes or self._bytes_read > self.limits.folder_bytes:
+            raise Rejected("file_too_large", f"the asset reads more than {self.limits.folder_bytes} bytes in all")
+        return data
+
+    def _exact(self, plain: str) -> Path | None:
+        path = self.root / plain
+        return path if path.exists() else None
+
+    def _any_case(self, plain: str) -> Path | None:
+        at = self.root
+        for part in plain.split("/"):
+            if part in ("", "."):
+                continue
+            if part == "..":
+                at = at.parent
+                continue
+            if not at.is_dir() or not at.resolve().is_relative_to(self.root):
+                return None
+            wanted = part.casefold()
+            same = sorted(entry for entry in os.listdir(at) if entry.casefold() == wanted)
+            if not same:
+                return None
+            at = at / (part if part in same else same[0])
+        return at
+
+
+def _climbs(plain: str) -> bool:
+    depth = 0
+    for part in plain.split("/"):
+        if part == "..":
+            depth -= 1
+        elif part not in ("", "."):
+            depth += 1
+        if depth < 0:
+            return True
+    return False
+
+
+def _outside(name: str) -> Rejected:
+    shown = name if len(name) <= 120 else name[:117] + "..."
+    return Rejected("path_outside_folder", f"the asset refers to {shown!r}; it may read only files in its own folder")

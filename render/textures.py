@@ -1,0 +1,86 @@
+"""Images of an untrusted asset: found through `Folder`, bounded by the size their header states, then decoded.
+
+A problem with a texture costs the texture and never the asset: the material keeps its factors and the mesh gets a flag.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from render.folder import Folder
+from render.limits import Limits
+from render.mesh import Rejected
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+
+
+class Textures:
+    """Decodes the images of one asset, each once. `flags` collects what was lost."""
+
+    def __init__(self, folder: Folder, limits: Limits) -> None:
+        self.folder = folder
+        self.limits = limits
+        self.flags: set[str] = set()
+        self._decoded: dict[object, np.ndarray | None] = {}
+        self._pixels_left = limits.textures_pixels
+
+    def from_file(self, name: str, *, uri: bool) -> np.ndarray | None:
+        """Pixels (h,w,4) uint8 of a file beside the asset, or None with a flag. Raises Rejected for hostile names."""
+        path = self.folder.find(name, uri=uri)
+        if path is None:
+            self.flags.add("missing_texture")
+            return None
+        if path not in self._decoded:
+            if path.stat().st_size > self.limits.file_bytes:
+                self.flags.add("texture_too_large")
+                self._decoded[path] = None
+            else:
+                self._decoded[path] = self._decode(self.folder.read(path), tga=path.suffix.lower() == ".tga")
+        return self._decoded[path]
+
+    def from_bytes(self, key: object, data: bytes) -> np.ndarray | None:
+        """Pixels (h,w,4) uint8 of an embedded image, or None with a flag; `key` is its identity in the asset."""
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(data)
+        return self._decoded[key]
+
+    def _decode(self, data: bytes, tga: bool = False) -> np.ndarray | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns of large images; the limit below decides
+                # TGA has no magic number: Pillow would take almost any bytes for one.
+                return self._pixels(Image.open(io.BytesIO(data), formats=("TGA",) if tga else _FORMATS))
+        except (MemoryError, Rejected):
+            raise
+        except Image.DecompressionBombError:
+            self.flags.add("texture_too_large")
+        except Exception:
+            self.flags.add("unsupported_texture" if _is_known_but_unsupported(data) else "corrupt_texture")
+        return None
+
+    def _pixels(self, image: Image.Image) -> np.ndarray | None:
+        count = image.width * image.height
+        if count > min(self.limits.texture_pixels, self._pixels_left):
+            self.flags.add("texture_too_large")
+            return None
+        if image.mode.startswith("I;16"):
+            # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
+            grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+            rgba = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+        elif image.mode in ("I", "F"):
+            grey = np.clip(np.asarray(image, np.float64) / (256 if image.mode == "I" else 1), 0, 255).astype(np.uint8)
+            rgba = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+        else:
+            rgba = np.array(image.convert("RGBA"))
+        if count == 0:
+            self.flags.add("corrupt_texture")
+            return None
+        self._pixels_left -= count
+        return np.ascontiguousarray(rgba)
+
+
+def _is_known_but_unsupported(data: bytes) -> bool:
+    """KTX2, KTX, DDS, TIFF and EXR are intact files that we do not decode."""
+    return data.startswith((b"\xabKTX 20\xbb", b"\xabKTX 11\xbb", b"DDS ", b"II*\0", b"MM\0*", b"v/1\x01"))
