@@ -1,0 +1,95 @@
+"""`worldtrace render`."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Regime = Literal["object", "scene", "dynamic"]
+Backend = Literal["auto", "cpu", "cuda", "nvdiffrast", "pyrender"]
+
+
+def render(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders or files (glTF, GLB, OBJ, PLY, STL), procedural:objects?count=64, "
+            "procedural:rooms?count=8 or procedural:actors?count=8 (keys count, start, seed)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset; on a cluster, one that all nodes share.")],
+    views: Annotated[int, typer.Option(min=1, help="Views of each asset (dynamic: clips).")] = 4,
+    size: Annotated[str, typer.Option(metavar="HxW|N", help="Image size in pixels: 504 or 378x504.")] = "504",
+    layers: Annotated[int, typer.Option(min=1, max=32, help="Surfaces kept behind every pixel.")] = 6,
+    regime: Annotated[
+        Regime | None,
+        typer.Option(help="How assets are framed: alone, from inside, or in motion. Default: what the source holds."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of cameras and lights.")] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip (dynamic only).")] = 16,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|auto|HOST:PORT",
+            help="Ray to work on. Default: one of its own here, or inside `ray job submit` that job's cluster.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="Rasterizer; auto: cuda where Ray has a GPU, or cpu.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Renderers at a time. Default: one for each CPU of Ray.", show_default=False),
+    ] = None,
+    shard_views: Annotated[
+        int, typer.Option(min=1, help="Images in a shard, about; one asset's views stay together.")
+    ] = 64,
+    asset_timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds an asset may take, all views together.")
+    ] = 300.0,
+    memory: Annotated[float, typer.Option(min=0.5, help="GiB that one renderer may allocate.")] = 8.0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show what Ray and its workers log.")] = False,
+) -> None:
+    """Render 3D assets into a dataset of layered views.
+
+    A run that was stopped, in whatever way, goes on when it is started again, and ends in the same bytes. Assets that
+    cannot become ground truth are counted at the end; ledger.parquet says why, asset by asset.
+
+    \b
+    worldtrace render procedural:objects?count=64 --out data --size 112
+    worldtrace render models/ --views 8 --out data
+    worldtrace render procedural:rooms?count=8 --size 378x504 --out rooms
+    ray job submit --working-dir . -- worldtrace render models/ --out /shared/data
+    """
+    from cluster import connection, sources
+
+    connection.quiet(debug)  # before anything imports ray
+    from cluster.dataset import Means, render_dataset
+    from render.settings import settings_of
+
+    parsed = [sources.parse(text) for text in source]
+    height, width = image_size(size)
+    settings = settings_of(
+        {
+            "views": views,
+            "height": height,
+            "width": width,
+            "layers": layers,
+            "regime": regime or sources.common_regime(parsed),
+            "seed": seed,
+            "frames": frames,
+            "backend": backend,
+        }
+    )
+    means = Means(address, workers, asset_timeout, int(memory * 2**30), debug)
+    summary = render_dataset(parsed, out, settings, shard_views, means)
+    typer.echo(f"{out}: {summary.line()}")
+    if summary.rejected or summary.failed:
+        typer.echo(f"{out / 'ledger.parquet'} says why, asset by asset.")
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """ "504" or "378x504" (height x width) -> (height, width)."""
+    if not (match := re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())):
+        raise ValueError(f"--size {text!r} is no image size: give N or HEIGHTxWIDTH, such as 504 or 378x504")
+    return int(match[1]), int(match[2] or match[1])

@@ -1,0 +1,154 @@
+"""The Ray job: assets in, one committed dataset out, whatever happens in between.
+
+Renderers (`pool.Pool`) take one asset at a time in the order of the plan and leave its encoded samples in Ray's object
+store; when all assets of a unit are through, a task writes its shard and record. The driver holds references and ledger
+rows of the unfinished units only. What is committed is on disk, so a killed job is continued by running it again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.ledger import Attempt, Ledger
+from cluster.pool import Finished, Lost, Pool
+from cluster.renderer import Outcome, commit_unit
+from cluster.units import Task, Unit
+
+ATTEMPTS = 2  # at an asset whose renderer crashes or hangs
+NODE_LOSSES = 5  # renderers an asset may lose with their nodes before that counts against it
+COMMITS = 3  # attempts at a unit whose samples are lost with a node before they are written
+
+
+@dataclass(eq=False)
+class _Open:
+    """A unit in the making: per task its attempts so far, and where its samples are."""
+
+    unit: Unit
+    attempts: list[list[Attempt]]
+    samples: list[ray.ObjectRef | None]
+    left: int
+    commits: int = 0
+
+    @classmethod
+    def of(cls, unit: Unit, commits: int = 0) -> "_Open":
+        count = len(unit.tasks)
+        return cls(unit, [[] for _ in range(count)], [None] * count, count, commits)
+
+
+@dataclass(frozen=True)
+class _Ticket:
+    open: _Open
+    position: int
+    blamed: int = 0
+    excused: int = 0
+
+    @property
+    def task(self) -> Task:
+        return self.open.unit.tasks[self.position]
+
+
+class Job:
+    """Renders `units` into `folder`. `settled` is called with the last attempt at every asset, for the progress bar."""
+
+    def __init__(self, folder: Path, units: Sequence[Unit], pool: Pool, settled: Callable[[Attempt], None]) -> None:
+        self.folder = folder.absolute()
+        self.ledger = Ledger(self.folder)
+        self.pool = pool
+        self.settled = settled
+        self.fresh = deque(units)
+        self.queue: deque[_Ticket] = deque()
+        self.committing: dict[ray.ObjectRef, _Open] = {}
+        self.unfinished = 0
+        # Committing is waiting for a disk; asking for a CPU, it would never run beside renderers that hold them all.
+        self.commit = ray.remote(num_cpus=0)(commit_unit)
+
+    def run(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Until every unit is committed. `tick` is called at least once a second."""
+        while self.fresh or self.unfinished:
+            while self.pool.idle and (ticket := self._next()) is not None:
+                self.pool.submit(ticket, ticket.task)
+            waiting = [*self.pool.refs, *self.committing]
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=self.pool.patience, fetch_local=False)
+            for event in self.pool.collect(ready):
+                if isinstance(event, Finished):
+                    self._finished(event)
+                else:
+                    self._lost(event)
+            for ref in ready:
+                if ref in self.committing:
+                    self._committed(ref)
+            tick()
+
+    def _next(self) -> _Ticket | None:
+        """Assets in the order of the plan, second attempts first. New units wait while too many are unfinished: what
+        these hold in the object store is bounded, however slow the disk or one asset.
+        """
+        if not self.queue and self.fresh and self.unfinished < 2 * self.pool.size + 2:
+            self.unfinished += 1
+            self._open(self.fresh.popleft(), commits=0)
+        return self.queue.popleft() if self.queue else None
+
+    def _open(self, unit: Unit, commits: int) -> None:
+        opened = _Open.of(unit, commits)
+        self.queue.extend(_Ticket(opened, position) for position in range(len(unit.tasks)))
+
+    def _finished(self, event: Finished) -> None:
+        opened, position = event.ticket.open, event.ticket.position
+        if event.outcome.views:
+            opened.samples[position] = event.samples
+        self._settle(event.ticket, self._note(event.ticket, event.outcome))
+
+    def _lost(self, event: Lost) -> None:
+        ticket = event.ticket
+        reason = event.reason if event.blame else "node_lost"
+        attempt = self._note(ticket, Outcome("failed", reason, event.message, host=event.host))
+        blamed = ticket.blamed + (event.blame or ticket.excused >= NODE_LOSSES)
+        if blamed < ATTEMPTS:
+            self.queue.appendleft(_Ticket(ticket.open, ticket.position, blamed, ticket.excused + (not event.blame)))
+        else:
+            self._settle(ticket, attempt)
+
+    def _note(self, ticket: _Ticket, outcome: Outcome) -> Attempt:
+        ref, attempts = ticket.task.ref, ticket.open.attempts[ticket.position]
+        attempts.append(
+            Attempt(
+                unit=ticket.open.unit.name,
+                asset=ref.uid,
+                source=ref.source,
+                licence=ref.licence,
+                sha256=ref.sha256,
+                attempt=len(attempts) + 1,
+                **asdict(outcome),
+            )
+        )
+        return attempts[-1]
+
+    def _settle(self, ticket: _Ticket, attempt: Attempt) -> None:
+        self.settled(attempt)
+        opened = ticket.open
+        opened.left -= 1
+        if opened.left == 0:
+            attempts = [attempt for of_task in opened.attempts for attempt in of_task]
+            samples = [ref for ref in opened.samples if ref is not None]
+            # in a list, so that Ray hands the task references and not all the samples at once
+            self.committing[self.commit.remote(str(self.folder), opened.unit.name, attempts, samples)] = opened
+
+    def _committed(self, ref: ray.ObjectRef) -> None:
+        opened = self.committing.pop(ref)
+        try:
+            ray.get(ref)
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, OSError | ValueError):  # a full disk, a folder that may not be written
+                raise cause from None
+            if not isinstance(cause, RayError) or opened.commits + 1 >= COMMITS:
+                raise
+            self._open(opened.unit, opened.commits + 1)  # a node took samples with it: render the unit again
+            return
+        if self.ledger.read(opened.unit.name) is None:
+            raise ValueError(f"{self.folder} is not the same folder on every node: give one that all nodes share")
+        self.unfinished -= 1

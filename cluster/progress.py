@@ -1,0 +1,115 @@
+"""What one sees of a running job: one live line in a terminal, a plain line now and then elsewhere, and the end."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from cluster.ledger import Attempt
+
+PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+@dataclass
+class Summary:
+    """What became of the assets of a job, over all its runs; `seconds` and `fresh_views` are those of this run."""
+
+    assets: int = 0
+    views: int = 0
+    done: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    fresh_views: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, attempts: Iterable[Attempt]) -> "Summary":
+        """Of a whole ledger: the attempts at an asset follow each other, and the last one counts."""
+        summary, last = cls(), None
+        for attempt in attempts:
+            if last is not None and attempt.attempt == 1:
+                summary.add(last)
+            last = attempt
+        if last is not None:
+            summary.add(last)
+        return summary
+
+    def add(self, attempt: Attempt) -> None:
+        """The last attempt at an asset."""
+        self.assets += 1
+        self.views += attempt.views
+        if attempt.status == "done":
+            self.done += 1
+        else:
+            (self.rejected if attempt.status == "rejected" else self.failed)[attempt.reason or "unknown"] += 1
+
+    def line(self) -> str:
+        parts = [f"{self.views} views", f"{self.done} of {self.assets} assets done"]
+        for name, counts in (("rejected", self.rejected), ("failed", self.failed)):
+            if counts:
+                reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+                parts.append(f"{counts.total()} {name} ({reasons})")
+        if self.fresh_views < self.views:
+            parts.append(f"{self.views - self.fresh_views} views stood already")
+        parts.append(f"{self.seconds:.1f} s")
+        if self.fresh_views:
+            parts.append(f"{self.fresh_views / max(self.seconds, 1e-9):.1f} views/s")
+        return " | ".join(parts)
+
+
+class Live:
+    """A progress bar over `assets` assets, of which `standing` are committed already."""
+
+    def __init__(self, console: Console, assets: int, standing: int) -> None:
+        self.console = console
+        self.assets = assets
+        self.settled = standing
+        self.summary = Summary()
+        self.began = self.spoke = time.monotonic()
+        self.bar = Progress(
+            TextColumn("[bold]render"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} assets  {task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID = self.bar.add_task("render", total=assets, completed=standing, state="starting")
+
+    def __enter__(self) -> "Live":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def settle(self, attempt: Attempt) -> None:
+        self.summary.add(attempt)
+        self.settled += 1
+
+    def tick(self, renderers: int) -> None:
+        """Show where the job is. `renderers` is how many are ready."""
+        now = time.monotonic()
+        rate = self.summary.views / max(now - self.began, 1e-9)
+        state = f"{self.summary.views} views  {rate:.1f}/s" if renderers else "waiting for a renderer"
+        for name, counts in (("rejected", self.summary.rejected), ("failed", self.summary.failed)):
+            state += f"  {counts.total()} {name}" if counts else ""
+        self.bar.update(self.task, completed=min(self.settled, self.assets), state=state)
+        if not self.console.is_terminal and now - self.spoke > PLAIN_EVERY:
+            self.spoke = now
+            self.console.print(f"render: {self.settled}/{self.assets} assets  {state}", highlight=False)

@@ -1,0 +1,131 @@
+"""What happens in a worker: load one asset, render its views, encode them; and write the shard of a finished unit."""
+
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import render
+import shards
+from cluster.ledger import Attempt, Ledger, Record, Status
+from cluster.sources import Source
+from cluster.units import Task
+from render.mesh import Material, Mesh, Rejected
+from render.settings import RenderSettings
+from shards import EncodedSample, Origin
+
+
+@dataclass
+class Outcome:
+    """What one attempt at one asset came to; the columns of the ledger that the worker knows."""
+
+    status: Status = "done"
+    reason: str | None = None
+    message: str | None = None
+    views: int = 0
+    views_rejected: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    seconds_load: float = 0.0
+    seconds_render: float = 0.0
+    seconds_encode: float = 0.0
+    host: str = field(default_factory=socket.gethostname)
+
+
+class Renderer:
+    """Renders one asset per call. An asset is untrusted: whatever it does here ends as an Outcome, or with the process.
+
+    `memory` bounds in bytes what the process may allocate while it handles an asset (RLIMIT_DATA); beyond it NumPy and
+    Python raise MemoryError, and native code may abort, which the job sees as a crash of this asset.
+    """
+
+    def __init__(self, shared: tuple[Sequence[Source], RenderSettings], memory: int) -> None:
+        self.sources, self.settings = shared
+        self.memory = memory
+
+    def ready(self) -> tuple[str, str]:
+        """Compile or load the kernels, so that the time limit of the first asset does not pay for it.
+
+        Returns (Ray's node id, host name). Raises ValueError where the backend cannot run on this node.
+        """
+        import ray
+
+        small = self.settings.model_copy(update={"views": 1, "frames": 1, "height": 32, "width": 32})
+        render.render_views(_tetrahedron(), Origin("warm-up", "procedural", "0" * 64), small)
+        return ray.get_runtime_context().get_node_id(), socket.gethostname()
+
+    def render(self, task: Task) -> tuple[Outcome, list[EncodedSample]]:
+        outcome = Outcome()
+        if task.duplicate_of is not None:
+            outcome.status, outcome.reason = "rejected", "duplicate"
+            outcome.message = f"the same name and bytes as {task.duplicate_of}"
+            return outcome, []
+        try:
+            with limited_memory(self.memory):
+                return outcome, self._samples(task, outcome)
+        except Rejected as error:
+            outcome.status, outcome.reason, outcome.message = "rejected", error.reason, error.message
+        except MemoryError:
+            outcome.status, outcome.reason = "rejected", "out_of_memory"
+            outcome.message = f"needs more than {self.memory / 2**30:.3g} GiB"
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.status, outcome.reason = "failed", "error"
+            outcome.message = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+        return outcome, []
+
+    def _samples(self, task: Task, outcome: Outcome) -> list[EncodedSample]:
+        start = time.perf_counter()
+        mesh, origin = self.sources[task.source].load(task.ref)
+        loaded = time.perf_counter()
+        outcome.seconds_load = loaded - start
+        outcome.flags = sorted(mesh.flags)
+        rendered = render.render_views(mesh, origin, self.settings)
+        done = time.perf_counter()
+        outcome.seconds_render = done - loaded
+        outcome.views_rejected = [f"{view}:{reason}" for view, reason, _ in rendered.rejected]
+        samples = [shards.encode(sample) for sample in rendered.samples]
+        outcome.seconds_encode = time.perf_counter() - done
+        outcome.views = len(samples)
+        if not samples:
+            _, reason, message = rendered.rejected[0]
+            raise Rejected(reason, f"every view was rejected; the first: {message}")
+        return samples
+
+
+def _tetrahedron() -> Mesh:
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float64)
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+    return Mesh(vertices, faces, np.zeros(4, np.int32), (Material(),))
+
+
+@contextmanager
+def limited_memory(limit: int) -> Iterator[None]:
+    """Let this process allocate at most `limit` bytes of private memory within the block."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def commit_unit(folder: str, unit: str, attempts: list[Attempt], batches: list[Any]) -> None:
+    """Write the shard, then the record. `batches` are references to lists of samples, fetched one at a time.
+
+    A unit without a sample has a record and no shard.
+    """
+    import ray
+
+    rows: list[dict[str, Any]] = []
+    if batches:
+        samples = (sample for batch in batches for sample in ray.get(batch))
+        rows = shards.write_shard(Path(folder) / "shards" / f"{unit}.tar", samples)
+    Ledger(Path(folder)).write(Record(unit, rows, attempts))

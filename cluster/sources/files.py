@@ -1,0 +1,109 @@
+"""A folder of 3D files, or one file."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.sources.base import AssetRef
+from render.mesh import Mesh, Rejected
+from shards.contract import Origin, Regime
+
+READABLE = {".gltf", ".glb", ".obj", ".ply", ".stl"}
+# Listed so that they end in the ledger as rejected, rather than pass unseen. Textures, .bin and .mtl are companions.
+UNREADABLE = {".json", ".fbx", ".dae", ".usd", ".usda", ".usdc", ".usdz", ".blend", ".3ds"}
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Every 3D file below a folder, in the order of their paths, or the one file.
+
+    An asset's sha256 is that of its main file (an .obj without its .mtl and textures). Licences come from the column
+    `licence` of a MANIFEST.csv in the folder or one of its three next parents (column `path` relative to it);
+    "unknown" otherwise. Hidden files and folders are skipped; links to folders are not followed.
+    """
+
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> "FileSource":
+        path = Path(text)
+        if not path.exists():
+            raise FileNotFoundError(f"source {text!r} does not exist: give a folder, a file, or procedural:objects")
+        if path.is_file() and path.suffix.lower() not in READABLE | UNREADABLE:
+            raise ValueError(
+                f"source {text!r} is no 3D file: give one of {', '.join(sorted(READABLE))}, or a folder of them"
+            )
+        return cls(os.path.normpath(text))
+
+    @property
+    def text(self) -> str:
+        return Path(self.path).as_posix()
+
+    @property
+    def regime(self) -> Regime:
+        return "object"
+
+    def assets(self) -> Iterable[AssetRef]:
+        top = Path(self.path).absolute()
+        root, paths = (top.parent, [top]) if top.is_file() else (top, _walk(top))
+        if not paths:
+            raise ValueError(f"folder {self.path!r} holds no 3D file ({', '.join(sorted(READABLE))}): check the path")
+        licences = _licences(root)
+        for path in paths:
+            resolved = path.resolve()
+            yield AssetRef(
+                uid=path.relative_to(root).as_posix(),
+                source=f"folder:{root.resolve().name}",
+                licence=licences.get(resolved, "unknown"),
+                locator=str(path),
+                sha256=_sha256(path),
+            )
+
+    def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
+        import render  # wanted in the workers only
+
+        now = _sha256(Path(ref.locator))
+        if now is None:
+            raise Rejected("unreadable", f"{ref.locator} cannot be read on this node")
+        if now != ref.sha256:
+            raise Rejected("changed", f"{ref.locator} is not the file that was listed when the job started")
+        return render.load(ref.locator), Origin(ref.uid, ref.source, now, ref.licence)
+
+
+def _walk(top: Path) -> list[Path]:
+    """Depth first and sorted at every level, whatever order the file system gives."""
+    found = []
+    for folder, subfolders, names in os.walk(top):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in READABLE | UNREADABLE:
+                found.append(Path(folder) / name)
+    return found
+
+
+def _sha256(path: Path) -> str | None:
+    """None where the file cannot be read: the asset is then rejected in its turn, and the listing goes on."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _licences(folder: Path) -> dict[Path, str]:
+    """Absolute path -> licence, from the nearest MANIFEST.csv that has the columns path and licence."""
+    folder = folder.resolve()
+    for parent in [folder, *list(folder.parents)[:3]]:
+        manifest = parent / "MANIFEST.csv"
+        if not manifest.is_file():
+            continue
+        with manifest.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames and {"path", "licence"} <= set(rows.fieldnames):
+                return {
+                    (parent / row["path"]).resolve(): row["licence"] or "unknown" for row in rows if row.get("path")
+                }
+    return {}

@@ -1,0 +1,166 @@
+"""The job on a real local Ray: one dataset, whatever happens to the assets, the workers and the driver."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import shards
+from cluster.dataset import Means, render_dataset
+from cluster.ledger import Ledger
+from render.settings import RenderSettings
+from tests.cluster.boxes import Boxes
+
+SETTINGS = RenderSettings(views=2, height=48, width=48, backend="cpu", samples=1, min_pixels=4)
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> str:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return str(folder)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path -> hash of every file but the ledger, which holds times."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "ledger.parquet"
+    }
+
+
+def ledger(folder: Path) -> list[dict]:
+    return pq.read_table(folder / "ledger.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine boxes in shards of three, by one renderer and without a mishap."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    out = folder / "out"
+    render_dataset([Boxes(9, str(folder))], out, SETTINGS, shard_views=6, means=Means(workers=1))
+    return out
+
+
+def test_a_dataset_is_whole_and_nothing_else_is_left(undisturbed: Path) -> None:
+    assert sorted(path.name for path in undisturbed.iterdir()) == [
+        "dataset.json",
+        "ledger.parquet",
+        "manifest.parquet",
+        "shards",
+    ]
+    dataset = shards.open(undisturbed)
+    assert len(dataset) == 18
+    assert [sample.origin.uid for sample in dataset] == [f"box-{index // 2:02d}" for index in range(18)]
+    assert all((sample.hits > 0).any() for sample in dataset)
+    assert dataset.config["complete"]
+    assert dataset.config["job"]["assets"] == 9
+    assert len(list((undisturbed / "shards").glob("*.tar"))) == 3
+    assert dataset.statistics is not None
+    assert [(row["asset"], row["attempt"], row["status"], row["views"]) for row in ledger(undisturbed)] == [
+        (f"box-{index:02d}", 1, "done", 2) for index in range(9)
+    ]
+
+
+def test_the_number_of_workers_changes_no_byte(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    render_dataset([Boxes(9, scratch)], tmp_path / "out", SETTINGS, shard_views=6, means=Means(workers=2))
+    assert contents(tmp_path / "out") == contents(undisturbed)
+
+
+def test_mishaps_that_pass_leave_no_trace_but_in_the_ledger(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    source = Boxes(9, scratch, {1: "crash once", 4: "hang once", 7: "exit once"})
+    means = Means(workers=2, asset_timeout=2.0)
+    summary = render_dataset([source], tmp_path / "out", SETTINGS, shard_views=6, means=means)
+    assert contents(tmp_path / "out") == contents(undisturbed)
+    assert (summary.done, summary.views, summary.rejected, summary.failed) == (9, 18, {}, {})
+    lost = [(row["asset"], row["attempt"], row["status"], row["reason"]) for row in ledger(tmp_path / "out")]
+    assert [row for row in lost if row[2] != "done"] == [
+        ("box-01", 1, "failed", "crashed"),
+        ("box-04", 1, "failed", "timeout"),
+        ("box-07", 1, "failed", "crashed"),
+    ]
+    assert [row for row in lost if row[1] == 2] == [
+        ("box-01", 2, "done", None),
+        ("box-04", 2, "done", None),
+        ("box-07", 2, "done", None),
+    ]
+
+
+def test_every_mishap_costs_its_asset_only(tmp_path: Path, scratch: str) -> None:
+    trouble = {0: "crash", 1: "reject", 3: "error", 4: "memory", 5: "hang"}
+    source = Boxes(7, scratch, trouble)
+    means = Means(workers=2, asset_timeout=1.5, memory=2 << 30)
+    summary = render_dataset([source], tmp_path / "out", SETTINGS, shard_views=6, means=means)
+    assert summary.rejected == {"no_faces": 1, "out_of_memory": 1}
+    assert summary.failed == {"crashed": 1, "error": 1, "timeout": 1}
+    assert {sample.origin.uid for sample in shards.open(tmp_path / "out")} == {"box-02", "box-06"}
+    last = {row["asset"]: row for row in ledger(tmp_path / "out")}
+    assert {asset: row["attempt"] for asset, row in last.items()} == {
+        "box-00": 2,
+        "box-01": 1,
+        "box-02": 1,
+        "box-03": 1,
+        "box-04": 1,
+        "box-05": 2,
+        "box-06": 1,
+    }
+    assert "KeyError: 'no such node' (boxes.py:" in last["box-03"]["message"]
+    assert last["box-01"]["message"] == "it has no faces"
+
+
+def test_a_finished_dataset_is_left_alone_and_a_lost_shard_is_made_again(tmp_path: Path, scratch: str) -> None:
+    source, out = Boxes(6, scratch, {1: "reject"}), tmp_path / "out"
+    first = render_dataset([source], out, SETTINGS, shard_views=4)
+    before = contents(out)
+    again = render_dataset([source], out, SETTINGS, shard_views=4)
+    assert (again.done, again.rejected, again.views, again.fresh_views) == (5, first.rejected, 10, 0)
+    assert len(source.loads()) == 6
+
+    lost = sorted((out / "shards").glob("*.tar"))[1]
+    lost.unlink()
+    summary = render_dataset([source], out, SETTINGS, shard_views=4)
+    assert contents(out) == before
+    assert source.loads()[6:] == ["box-02", "box-03"]
+    assert (summary.assets, summary.views, summary.fresh_views) == (6, 10, 4)
+
+
+def test_what_is_committed_is_not_rendered_again(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    """The folder as a driver leaves it that is killed after its second unit, in the middle of the third."""
+    source, out = Boxes(9, scratch), tmp_path / "out"
+    render_dataset([source], out, SETTINGS, shard_views=6)
+    book = Ledger(out)
+    book.reopen()
+    names = sorted(path.stem for path in book.records.iterdir())
+    for gone in (out / "ledger.parquet", out / "manifest.parquet", out / "shards" / f"{names[2]}.tar"):
+        gone.unlink()
+    (book.records / f"{names[2]}.json").unlink()
+    (out / "shards" / f".{names[2]}.tar.0123abcd.tmp").write_bytes(b"half a shard")
+    stored = json.loads((out / "dataset.json").read_text())
+    (out / "dataset.json").write_text(json.dumps({**stored, "complete": False, "statistics": None}))
+
+    summary = render_dataset([source], out, SETTINGS, shard_views=6)
+    assert contents(out) == contents(undisturbed)
+    assert sorted(source.loads()[9:]) == ["box-06", "box-07", "box-08"]
+    assert (summary.views, summary.fresh_views) == (18, 6)
+
+
+def test_the_folder_of_another_config_is_refused(undisturbed: Path, scratch: str) -> None:
+    before = contents(undisturbed)
+    with pytest.raises(ValueError, match=r"render\.views is 2 there and 3 here"):
+        render_dataset([Boxes(9, scratch)], undisturbed, SETTINGS.model_copy(update={"views": 3}), shard_views=6)
+    with pytest.raises(ValueError, match=r"shard_views is 6 there and 8 here"):
+        render_dataset([Boxes(9, scratch)], undisturbed, SETTINGS, shard_views=8)
+    with pytest.raises(ValueError, match=r"sources is .*boxes:9.* there and .*boxes:10.* here.*does not grow"):
+        render_dataset([Boxes(10, scratch)], undisturbed, SETTINGS, shard_views=6)
+    assert contents(undisturbed) == before
+
+
+def test_a_dataset_of_nothing_is_a_dataset(tmp_path: Path, scratch: str) -> None:
+    summary = render_dataset([Boxes(2, scratch, {0: "reject", 1: "reject"})], tmp_path / "out", SETTINGS)
+    assert summary.rejected == {"no_faces": 2}
+    assert len(shards.open(tmp_path / "out")) == 0
