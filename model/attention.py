@@ -48,7 +48,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BLPD: Tensor, shape: Shape, rope: Rope) -> Tensor:
-        """(B,L,P,D) -> (B,L,P,D). `rope` holds tables (P, d); the tokens of a ray share one position and do not use it."""
+        """(B,L,P,D) -> (B,L,P,D). `rope` holds tables (P, d), unused along rays (one position)."""
         _, layers, patches, _ = x_BLPD.shape
         q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).unbind(3)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)

@@ -59,7 +59,6 @@ class ImageEncoder(nn.Module):
 
     image_mean: Tensor
     image_std: Tensor
-    mask_token: Tensor
 
     def __init__(self, config: EncoderConfig, patch: int, output: int) -> None:
         super().__init__()
@@ -70,14 +69,14 @@ class ImageEncoder(nn.Module):
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.grid**2, width))
-        # Only DINOv2's own pre-training reads it; a buffer, for every DINOv2 state dict carries it.
-        self.register_buffer("mask_token", torch.zeros(1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, width))
         self.blocks = nn.ModuleList(EncoderBlock(width, config.heads, config.layer_scale) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.final_project = nn.Linear(config.taps * width, output)
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.02)
         self.requires_grad_(not config.frozen)
+        self.mask_token.requires_grad_(False)  # read by DINOv2's own pre-training only; every such state dict has it
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """(1, 1 + rows*columns, C): the learned grid, resampled bicubically as DINOv2 does.

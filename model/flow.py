@@ -38,12 +38,13 @@ def objective(
     noise_BLHW3: Tensor,
     single_layer_B: Tensor | None = None,
     weight_BHW: Tensor | None = None,
+    monotonicity_weight: float = MONOTONICITY_WEIGHT,
 ) -> Loss:
     """The training loss of one batch: Eq. 3 gated by Eq. 4, plus lambda times Eq. 8.
 
     rgb in [0, 1]; x0 normalised and forward-filled; valid bool, the mask the network is told of (through noise fill);
-    t from `draw_times`; noise standard normal. `weight_BHW` >= 0 (default: valid) is each pixel's weight in the loss, for
-    pixels whose support a jittered mask changed. x0 may hold anything, NaN included, where weight and valid are 0.
+    t from `draw_times`; noise standard normal. `weight_BHW` >= 0 (default: valid) is each pixel's weight in the loss,
+    for pixels whose support a jittered mask changed. x0 may hold anything, NaN too, where weight and valid are 0.
 
     At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7.
     """
@@ -54,7 +55,7 @@ def objective(
     supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
     endpoint, layers_L = endpoint_loss(x0_hat, x0_BLHW3, supervised_BLHW)
     monotonicity = monotonicity_penalty(x0_hat[..., 2], supervised_BLHW)
-    return Loss(endpoint + MONOTONICITY_WEIGHT * monotonicity, endpoint.detach(), monotonicity.detach(), layers_L)
+    return Loss(endpoint + monotonicity_weight * monotonicity, endpoint.detach(), monotonicity.detach(), layers_L)
 
 
 def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:

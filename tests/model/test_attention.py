@@ -1,0 +1,86 @@
+"""The three attention shapes against the readable twin, and what each lets a token see."""
+
+import pytest
+import torch
+
+from model.attention import SHAPES, Attention, gather, scatter
+from model.blocks import Block
+from model.rope import patch_positions, rotary, rotate
+from tests.model import readable
+
+L, ROWS, COLUMNS, D, HEADS = 3, 2, 3, 16, 2
+P = ROWS * COLUMNS
+
+
+@pytest.fixture
+def rope():
+    return rotary(patch_positions(ROWS, COLUMNS), D // HEADS)
+
+
+def _randomise(module):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return module
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_block_equals_its_readable_twin(shape, rope):
+    torch.manual_seed(1)
+    block = _randomise(Block(D, HEADS, 4, 1.0))
+    x, adaln = torch.randn(2, L, P, D), torch.randn(2, L, 6, D)
+    with torch.no_grad():
+        out = block(x, adaln, shape, rope)
+        for i in range(2):
+            torch.testing.assert_close(
+                out[i], readable.block(block, x[i], adaln[i], shape, COLUMNS), atol=1e-4, rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_token_sees_exactly_its_layer_its_ray_or_everything(shape, rope):
+    torch.manual_seed(2)
+    attention = _randomise(Attention(D, HEADS))
+    x = torch.randn(2, L, P, D)
+    moved = x.clone()
+    moved[0, 1, 4] += 1.0  # one token: sample 0, layer 1, patch 4
+    with torch.no_grad():
+        changed = (attention(moved, shape, rope) - attention(x, shape, rope)).abs().amax(-1) > 1e-6
+    expected = torch.zeros(2, L, P, dtype=torch.bool)
+    if shape == "layer":
+        expected[0, 1] = True
+    elif shape == "ray":
+        expected[0, :, 4] = True
+    else:
+        expected[0] = True
+    assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("shape", ["ray", "global"])
+def test_attention_knows_no_order_of_layers(shape, rope):
+    """Permuting layers permutes the result: FiLM alone breaks that symmetry (section 3.2)."""
+    torch.manual_seed(3)
+    attention, x, order = _randomise(Attention(D, HEADS)), torch.randn(1, L, P, D), torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x[:, order], shape, rope), attention(x, shape, rope)[:, order])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scatter_undoes_gather(shape):
+    x = torch.randn(2, L, P, HEADS, D // HEADS)
+    assert torch.equal(scatter(gather(x, shape), shape, L, P), x.flatten(3))
+
+
+def test_rope_sees_relative_positions_only_and_keeps_lengths():
+    torch.manual_seed(4)
+    q, k = torch.randn(16), torch.randn(16)
+
+    def score(at_q, at_k):
+        tables = rotary(torch.tensor([at_q, at_k]), 16)
+        turned_q, turned_k = rotate(torch.stack([q, k]), tables)
+        torch.testing.assert_close(turned_q.norm(), q.norm())
+        return turned_q @ turned_k
+
+    torch.testing.assert_close(score((0, 0), (2, 5)), score((3, 1), (5, 6)), atol=1e-4, rtol=1e-4)
+    assert abs(score((0, 0), (2, 5)) - score((0, 0), (5, 2))) > 1e-2

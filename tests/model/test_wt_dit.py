@@ -1,0 +1,113 @@
+"""The network as a whole: shapes, patches, conditioning, and what must not influence what."""
+
+import pytest
+import torch
+
+from model import WTDiT, preset
+from model.wt_dit import patchify, unpatchify
+
+SMALL = {"width": 32, "heads": 2, "decoder_blocks": 3, "head_blocks": 3, "patch": 4, "layers": 4, "layer_scale": 1.0}
+SMALL_ENCODER = {"width": 16, "heads": 2, "depth": 2, "taps": 2, "grid": 4}
+
+
+def small_model(**changes):
+    torch.manual_seed(0)
+    model = WTDiT(preset("tiny", **{**SMALL, "encoder": SMALL_ENCODER, **changes}))
+    with torch.no_grad():  # away from the zero initialisations, so that every path matters
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def inputs(height=16, width=16, batch=2):
+    generator = torch.Generator().manual_seed(1)
+    rgb = torch.rand(batch, 3, height, width, generator=generator)
+    return rgb, torch.randn(batch, 4, height, width, 3, generator=generator)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 24), (20, 12), (4, 4)])
+def test_any_multiple_of_the_patch_goes_through(size):
+    rgb, x_t = inputs(*size)
+    x0 = small_model()(rgb, x_t, torch.tensor([0.3, 0.9]))
+    assert x0.shape == x_t.shape
+    assert x0.isfinite().all()
+
+
+def test_a_size_between_patches_is_refused():
+    with pytest.raises(ValueError, match=r"16x18.*multiples of the patch, 4"):
+        small_model()(*inputs(16, 18), torch.tensor([0.3, 0.9]))
+
+
+def test_patches_are_row_major_with_rows_columns_channels_inside():
+    image = torch.arange(4 * 6 * 2).view(1, 4, 6, 2)
+    tokens = patchify(image, 2)
+    assert tokens.shape == (1, 6, 8)
+    assert torch.equal(tokens[0, 1], image[0, 0:2, 2:4].flatten())
+    assert torch.equal(tokens[0, 3], image[0, 2:4, 0:2].flatten())
+    assert torch.equal(unpatchify(tokens, 2, 4), image)
+
+
+def test_encoding_once_equals_encoding_at_every_step():
+    model = small_model()
+    rgb, x_t = inputs()
+    t = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        assert torch.equal(model.denoise(model.encode(rgb), rgb, x_t, t), model(rgb, x_t, t))
+
+
+@pytest.mark.parametrize("film_adaln", [False, True])
+def test_equal_times_per_layer_equal_one_time(film_adaln):
+    model = small_model(film_adaln=film_adaln)
+    rgb, x_t = inputs()
+    t = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        torch.testing.assert_close(model(rgb, x_t, t[:, None].expand(-1, 4)), model(rgb, x_t, t), atol=1e-5, rtol=1e-5)
+
+
+def test_the_prediction_depends_on_each_input():
+    model = small_model(film_adaln=True)
+    rgb, x_t = inputs()
+    t = torch.tensor([0.2, 0.7])[:, None].repeat(1, 4)
+    with torch.no_grad():
+        base = model(rgb, x_t, t)
+        later = t.clone()
+        later[:, 2] = 0.9
+        for changed in (model(rgb.flip(-1), x_t, t), model(rgb, x_t.flip(2), t), model(rgb, x_t, later)):
+            assert (changed - base).abs().mean() > 1e-3
+
+
+def test_samples_do_not_influence_each_other():
+    model = small_model()
+    rgb, x_t = inputs()
+    t = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        torch.testing.assert_close(model(rgb, x_t, t)[1:], model(rgb[1:], x_t[1:], t[1:]), atol=1e-5, rtol=1e-5)
+
+
+def test_layers_are_alike_until_their_conditioning_says_otherwise():
+    """With layer embeddings equal and FiLM at zero, swapping two layers of the input swaps them in the output."""
+    model = small_model(film_adaln=True)
+    rgb, x_t = inputs()
+    t = torch.tensor([0.2, 0.7])
+    order = torch.tensor([1, 0, 2, 3])
+    with torch.no_grad():
+        assert (model(rgb, x_t[:, order], t) - model(rgb, x_t, t)[:, order]).abs().max() > 1e-2
+        for layer in (model.layer, model.head.layer):
+            layer.embed.weight.copy_(layer.embed.weight[:1].clone().expand_as(layer.embed.weight))
+        torch.testing.assert_close(model(rgb, x_t[:, order], t), model(rgb, x_t, t)[:, order], atol=1e-4, rtol=1e-4)
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_everything_else_does():
+    model = small_model(film_adaln=True, encoder={**SMALL_ENCODER, "frozen": True})
+    rgb, x_t = inputs()
+    model(rgb, x_t, torch.tensor([0.2, 0.7])).square().mean().backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None}
+    assert without == {name for name, _ in model.named_parameters() if name.startswith("encoder.")}
+
+
+def test_positions_at_the_learned_grid_are_the_learned_ones_and_vary_smoothly_elsewhere():
+    encoder = small_model().encoder
+    assert torch.equal(encoder.positions(4, 4), encoder.pos_embed)
+    with torch.no_grad():
+        encoder.pos_embed.copy_(torch.ones_like(encoder.pos_embed))
+    torch.testing.assert_close(encoder.positions(7, 3), torch.ones(1, 22, 16), atol=1e-5, rtol=0)
