@@ -1,9 +1,7 @@
 """Reading a dataset: any sample by number or key with one `pread`, checked against the hash of its manifest row."""
 
 import hashlib
-import io
 import os
-import tarfile
 from collections.abc import Iterator
 from functools import cached_property
 from os import PathLike
@@ -14,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .archive import split_part
 from .contract import Sample
 from .dataset_json import read_dataset_json
 from .errors import CorruptSample
 from .manifest import hash_of, read_manifest
-from .sample import KEY, decode
+from .sample import decode
 from .split import SPLITS
 
 SHARDS = "shards"
@@ -114,24 +113,6 @@ class Dataset:
                 "and see what else is damaged with `worldtrace shards verify`"
             )
         return split_part(key, part, where)
-
-
-def split_part(key: str, part: bytes, where: str) -> dict[str, bytes]:
-    """The part of an archive that holds one sample -> suffix -> bytes. Plain files named after the key, nothing
-    else.
-    """
-    members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(part), mode="r:") as archive:
-            for info in archive:
-                name, _, suffix = info.name.partition(".")
-                if name != key or not info.isreg() or not KEY.match(name) or suffix in members:
-                    raise CorruptSample(f"{where}: {info.name!r} is not a member of it")
-                file = archive.extractfile(info)
-                members[suffix] = file.read() if file is not None else b""
-    except tarfile.TarError as error:
-        raise CorruptSample(f"{where}: {error}") from None
-    return members
 
 
 def _pread(path: Path, offset: int, size: int) -> bytes:

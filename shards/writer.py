@@ -1,16 +1,14 @@
 """Writing one shard: a deterministic ustar archive that appears whole or not at all, and its manifest rows."""
 
 import hashlib
-import tarfile
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .archive import END, archive_part
 from .commit import committed
 from .sample import EncodedSample
-
-BLOCK = 512
 
 
 def write_shard(path: str | PathLike[str], samples: Iterable[EncodedSample]) -> list[dict[str, Any]]:
@@ -36,16 +34,5 @@ def write_shard(path: str | PathLike[str], samples: Iterable[EncodedSample]) -> 
             place = {"shard": path.name, "offset": offset, "bytes": len(part)}
             rows.append({**sample.row, **place, "sha256": hashlib.sha256(part).hexdigest()})
             offset += len(part)
-        file.write(bytes(2 * BLOCK))  # the end of a tar archive
+        file.write(END)
     return rows
-
-
-def archive_part(key: str, members: dict[str, bytes]) -> bytes:
-    """The tar headers and contents of one sample, members sorted by name."""
-    parts = []
-    for suffix in sorted(members):
-        data = members[suffix]
-        info = tarfile.TarInfo(f"{key}.{suffix}")
-        info.size, info.mode, info.mtime = len(data), 0o644, 0
-        parts += [info.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % BLOCK)]
-    return b"".join(parts)

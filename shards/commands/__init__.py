@@ -1,0 +1,1 @@
+"""`worldtrace shards ...`: one command per file."""

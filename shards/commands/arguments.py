@@ -1,0 +1,55 @@
+"""Arguments that several commands take, and the bar that all long ones show."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..reader import Dataset
+from ..split import SPLITS
+from ..where import select
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The dataset, as `worldtrace render --out` wrote it.")]
+SplitOption = Annotated[str | None, typer.Option("--split", help=f"Only this split: {', '.join(SPLITS)}.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="EXPR",
+        help="Only rows of the manifest for which EXPR holds, such as "
+        "`regime == object and coverage[3] > 0.01 and flags has untextured and key ~ chair`.",
+    ),
+]
+
+
+def narrowed(dataset: Dataset, where: str | None) -> Dataset:
+    """The samples for which `where` holds."""
+    if where is None:
+        return dataset
+    return Dataset(dataset.directory, dataset.config, dataset.manifest.filter(select(dataset.manifest, where)))
+
+
+def row_of(dataset: Dataset, key: str) -> int:
+    """Row number of a key, or of a row number given as text. ValueError for people where there is none."""
+    try:
+        return dataset.row_of(int(key) if key.lstrip("-").isdecimal() else key)
+    except LookupError as error:
+        raise ValueError(error.args[0]) from None
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Progress]:
+    """A progress bar on stderr, so that stdout stays what other programs read."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield progress
+
+
+def advance(progress: Progress, done: int, total: int) -> None:
+    """Set the bar's only task."""
+    progress.update(progress.task_ids[0], completed=done, total=total)

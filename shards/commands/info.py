@@ -1,0 +1,94 @@
+"""`worldtrace shards info`: what is in a dataset, beside what the paper and the release state."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from .. import reader
+from ..moments import RELEASED
+from ..verify import LEDGER
+from .arguments import Directory, SplitOption
+
+PAPER_COVERAGE = (8.14, 7.90, 2.53, 1.74, 0.72, 0.60)  # % of pixels, Table 5: object renderings at 504x504
+
+
+def info(directory: Directory, split: SplitOption = None) -> None:
+    """Counts, splits, licences, coverage per layer, bytes per sample, flags, statistics, and what was rejected."""
+    dataset = reader.open(directory, split)
+    table = dataset.manifest
+    console = Console()
+    total = int(np.sum(table["bytes"].to_numpy()))
+    console.print(
+        f"{directory}: {len(dataset)} samples, {_bytes(total)}, {len(set(table['shard'].to_pylist()))} shards"
+    )
+    console.print(f"manifest hash {dataset.hash}", highlight=False)
+    if not len(dataset):
+        return
+    summary = Table("column", "value: samples", show_header=False)
+    assets = len(set(table["asset_sha256"].to_pylist()))
+    sizes = Counter(f"{h}x{w}" for h, w in zip(table["height"].to_pylist(), table["width"].to_pylist()))
+    summary.add_row("assets", str(assets))
+    summary.add_row("size", _counts(sizes))
+    for column in ("layers", "frames", "regime", "source", "licence", "split"):
+        summary.add_row(column, _counts(Counter(table[column].to_pylist())))
+    summary.add_row("flags", _counts(Counter(flag for flags in table["flags"].to_pylist() for flag in flags)) or "none")
+    overflow = table["overflow"].to_numpy()
+    summary.add_row("overflow", f"{int((overflow > 0).sum())} samples have rays with more surfaces than were peeled")
+    sizes_of = np.sort(table["bytes"].to_numpy() / table["frames"].to_numpy())
+    summary.add_row(
+        "bytes per frame",
+        f"{_bytes(sizes_of.mean())} mean, {_bytes(np.median(sizes_of))} median, {_bytes(sizes_of[-1])} largest",
+    )
+    z = f"{min(table['z_min'].to_pylist()):.3f} to {max(table['z_max'].to_pylist()):.3f}"
+    summary.add_row("depth", z)
+    console.print(summary)
+    console.print(_coverage(table))
+    console.print(_statistics(dataset))
+    if (directory / LEDGER).exists():
+        console.print(_ledger(pq.read_table(directory / LEDGER, columns=["status", "reason", "views_rejected"])))
+
+
+def _coverage(table: object) -> Table:
+    lists = table["coverage"].to_pylist()  # type: ignore[index]
+    out = Table("layer", "mean coverage %", "paper's objects %", title="pixels with a true hit", title_justify="left")
+    for l in range(max(map(len, lists))):
+        mean = 100 * float(np.mean([coverage[l] if l < len(coverage) else 0.0 for coverage in lists]))
+        out.add_row(f"L{l}", f"{mean:.2f}", f"{PAPER_COVERAGE[l]:.2f}" if l < len(PAPER_COVERAGE) else "")
+    return out
+
+
+def _statistics(dataset: reader.Dataset) -> Table:
+    ours = dataset.statistics
+    title = "z-score of XYZ (scenes need none: log-median)"
+    out = Table("", "x", "y", "z", title=title, title_justify="left")
+    for name in ("mean", "std"):
+        values = [f"{v:.6f}" for v in ours[name]] if ours else ["not measured (shards stats)", "", ""]
+        out.add_row(f"{name}, here", *values)
+        out.add_row(f"{name}, released", *[f"{v:.6f}" for v in RELEASED[name]])
+    return out
+
+
+def _ledger(ledger: object) -> Table:
+    columns = ledger.to_pydict()  # type: ignore[attr-defined]
+    out = Table("assets", "reason", "count", title="ledger", title_justify="left")
+    for (status, reason), count in sorted(Counter(zip(columns["status"], columns["reason"])).items(), key=str):
+        out.add_row(status, reason or "", str(count))
+    views = Counter(view.partition(":")[2] for views in columns["views_rejected"] for view in views or ())
+    for reason, count in sorted(views.items()):
+        out.add_row("view rejected", reason, str(count))
+    return out
+
+
+def _counts(counter: Counter) -> str:
+    return ", ".join(f"{value}: {count}" for value, count in counter.most_common())
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
