@@ -13,7 +13,7 @@ from render.settings import BackendName, RenderSettings
 
 
 class Peeler(Protocol):
-    """Peels one mesh from many cameras. `update` moves the vertices (V,3), world frame, for the next frame of a clip."""
+    """Peels one mesh from many cameras. `update` moves the vertices (V,3), world frame, to the next pose of a clip."""
 
     name: str
 
@@ -25,7 +25,7 @@ class Peeler(Protocol):
     def triangles(
         self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
     ) -> Any:
-        """Only their triangles (slots,H,W) int32, as the shader takes them: NumPy, or a Warp array where it was made."""
+        """Only their triangles (slots,H,W) int32, as the shader takes them: NumPy, or a Warp array on its device."""
 
     def update(self, vertices: np.ndarray) -> None: ...
 
@@ -54,6 +54,8 @@ class WarpPeeler:
 class _ReferencePeeler:
     """What nvdiffrast and pyrender share: they raster camera-space vertices and return hits on the host."""
 
+    name: str
+
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.faces = np.ascontiguousarray(faces, np.int32)
         self.update(vertices)
@@ -72,11 +74,11 @@ class _ReferencePeeler:
     def peel(
         self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
     ) -> Hits:
-        raise AssertionError("each reference has its own")
+        raise AssertionError(f"{self.name} must peel by itself")
 
 
 def clip_from_camera(K: np.ndarray, height: int, width: int, near: float, far: float) -> np.ndarray:
-    """OpenGL projection (4,4) of an OpenCV camera: clip x right, clip y *down* the image rows, depth near..far to -1..1."""
+    """OpenGL projection (4,4) of an OpenCV camera: x right, y *down* the rows, depth near..far to -1..1."""
     return np.array(
         [
             [2 * K[0, 0] / width, 2 * K[0, 1] / width, 2 * K[0, 2] / width - 1, 0],
@@ -122,7 +124,7 @@ class NvdiffrastPeeler(_ReferencePeeler):
             import nvdiffrast.torch as dr
         except ImportError:
             raise ValueError(
-                "--backend nvdiffrast: the package nvdiffrast is not installed; build it from its git source with nvcc, "
+                "--backend nvdiffrast: the package nvdiffrast is not installed; build it from its source with nvcc, "
                 "or use --backend cuda"
             ) from None
         import torch
@@ -173,7 +175,8 @@ class PyrenderPeeler(_ReferencePeeler):
             import pyrender
         except ImportError as error:
             raise ValueError(
-                f"--backend pyrender: pyrender cannot be imported ({error}); pip install 'worldtrace[gl]', or use --backend cpu"
+                f"--backend pyrender: pyrender cannot be imported ({error}); pip install 'worldtrace[gl]', "
+                "or use --backend cpu"
             ) from None
         self.pyrender = pyrender
         super().__init__(vertices, faces)

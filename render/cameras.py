@@ -115,7 +115,7 @@ def turned(camera: Camera, turn: float) -> Camera:
 
 
 def room_camera(generator: np.random.Generator, settings: RenderSettings, inside: np.ndarray) -> Camera:
-    """A candidate view inside the axis-aligned box `inside` (2,3) in metres; `room_faults` decides whether it stands."""
+    """A candidate view inside the axis-aligned box `inside` (2,3) in metres; `room_faults` says whether it stands."""
     s, h, w = settings, settings.height, settings.width
     low, high = inside
     margin = np.minimum(0.3, (high - low) / 4)

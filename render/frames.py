@@ -44,16 +44,18 @@ class Stage:
         self.seconds = seconds  # stages add theirs here
         self.settings = settings
         self.vertices = np.ascontiguousarray(mesh.vertices, np.float64)
+        self.used = np.unique(mesh.faces)
         with self._clock("prepare"):
             self.packed: Packed = pack(mesh, settings.texture_limit)
             self.peeler = backends.peeler(settings.backend, self.vertices, mesh.faces)
-            self.shader = Shader(self.packed, self.vertices)
+            self.shader = Shader(self.packed, self.vertices, "cuda" if self.peeler.name == "cuda" else "cpu")
         self.backend = self.peeler.name
         self.frame_box(self.vertices[None])
 
     def frame_box(self, poses: np.ndarray) -> None:
         """Sets what counts as coincident from the box of poses (T,V,3): a share of its diagonal."""
-        low, high = poses.min(axis=(0, 1)), poses.max(axis=(0, 1))
+        used = poses[:, self.used]
+        low, high = used.min(axis=(0, 1)), used.max(axis=(0, 1))
         self.tolerance = self.settings.merge * float(np.linalg.norm(high - low))
 
     def move(self, vertices: np.ndarray, normals: np.ndarray | None) -> None:
@@ -63,35 +65,40 @@ class Stage:
             self.peeler.update(self.vertices)
             self.shader.move(self.vertices, normals)
 
+    @property
+    def points(self) -> np.ndarray:
+        """The vertices (N,3) that faces use, world frame, in the present pose."""
+        return self.vertices[self.used]
+
     def layers(self, camera: Camera) -> Layers:
         """The first L surfaces of every pixel. Raises ValueError where the backend cannot peel that many."""
         s = self.settings
         with self._clock("peel"):
             slots = 1 if self.backend == "pyrender" and s.layers == 1 else s.slots
             while True:
-                hits, merged, starved = self._surfaces(camera, slots)
+                merged, starved = self._surfaces(camera, slots)
                 if starved == 0 or slots >= s.slots_limit or self.backend == "pyrender":
                     break
                 slots = min(2 * slots, s.slots_limit)
             depth, count = forward_fill(merged.depth)
         return Layers(depth, count, merged.facing, starved, slots)
 
-    def _surfaces(self, camera: Camera, slots: int) -> tuple[Hits, Hits, int]:
+    def _surfaces(self, camera: Camera, slots: int) -> tuple[Hits, int]:
         s = self.settings
         hits = self.peeler.peel(camera.K, camera.height, camera.width, slots, s.near, _inverse(camera))
-        full = np.isfinite(hits.depth[-1])
+        full = hits.triangle[-1] >= 0
         if self.packed.tested:
             hits = compact(hits, self.shader.keep(_rays(camera, 1), hits.triangle), slots)
         merged = merge_coincident(hits, self.tolerance, s.layers).hits
-        return hits, merged, int(np.count_nonzero(full & ~np.isfinite(merged.depth[-1])))
+        return merged, int(np.count_nonzero(full & ~np.isfinite(merged.depth[-1])))
 
     def shadows(self, lights: Lights, indoors: bool) -> Shadows:
         """Depth maps of the lights, none where the settings leave them out."""
         if not self.settings.shadows:
             return Shadows.none(len(lights.kind))
-        low, high = self.vertices.min(axis=0), self.vertices.max(axis=0)
-        centre = (low + high) / 2
-        radius = float(np.linalg.norm(self.vertices - centre, axis=1).max())
+        points = self.points
+        centre = (points.min(axis=0) + points.max(axis=0)) / 2
+        radius = float(np.linalg.norm(points - centre, axis=1).max())
         with self._clock("shadow"):
             return shadows.cast(lights, self._first_depth, centre, radius, indoors)
 

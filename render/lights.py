@@ -4,7 +4,7 @@ No image is involved, so the light of a view is a few dozen numbers, which are r
 intensity on an arbitrary scale: exposure, chosen per view from the rendered irradiance, brings them to the display.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,16 @@ class Lights:
     def info(self) -> dict[str, Any]:
         names = ("directional", "point")
         return {
-            "sh": self.sh.astype(float).round(6).tolist(),
+            "sh": _digits(self.sh),
             "lights": [
                 {
                     "kind": names[k],
-                    "vector": v.astype(float).round(6).tolist(),
-                    "color": c.astype(float).round(6).tolist(),
+                    "vector": _digits(v),
+                    "color": _digits(c),
                 }
                 for k, v, c in zip(self.kind, self.vector, self.color)
             ],
         }
-
-    def only(self, chosen: np.ndarray) -> "Lights":
-        return replace(self, kind=self.kind[chosen], vector=self.vector[chosen], color=self.color[chosen])
 
 
 def sh_basis(n: np.ndarray) -> np.ndarray:
@@ -149,6 +146,11 @@ def room_lights(generator: np.random.Generator, inside: np.ndarray, openings: np
         vectors.append(middle + 0.15 * inwards)
         colors.append(power * np.array([0.92, 1.0, 1.1]))
     return _lights(sh, kinds, vectors, colors)
+
+
+def _digits(values: np.ndarray) -> list[Any]:
+    digits: list[Any] = values.astype(float).round(6).tolist()
+    return digits
 
 
 def _lights(sh: np.ndarray, kinds: list[int], vectors: list[np.ndarray], colors: list[np.ndarray]) -> Lights:

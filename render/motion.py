@@ -26,16 +26,6 @@ def posed(mesh: Mesh, times: np.ndarray) -> np.ndarray:
     return np.stack(frames)
 
 
-def box_of(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray]:
-    """(scale, offset (3,)) that centre poses vertices (T,V,3) by one box of the vertices in use, longest side 1."""
-    used = vertices[:, np.unique(faces)]
-    low, high = used.min(axis=(0, 1)), used.max(axis=(0, 1))
-    longest = float((high - low).max())
-    if not longest > 0:
-        raise Rejected("zero_extent", "all vertices in use coincide in every pose")
-    return 1.0 / longest, (low + high) / 2
-
-
 @dataclass(frozen=True, eq=False)
 class Creases:
     """Which corners share a normal: those at one place with one normal in the mesh's own pose. `group` (V,) int64."""

@@ -1,34 +1,53 @@
-"""The shader of a scene: which hits are surfaces, and what colour the image has. Deferred, from the peel's triangles."""
+"""The shader of a scene: which hits are surfaces, and the colour of the image; deferred, from the peel's triangles."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import warp as wp
 
-from render import shade_numpy
+from render import shade_kernels as kernels
 from render.lights import Lights
+from render.peel import device_of
 from render.shade_numpy import Rays, Shadows
-from render.texels import ALPHA_MODE, MASK, OPAQUE, Packed, linear_to_srgb
+from render.texels import ALPHA_MODE, MASK, OPAQUE, SRGB_LINEAR, Packed, linear_to_srgb
 
 SHOULDER = 0.8  # linear values above are rolled off towards 1 instead of being cut
 
 
 class Shader:
-    """A packed mesh with vertices (V,3) in the world frame."""
+    """A packed mesh with vertices (V,3) in the world frame, on "cpu" or "cuda"; `shade_numpy` is its slow twin."""
 
-    def __init__(self, packed: Packed, vertices: np.ndarray) -> None:
+    def __init__(self, packed: Packed, vertices: np.ndarray, device: str = "cpu") -> None:
         self.packed = packed
-        self.vertices = vertices
+        self.device = device_of(device)
+        scene: Any = kernels.Scene()
+        scene.faces = self._array(packed.faces, wp.vec3i)
+        scene.material = self._array(packed.material, wp.int32)
+        scene.uv = self._array(_one_row(packed.uv), wp.vec2)
+        scene.uv1 = self._array(_one_row(packed.uv1), wp.vec2)
+        scene.colors = self._array(_one_row(packed.colors), wp.vec4)
+        scene.texels = self._array(packed.texels, wp.uint32)
+        scene.texture_int = self._array(_one_row(packed.texture_int), wp.int32)
+        scene.texture_uv = self._array(_one_row(packed.texture_uv), wp.float32)
+        scene.material_int = self._array(packed.material_int, wp.int32)
+        scene.material_float = self._array(packed.material_float, wp.float32)
+        scene.linear = self._array(SRGB_LINEAR, wp.float32)
+        scene.has_colors = int(len(packed.colors) > 0)
+        self.scene = scene
+        self.move(vertices, packed.normals if len(packed.normals) else None)
 
     def move(self, vertices: np.ndarray, normals: np.ndarray | None) -> None:
         """The next pose of an animation: vertices (V,3) and, unless it is shaded flat, normals (V,3) float32."""
-        self.vertices = vertices
         self.packed = replace(self.packed, normals=np.zeros((0, 3), np.float32) if normals is None else normals)
+        self.scene.vertices = self._array(np.asarray(vertices, np.float32), wp.vec3)
+        self.scene.normals = self._array(_one_row(self.packed.normals), wp.vec3)
+        self.scene.has_normals = int(normals is not None)
 
     def unresolved(self, rays: Rays, triangle: Any) -> bool:
         """Whether some column of hits (S,H,W) is full and holds nothing that ends it, so that more may be seen behind:
         no OPAQUE hit, and no MASK hit that is a surface. Panes of glass do not end a column."""
-        triangle = _on_host(triangle)
+        triangle = triangle if isinstance(triangle, np.ndarray) else triangle.numpy()
         taken = triangle >= 0
         mode = np.where(taken, self.packed.material_int[self.packed.material[triangle], ALPHA_MODE], OPAQUE)
         unsure = taken[-1] & ~(taken & (mode == OPAQUE)).any(axis=0)
@@ -37,11 +56,54 @@ class Shader:
         masked = np.where((mode == MASK) & unsure, triangle, -1).astype(np.int32)
         return bool((unsure & ~self.keep(rays, masked).any(axis=0)).any())
 
-    def keep(self, rays: Rays, triangle: np.ndarray) -> np.ndarray:
-        return shade_numpy.keep(self.packed, self.vertices, rays, triangle)
+    def keep(self, rays: Rays, triangle: Any) -> np.ndarray:
+        """Which hits (S,H,W) are surfaces, bool: OPAQUE always, MASK above its cutoff, BLEND from alpha 0.5 on."""
+        hits = self._hits(triangle)
+        out = wp.zeros(hits.shape, dtype=wp.uint8, device=self.device)
+        inputs = [self.scene, _view(rays), hits, out]
+        wp.launch(kernels.keep, dim=hits.shape[1:], inputs=inputs, device=self.device)
+        return out.numpy().view(np.bool_)
 
     def shade(self, rays: Rays, lights: Lights, shadows: Shadows, triangle: Any, side: int) -> np.ndarray:
-        return shade_numpy.shade(self.packed, self.vertices, rays, lights, shadows, _on_host(triangle), side)
+        """Hits (S, H*side, W*side) -> premultiplied linear RGB, alpha, irradiance (H,W,5), as `shade_numpy.shade`."""
+        hits = self._hits(triangle)
+        light: Any = kernels.Lighting()
+        light.sh = self._array(lights.sh, wp.vec3)
+        light.kind = self._array(lights.kind, wp.int32)
+        light.vector = self._array(lights.vector, wp.vec3)
+        light.color = self._array(lights.color, wp.vec3)
+        light.first = self._array(shadows.first, wp.int32)
+        light.depth = self._array(_one_row(shadows.depth), wp.float32)
+        light.matrix = self._array(_one_row(shadows.matrix.reshape(-1, 12)), wp.float32)
+        light.texel = self._array(_one_row(shadows.texel), wp.float32)
+        size = (hits.shape[1] // side, hits.shape[2] // side)
+        out = wp.empty((*size, 5), dtype=wp.float32, device=self.device)
+        inputs = [self.scene, _view(rays), light, hits, side, out]
+        wp.launch(kernels.shade, dim=size, inputs=inputs, device=self.device)
+        return out.numpy()
+
+    def _hits(self, triangle: Any) -> Any:
+        """The hits where this shader works; those that the peel left there are not copied."""
+        if isinstance(triangle, np.ndarray):
+            return self._array(triangle, wp.int32)
+        return triangle if triangle.device == self.device else triangle.to(self.device)
+
+    def _array(self, values: np.ndarray, dtype: Any) -> Any:
+        return wp.array(np.ascontiguousarray(values), dtype=dtype, device=self.device)
+
+
+def _one_row(values: np.ndarray) -> np.ndarray:
+    """values, or a row of zeros in place of none: a kernel's array must not be empty."""
+    return values if len(values) else np.zeros((1, *values.shape[1:]), values.dtype)
+
+
+def _view(rays: Rays) -> Any:
+    view: Any = kernels.View()
+    view.eye = wp.vec3(*(float(x) for x in rays.eye))
+    view.rotation = wp.mat33(*(float(x) for x in rays.rotation.ravel()))
+    view.fx, view.fy = float(rays.K[0, 0]), float(rays.K[1, 1])
+    view.cx, view.cy = float(rays.K[0, 2]), float(rays.K[1, 2])
+    return view
 
 
 def metered(image: np.ndarray, target: float) -> float:
@@ -55,17 +117,17 @@ def metered(image: np.ndarray, target: float) -> float:
     return float(f"{target / max(mean, 1e-4):.4g}")
 
 
-def develop(image: np.ndarray, exposure: float) -> np.ndarray:
-    """Premultiplied linear image (H,W,5) -> straight sRGB rgba (H,W,4) uint8: exposure, a soft shoulder, one encoding."""
+def develop(image: np.ndarray, exposure: float, valid: np.ndarray) -> np.ndarray:
+    """Premultiplied linear image (H,W,5) -> straight sRGB (H,W,4) uint8: exposure, a soft shoulder, one encoding.
+
+    Where exactly half of a pixel is covered its alpha leans to the side of `valid` (H,W), hard validity A.
+    """
     rgba = np.zeros((*image.shape[:2], 4), np.uint8)
     alpha = image[..., 3]
     rgba[..., 3] = np.floor(alpha * 255 + 0.5)
+    rgba[(rgba[..., 3] == 128) & ~valid, 3] = 127
     seen = rgba[..., 3] > 0
     color = image[seen][:, :3] * (exposure / alpha[seen])[:, None]
     bright = SHOULDER + (1 - SHOULDER) * (1 - np.exp((SHOULDER - np.maximum(color, SHOULDER)) / (1 - SHOULDER)))
     rgba[seen, :3] = np.round(linear_to_srgb(np.where(color > SHOULDER, bright, np.maximum(color, 0))) * 255)
     return rgba
-
-
-def _on_host(array: Any) -> np.ndarray:
-    return array if isinstance(array, np.ndarray) else array.numpy()

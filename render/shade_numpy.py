@@ -21,7 +21,8 @@ CLEAR = 1.0 / 255.0  # what is behind less than this share of transmission is no
 @dataclass(frozen=True, eq=False)
 class Shadows:
     """Depth maps (M,h,w) float32 as seen from the lights, inf where nothing casts; matrix (M,3,4) float32 takes world
-    points to (u z, v z, z) in a map's pixels; light n owns maps first[n] .. first[n+1]. `texel` (M,): pixel size at z = 1.
+    points to (u z, v z, z) in a map's pixels; light n owns maps first[n] .. first[n+1]; texel (M,) is a pixel's size
+    at z = 1.
     """
 
     depth: np.ndarray
@@ -140,7 +141,8 @@ def _bilinear(packed: Packed, row: np.ndarray, uv: np.ndarray, level: np.ndarray
     width = np.maximum(row[tx.WIDTH] >> level, 1)
     height = np.maximum(row[tx.HEIGHT] >> level, 1)
     first = row[tx.LEVELS + level]
-    x, y = uv[:, 0] * width - 0.5, uv[:, 1] * height - 0.5
+    x = _folded(uv[:, 0], row[tx.WRAP_S]) * width - 0.5
+    y = _folded(uv[:, 1], row[tx.WRAP_T]) * height - 0.5
     x0, y0 = np.floor(x), np.floor(y)
     total, weights = np.zeros((len(uv), 4)), np.zeros(len(uv))
     for dy in (0, 1):
@@ -160,6 +162,13 @@ def _bilinear(packed: Packed, row: np.ndarray, uv: np.ndarray, level: np.ndarray
     return total
 
 
+def _folded(x: np.ndarray, mode: int) -> np.ndarray:
+    """x in one period of its wrap mode, so that no coordinate is too large for an integer texel."""
+    if mode == 1:
+        return np.clip(x, -1.0, 2.0)
+    return x - np.floor(x) if mode == 0 else x - 2 * np.floor(x / 2)
+
+
 def _wrap(i: np.ndarray, size: np.ndarray, mode: int) -> np.ndarray:
     i = i.astype(np.int64)
     if mode == 1:
@@ -168,6 +177,22 @@ def _wrap(i: np.ndarray, size: np.ndarray, mode: int) -> np.ndarray:
         return i % size
     i = i % (2 * size)
     return np.where(i < size, i, 2 * size - 1 - i)
+
+
+def half(image: np.ndarray, srgb: bool, weighted: bool) -> np.ndarray:
+    """The twin of `texels.half`: one mip level up, image (h,w,4) uint8, equal to the last bit."""
+    h, w = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
+    rows = [image[: 2 * h : 2], image[1 : 2 * h : 2]] if image.shape[0] > 1 else [image]
+    parts = [p for r in rows for p in ((r[:, : 2 * w : 2], r[:, 1 : 2 * w : 2]) if r.shape[1] > 1 else (r,))]
+    quad = np.stack(parts).astype(np.int64)
+    color, alpha, count = quad[..., :3], quad[..., 3:], len(parts)
+    value = tx.TO_16[color].astype(np.int64) if srgb else color * 257
+    mean = (value.sum(axis=0) + count // 2) // count
+    if weighted:
+        total = alpha.sum(axis=0)
+        mean = np.where(total > 0, (value * alpha).sum(axis=0) // np.maximum(total, 1), mean)
+    rgb = tx.TO_8[mean] if srgb else (mean + 128) // 257
+    return np.concatenate([rgb, (alpha.sum(axis=0) + count // 2) // count], axis=-1).astype(np.uint8)
 
 
 def interpolate(values: np.ndarray, packed: Packed, fragments: Fragments) -> np.ndarray:
@@ -238,8 +263,8 @@ def radiance(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Linear RGB (N,3) that the fragments send to the eye, and the irradiance (N,) luminance / pi that they receive.
 
-    GGX with Smith's visibility (Hammon's approximation) and Schlick's Fresnel over a Lambert base weighted by 1 - F; the
-    environment through its irradiance at the normal, and at the mirrored ray with Karis' fit of the integrated GGX.
+    GGX with Smith's visibility (Hammon's approximation) and Schlick's Fresnel over a Lambert base weighted by 1 - F;
+    the environment through its irradiance at the normal, and at the mirrored ray with Karis' fit of the integrated GGX.
     """
     material = packed.material[fragments.triangle]
     factors = packed.material_float[material].astype(np.float64)
@@ -319,8 +344,8 @@ def normals(packed: Packed, fragments: Fragments, view: np.ndarray) -> tuple[np.
     if len(at):
         bump = sample(packed, texture[at], fragments, at)[:, :3] * 2 - 1
         bump[:, :2] *= packed.material_float[material[at], tx.NORMAL_SCALE][:, None]
-        uv = np.where((packed.texture_int[texture[at], tx.UV_SET] == 1)[:, None, None],
-                      _corner_uv(packed.uv1, packed, fragments, at), _corner_uv(packed.uv, packed, fragments, at))  # fmt: skip
+        second = (packed.texture_int[texture[at], tx.UV_SET] == 1)[:, None, None]
+        uv = np.where(second, *(_corner_uv(uv, packed, fragments, at) for uv in (packed.uv1, packed.uv)))
         m = packed.texture_uv[texture[at]].astype(np.float64).reshape(-1, 2, 3)
         uv = np.einsum("nij,nkj->nki", m[:, :, :2], uv)
         d1, d2 = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]

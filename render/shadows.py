@@ -1,4 +1,4 @@
-"""Depth maps seen from the lights, made by the same peel as everything else, so that masked leaves cast leafy shadows."""
+"""Depth maps seen from the lights, made by the same peel as everything else: masked leaves cast leafy shadows."""
 
 from collections.abc import Callable
 

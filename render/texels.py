@@ -5,9 +5,12 @@ encoded and are averaged in linear light.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import warp as wp
 
+from render import texel_kernels as kernels
 from render.mesh import AlphaMode, Material, Mesh, Texture
 
 OPAQUE, MASK, BLEND = 0, 1, 2
@@ -17,6 +20,7 @@ _WRAPS = {"repeat": 0, "clamp": 1, "mirror": 2}
 # Columns of `texture_int`; the first word of each mip level follows from LEVELS on.
 WIDTH, HEIGHT, LEVEL_COUNT, WRAP_S, WRAP_T, UV_SET, SRGB, WEIGHTED, LEVELS = range(9)
 MAX_LEVELS = 15
+UV_LIMIT = 1e6  # farther out a float32 coordinate has no fraction left that could name a texel
 # Columns of `material_int` and `material_float`.
 BASE_TEX, ROUGH_TEX, EMISSIVE_TEX, NORMAL_TEX, OCCLUSION_TEX, ALPHA_MODE = range(6)
 BASE, METALLIC, ROUGHNESS, EMISSIVE, NORMAL_SCALE, CUTOFF = 0, 4, 5, 6, 9, 10
@@ -33,18 +37,19 @@ def linear_to_srgb(x: np.ndarray) -> np.ndarray:
 
 
 SRGB_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # decodes one byte
-_TO_16 = np.round(SRGB_LINEAR.astype(np.float64) * 65535).astype(np.uint32)
-_TO_8 = np.round(linear_to_srgb(np.arange(65536) / 65535) * 255).astype(np.uint8)
+TO_16 = np.round(SRGB_LINEAR.astype(np.float64) * 65535).astype(np.uint32)
+TO_8 = np.round(linear_to_srgb(np.arange(65536) / 65535) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
     """T textures, M materials, F faces, V vertices.
 
-    texels (N,) uint32 RGBA8, red in the low byte | texture_int (T, LEVELS + MAX_LEVELS) int32 | texture_uv (T,6) float32,
-    the first two rows of the UV transform | material_int (M,6) int32, texture -1 is none | material_float (M,11) float32 |
-    faces (F,3) int32 | material (F,) int32 | normals (V,3) float32 or (0,3) | uv (V,2), uv1 (V,2), colors (V,4) float32
-    or empty. `tested`: some used material is MASK or BLEND; `blended`: some used material is BLEND.
+    texels (N,) uint32 RGBA8, red in the low byte | texture_int (T, LEVELS + MAX_LEVELS) int32 |
+    texture_uv (T,6) float32, the first two rows of the UV transform | material_int (M,6) int32, -1 is no texture |
+    material_float (M,11) float32 | faces (F,3) int32 | material (F,) int32 |
+    normals (V,3), uv (V,2), uv1 (V,2), colors (V,4) float32, of no rows where the mesh has none.
+    `tested`: some material in use is MASK or BLEND, so that not every hit is a surface.
     """
 
     texels: np.ndarray
@@ -59,7 +64,6 @@ class Packed:
     uv1: np.ndarray
     colors: np.ndarray
     tested: bool
-    blended: bool
 
 
 class _Textures:
@@ -110,24 +114,14 @@ def half(image: np.ndarray, srgb: bool, weighted: bool) -> np.ndarray:
     """One mip level up: image (h,w,4) uint8 -> (max(1,h//2), max(1,w//2), 4) uint8.
 
     Colour is averaged in linear light, and by alpha where `weighted`, so that the hidden colour of clear texels does
-    not bleed into foliage. An odd last row or column is dropped.
+    not bleed into foliage. An odd last row or column is dropped. Integers throughout: the same bytes everywhere.
     """
     h, w = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
-    rows = [image[: 2 * h : 2], image[1 : 2 * h : 2]] if image.shape[0] > 1 else [image]
-    quads = [
-        part for row in rows for part in ((row[:, : 2 * w : 2], row[:, 1 : 2 * w : 2]) if row.shape[1] > 1 else (row,))
-    ]
-    alpha = [q[..., 3:].astype(np.uint64) for q in quads]
-    value = [(_TO_16[q[..., :3]] if srgb else q[..., :3].astype(np.uint32) * 257).astype(np.uint64) for q in quads]
-    total = sum(alpha)
-    plain = (sum(value) + len(quads) // 2) // len(quads)  # type: ignore[operator]
-    if weighted:
-        mixed = sum(v * a for v, a in zip(value, alpha)) // np.maximum(total, 1)  # type: ignore[call-overload]
-        plain = np.where(total > 0, mixed, plain)
-    out = np.empty((h, w, 4), np.uint8)
-    out[..., :3] = _TO_8[plain] if srgb else ((plain + 128) // 257).astype(np.uint8)
-    out[..., 3:] = (total + len(quads) // 2) // len(quads)  # type: ignore[operator]
-    return out
+    out = wp.empty((h, w), dtype=wp.uint32, device="cpu")
+    source: Any = wp.array(image.view(np.uint32)[..., 0], dtype=wp.uint32, device="cpu")
+    tables: list[Any] = [wp.array(TO_16, dtype=wp.uint32, device="cpu"), wp.array(TO_8, dtype=wp.uint8, device="cpu")]
+    wp.launch(kernels.half, dim=(h, w), inputs=[source, int(srgb), int(weighted), *tables, out], device="cpu")
+    return np.ascontiguousarray(out.numpy()).view(np.uint8).reshape(h, w, 4)
 
 
 def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
@@ -147,8 +141,6 @@ def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
         ints[m, ALPHA_MODE] = mode
         floats[m] = (*material.base_color, material.metallic, material.roughness, *material.emissive,
                      material.normal_scale, material.alpha_cutoff)  # fmt: skip
-    used = np.unique(mesh.material)
-    modes = ints[used, ALPHA_MODE]
     return Packed(
         texels=np.concatenate(textures.words) if textures.words else np.zeros(1, np.uint32),
         texture_int=np.array(textures.rows, np.int32).reshape(-1, LEVELS + MAX_LEVELS),
@@ -158,13 +150,14 @@ def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
         faces=np.ascontiguousarray(mesh.faces, np.int32),
         material=np.ascontiguousarray(mesh.material, np.int32),
         normals=_rows(mesh.normals, 3),
-        uv=_rows(mesh.uv, 2),
-        uv1=_rows(mesh.uv1, 2),
+        uv=np.clip(_rows(mesh.uv, 2), -UV_LIMIT, UV_LIMIT),
+        uv1=np.clip(_rows(mesh.uv1, 2), -UV_LIMIT, UV_LIMIT),
         colors=_rows(mesh.colors, 4),
-        tested=bool(np.any(modes != OPAQUE)),
-        blended=bool(np.any(modes == BLEND)),
+        tested=bool(np.any(ints[np.unique(mesh.material), ALPHA_MODE] != OPAQUE)),
     )
 
 
 def _rows(values: np.ndarray | None, columns: int) -> np.ndarray:
-    return np.zeros((0, columns), np.float32) if values is None else np.ascontiguousarray(values, np.float32)
+    if values is None:
+        return np.zeros((0, columns), np.float32)
+    return np.nan_to_num(np.ascontiguousarray(values, np.float32))

@@ -5,6 +5,7 @@ A pure function: every number drawn for a view is keyed by (seed, asset sha256, 
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,11 @@ from render.cameras import Camera, object_camera, orbit, room_camera, room_fault
 from render.frames import Stage
 from render.lights import Lights, object_lights, room_lights
 from render.mesh import Mesh, Rejected
-from render.motion import Creases, box_of, clip_times, posed
+from render.motion import Creases, clip_times, posed
 from render.normalise import normalise
 from render.settings import RenderSettings
 from render.shade import develop, metered
+from render.shade_numpy import Shadows
 from shards.contract import Clip, LayeredView, Origin, Sample
 from shards.randomness import generator
 
@@ -38,8 +40,8 @@ def render_views(mesh: Mesh, origin: Origin, settings: RenderSettings) -> Render
     """Renders `settings.views` views (or clips) of one asset.
 
     object: normalised so that the longest side of its box is 1; scene: metres, from inside; dynamic: clips of
-    `settings.frames` frames, each under one normalisation (a room: metres). `info` of every view records camera, lights,
-    exposure, normalisation, flags, overflow, backend and slots.
+    `settings.frames` frames, each under one normalisation (a room: metres). `info` of every view records camera,
+    lights, exposure, normalisation, flags, overflow, backend and slots.
     Raises Rejected where the asset itself cannot be normalised, ValueError where the backend cannot run here.
     """
     backends.check(settings)
@@ -47,13 +49,12 @@ def render_views(mesh: Mesh, origin: Origin, settings: RenderSettings) -> Render
     start = time.perf_counter()
     flags = verdicts.mesh_flags(mesh)
     indoors = settings.regime == "scene" or (settings.regime == "dynamic" and mesh.room is not None)
-    normalisation = METRES
+    asset, normalisation = mesh, METRES
     if not indoors:
-        mesh, scale, offset = normalise(mesh)
-        normalisation = {"scale": float(scale), "offset": [float(x) for x in offset]}
+        mesh, normalisation = _normalised(asset, ())
     seconds["normalise"] = time.perf_counter() - start
     stage = Stage(mesh, settings, seconds)
-    studio = Studio(mesh, origin, settings, stage, normalisation, indoors, flags)
+    studio = Studio(asset, mesh, origin, settings, stage, normalisation, indoors, flags)
 
     samples: list[Sample] = []
     rejected: list[tuple[int, str, str]] = []
@@ -71,10 +72,17 @@ def sample_key(origin: Origin, letter: str, view: int) -> str:
     return f"{slug}-{origin.sha256[:8]}-{letter}{view:03d}"
 
 
+def _normalised(asset: Mesh, times: Sequence[float]) -> tuple[Mesh, dict[str, Any]]:
+    """The asset in a box of longest side 1 over its poses at `times`, and what `info` records of it."""
+    mesh, scale, offset = normalise(asset, times)
+    return mesh, {"scale": float(scale), "offset": [float(x) for x in offset]}
+
+
 @dataclass(frozen=True, eq=False)
 class Studio:
-    """One asset with its stage: takes views and clips of it."""
+    """One asset, as it is and as it is rendered, with its stage: takes views and clips of it."""
 
+    asset: Mesh
     mesh: Mesh
     origin: Origin
     settings: RenderSettings
@@ -87,8 +95,8 @@ class Studio:
         """View number `view`. Raises Rejected where no camera can be placed or the verdict is not to keep it."""
         camera = self._camera(view)
         lights = self._lights(view, camera)
-        frame = self._take(sample_key(self.origin, "v", view), view, camera, lights, None, self.normalisation, {})
-        return frame
+        maps = self.stage.shadows(lights, self.indoors)
+        return self._take(sample_key(self.origin, "v", view), view, camera, lights, maps, None, self.normalisation, {})
 
     def clip(self, view: int) -> Clip:
         """Clip number `view`: the animation under a fixed or slowly moving camera, or the still asset on a camera path.
@@ -104,22 +112,25 @@ class Studio:
         times = np.zeros(frames)
         if moves:
             times = clip_times(self._draw(view, "time"), self.mesh.duration, self.settings)
-            poses = posed(self.mesh, times)
+            mesh = self.mesh
             if not self.indoors:
-                scale, offset = box_of(poses, self.mesh.faces)
-                poses = (poses - offset) * scale
-                normalisation = _composed(self.normalisation, scale, offset)
+                mesh, normalisation = _normalised(self.asset, times.tolist())
+            poses = posed(mesh, times)
             creases = Creases.of(self.mesh)
             self.stage.frame_box(poses)
         cameras = self._path(view, moves, poses)
+        if poses is not None:
+            self.stage.move(poses[0], None if creases is None else creases.normals(poses[0]))
         lights = self._lights(view, cameras[0])
+        maps = self.stage.shadows(lights, self.indoors)
         exposure: float | None = None
         taken: list[LayeredView] = []
         for t in range(frames):
-            if poses is not None:
+            if poses is not None and t > 0:
                 self.stage.move(poses[t], None if creases is None else creases.normals(poses[t]))
+                maps = self.stage.shadows(lights, self.indoors)
             extra = {"frame": t, "time": float(times[t]) if moves else None}
-            taken.append(self._take(key, view, cameras[t], lights, exposure, normalisation, extra))
+            taken.append(self._take(key, view, cameras[t], lights, maps, exposure, normalisation, extra))
             exposure = float(taken[0].info["exposure"])
         return Clip(key, tuple(taken))
 
@@ -136,7 +147,7 @@ class Studio:
     def _camera(self, view: int) -> Camera:
         draw = self._draw(view, "camera")
         if not self.indoors:
-            return object_camera(draw, self.settings, self.stage.vertices)
+            return object_camera(draw, self.settings, self.stage.points)
         return self._placed(draw, lambda camera: [camera])[0]
 
     def _placed(self, draw: np.random.Generator, path: Any) -> list[Camera]:
@@ -152,10 +163,8 @@ class Studio:
                 faults += room_faults(camera, depth, inside, furniture, self.settings)
             if not faults:
                 return cameras
-        raise Rejected(
-            "camera_placement",
-            f"none of {self.settings.scene_tries} cameras stands in the room; the last one: {', '.join(sorted(set(faults)))}",
-        )
+        why = ", ".join(sorted(set(faults)))
+        raise Rejected("camera_placement", f"none of {self.settings.scene_tries} cameras stands; the last: {why}")
 
     def _path(self, view: int, moves: bool, poses: np.ndarray | None) -> list[Camera]:
         """T cameras. Indoors: a slow pan. An animation: half of the clips from a fixed camera, half on a slow arc of up
@@ -166,7 +175,7 @@ class Studio:
         if self.indoors:
             pan = float(path.uniform(-30.0, 30.0))
             return self._placed(draw, lambda camera: [turned(camera, pan * s) for s in share])
-        vertices = self.stage.vertices if poses is None else poses.reshape(-1, 3)
+        vertices = self.stage.points if poses is None else poses[:, self.stage.used].reshape(-1, 3)
         camera = object_camera(draw, self.settings, vertices)
         centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
         side = float(path.choice([-1.0, 1.0]))
@@ -181,26 +190,33 @@ class Studio:
         if self.indoors:
             openings = np.zeros((0, 2, 3)) if self.mesh.room is None else self.mesh.room.openings
             return room_lights(draw, self._inside(), openings)
-        low, high = self.stage.vertices.min(axis=0), self.stage.vertices.max(axis=0)
+        low, high = self.stage.points.min(axis=0), self.stage.points.max(axis=0)
         return object_lights(draw, camera, (low + high) / 2, float((high - low).max()))
 
     def _take(
-        self, key: str, view: int, camera: Camera, lights: Lights, exposure: float | None, normalisation: dict[str, Any],
+        self,
+        key: str,
+        view: int,
+        camera: Camera,
+        lights: Lights,
+        maps: Shadows,
+        exposure: float | None,
+        normalisation: dict[str, Any],
         extra: dict[str, Any],
-    ) -> LayeredView:  # fmt: skip
+    ) -> LayeredView:
         """One frame, developed at `exposure` or, without one, at what meters to a drawn brightness."""
         stage, settings = self.stage, self.settings
         layers = stage.layers(camera)
         if not layers.hits.any():
             raise Rejected("too_few_pixels", "no ray of the view meets a surface")
-        image = stage.image(camera, lights, stage.shadows(lights, self.indoors))
+        image = stage.image(camera, lights, maps)
         with stage.clock("develop"):
             if exposure is None:
                 exposure = metered(image, float(self._draw(view, "exposure").uniform(*settings.exposure)))
-            rgba = develop(image, exposure)
+            rgba = develop(image, exposure, layers.hits > 0)
             numbers = verdicts.measures(layers, rgba)
             flags = self.flags | verdicts.view_flags(
-                layers, rgba, numbers, camera, stage.vertices, settings, self.indoors
+                layers, rgba, numbers, camera, stage.points, settings, self.indoors
             )
         refused = verdicts.rejection(flags, numbers, settings)
         if refused is not None:
@@ -232,9 +248,3 @@ class Studio:
             settings.layers == 1,
             info,
         )
-
-
-def _composed(first: dict[str, Any], scale: float, offset: np.ndarray) -> dict[str, Any]:
-    """The normalisation of an asset that was normalised by `first` and then again: one scale, one offset."""
-    total = float(first["scale"] * scale)
-    return {"scale": total, "offset": [float(a + b / first["scale"]) for a, b in zip(first["offset"], offset)]}
