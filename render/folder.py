@@ -44,11 +44,11 @@ class Folder:
             raise _outside(name)
         try:
             found = self._exact(plain) or self._any_case(plain)
-        except OSError:  # a name too long, a loop of links, a folder that we may not read
+            real = None if found is None else found.resolve(strict=True)
+        except (OSError, RuntimeError):  # a name too long, a loop of links, a folder that we may not read
             return None
-        if found is None:
+        if real is None:
             return None
-        real = found.resolve()
         if not real.is_relative_to(self.root):
             raise _outside(name)
         return real if stat.S_ISREG(real.stat().st_mode) else None  # a FIFO or a device would block for ever
@@ -59,9 +59,11 @@ class Folder:
         if size > self.limits.file_bytes:
             raise Rejected("file_too_large", f"{path.name} has {size} bytes; the limit is {self.limits.file_bytes}")
         with path.open("rb") as file:
-            data = file.read(self.limits.file_bytes + 1)
+            data = file.read(size + 1)  # the limit itself would be allocated at once
         self._bytes_read += len(data)
-        if len(data) > self.limits.file_bytes or self._bytes_read > self.limits.folder_bytes:
+        if len(data) > size:
+            raise Rejected("unreadable", f"{path.name} grew while it was read")
+        if self._bytes_read > self.limits.folder_bytes:
             raise Rejected("file_too_large", f"the asset reads more than {self.limits.folder_bytes} bytes in all")
         return data
 
@@ -77,8 +79,10 @@ class Folder:
             if part == "..":
                 at = at.parent
                 continue
-            if not at.is_dir() or not at.resolve().is_relative_to(self.root):
+            if not at.is_dir():
                 return None
+            if not at.resolve().is_relative_to(self.root):
+                return at  # `find` refuses it; we do not list folders outside
             wanted = part.casefold()
             same = sorted(entry for entry in os.listdir(at) if entry.casefold() == wanted)
             if not same:

@@ -64,10 +64,7 @@ class _Reader:
     def mesh(self, index: Any) -> list[_Surface]:
         entry = self.gltf.item("meshes", index)
         if index not in self._meshes:
-            primitives = entry.get("primitives")
-            if not isinstance(primitives, list):
-                raise Rejected("corrupt", f"mesh {index} has no primitives")
-            surfaces = (self._surface(primitive) for primitive in primitives)
+            surfaces = (self._surface(primitive) for primitive in _primitives(entry))
             self._meshes[index] = [surface for surface in surfaces if surface is not None]
         return self._meshes[index]
 
@@ -84,7 +81,7 @@ class _Reader:
         if self._vertices > limits.vertices:
             raise Rejected("too_many_vertices", f"more than {limits.vertices} vertices")
 
-    def _surface(self, primitive: Any) -> _Surface | None:
+    def _surface(self, primitive: dict[str, Any]) -> _Surface | None:
         gltf = self.gltf
         mode, attributes = primitive.get("mode", _TRIANGLES), primitive.get("attributes")
         if mode not in range(7) or not isinstance(attributes, dict):
@@ -280,7 +277,14 @@ def _all_have_normals(gltf: GltfFile) -> bool:
     """Whether every primitive has normals, or none has: then a missing NORMAL needs no vertices of its own."""
     found = set()
     for index in range(gltf.count("meshes")):
-        for primitive in gltf.item("meshes", index).get("primitives", []):
+        for primitive in _primitives(gltf.item("meshes", index)):
             if primitive.get("mode", _TRIANGLES) >= _TRIANGLES:
                 found.add("NORMAL" in primitive.get("attributes", {}))
     return len(found) <= 1
+
+
+def _primitives(mesh: dict[str, Any]) -> list[dict[str, Any]]:
+    primitives = mesh.get("primitives")
+    if not isinstance(primitives, list) or not all(isinstance(p, dict) for p in primitives):
+        raise Rejected("corrupt", "the primitives of a mesh are no list of objects")
+    return primitives
