@@ -1,4 +1,4 @@
-"""One self-attention, three shapes: within a layer, along a ray, over everything (paper, section 3.2)."""
+"""One self-attention, four shapes: within a layer, along a ray, over a frame, through time (paper, section 3.2)."""
 
 from typing import Literal
 
@@ -7,21 +7,26 @@ from torch import Tensor, nn
 
 from model.rope import Rope, rotate
 
-Shape = Literal["layer", "ray", "global"]
-SHAPES: tuple[Shape, ...] = ("layer", "ray", "global")
+Shape = Literal["layer", "ray", "global", "time"]
+CYCLE: tuple[Shape, ...] = ("layer", "ray", "global")
 
 
 def shape_of(block: int) -> Shape:
     """Which tokens block number `block` lets attend to each other: the decoder and the head cycle through the three."""
-    return SHAPES[block % 3]
+    return CYCLE[block % 3]
 
 
-def gather(x_BLPHd: Tensor, shape: Shape) -> Tensor:
-    """Tokens that attend to each other, side by side: (N, H, S, d) with S = P (layer), L (ray) or L*P (global)."""
+def gather(x_BLPHd: Tensor, shape: Shape, frames: int = 1) -> Tensor:
+    """Tokens that attend to each other, side by side: (N, H, S, d) with S = P (layer), L (ray), L*P (global), T (time).
+
+    For "time" the batch holds clips of `frames` consecutive frames; the other shapes keep to one frame.
+    """
     if shape == "layer":
         return x_BLPHd.transpose(2, 3).flatten(0, 1)
     if shape == "ray":
         return x_BLPHd.permute(0, 2, 3, 1, 4).flatten(0, 1)
+    if shape == "time":
+        return x_BLPHd.unflatten(0, (-1, frames)).permute(0, 2, 3, 4, 1, 5).flatten(0, 2)
     return x_BLPHd.flatten(1, 2).transpose(1, 2)
 
 
@@ -31,6 +36,8 @@ def scatter(x_NHSd: Tensor, shape: Shape, layers: int, patches: int) -> Tensor:
         x_BLPHd = x_NHSd.unflatten(0, (-1, layers)).transpose(2, 3)
     elif shape == "ray":
         x_BLPHd = x_NHSd.unflatten(0, (-1, patches)).permute(0, 3, 1, 2, 4)
+    elif shape == "time":
+        x_BLPHd = x_NHSd.unflatten(0, (-1, layers, patches)).permute(0, 4, 1, 2, 3, 5).flatten(0, 1)
     else:
         x_BLPHd = x_NHSd.transpose(1, 2).unflatten(1, (layers, patches))
     return x_BLPHd.flatten(3)
@@ -47,13 +54,13 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(width // heads)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BLPD: Tensor, shape: Shape, rope: Rope) -> Tensor:
-        """(B,L,P,D) -> (B,L,P,D). `rope` holds tables (P, d), unused along rays (one position)."""
+    def forward(self, x_BLPD: Tensor, shape: Shape, rope: Rope | None, frames: int = 1) -> Tensor:
+        """(B,L,P,D) -> (B,L,P,D). `rope` holds tables that broadcast to (B,L,P,H,d); along a ray there are none."""
         _, layers, patches, _ = x_BLPD.shape
         q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).unbind(3)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        if shape != "ray":
-            table = rope[0][:, None], rope[1][:, None]  # over heads; the same (y, x) for every layer
-            q, k = rotate(q, table), rotate(k, table)
-        out = F.scaled_dot_product_attention(gather(q, shape), gather(k, shape), gather(v, shape))
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        q, k, v = (gather(x, shape, frames) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(scatter(out, shape, layers, patches))

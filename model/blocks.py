@@ -50,11 +50,12 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_ratio * width)
         self.ls2 = LayerScale(width, layer_scale)
 
-    def forward(self, x_BLPD: Tensor, adaln_BL6D: Tensor, shape: Shape, rope: Rope) -> Tensor:
-        """(B,L,P,D) -> (B,L,P,D); `adaln_BL6D` has 1 or L layers; `rope` as in `Attention`."""
+    def forward(self, x_BLPD: Tensor, adaln_BL6D: Tensor, shape: Shape, rope: Rope | None, frames: int = 1) -> Tensor:
+        """(B,L,P,D) -> (B,L,P,D); `adaln_BL6D` has 1 or L layers; `rope` and `frames` as in `Attention`."""
         adaln_BL16D = (adaln_BL6D + self.modulation.unflatten(0, (6, -1))).unsqueeze(2)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = adaln_BL16D.unbind(3)
-        x_BLPD = x_BLPD + gate_a * self.ls1(self.attn(self.norm1(x_BLPD) * (1 + scale_a) + shift_a, shape, rope))
+        h_BLPD = self.norm1(x_BLPD) * (1 + scale_a) + shift_a
+        x_BLPD = x_BLPD + gate_a * self.ls1(self.attn(h_BLPD, shape, rope, frames))
         return x_BLPD + gate_m * self.ls2(self.mlp(self.norm2(x_BLPD) * (1 + scale_m) + shift_m))
 
 

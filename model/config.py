@@ -1,4 +1,4 @@
-"""The sizes of a WT-DiT and the family's presets (paper, App. B; `wt_o` and `wt_s` as released)."""
+"""The sizes of a WT-DiT and the family's presets (paper, App. B; the `wt_` models as released)."""
 
 import difflib
 from collections.abc import Mapping
@@ -27,7 +27,8 @@ class EncoderConfig:
 class WTConfig:
     """Everything that fixes the shapes of a WT-DiT's weights, and their initialisation.
 
-    `film_adaln` adds a term per layer to the AdaLN of layer-wise blocks (the scene models). `layer_scale` is 1e-4 in
+    `film_adaln` adds a term per layer to the AdaLN of layer-wise blocks (the scene models). `temporal` adds a block
+    through time after each global block of the decoder (WT-D). `layer_scale` is 1e-4 in
     the paper (App. F.3), whose runs are 200K steps long; a model trained for some hundred steps needs a larger one,
     because a block whose residual starts at 1e-4 contributes nothing until its LayerScale has grown.
     """
@@ -40,6 +41,7 @@ class WTConfig:
     patch: int = 14
     mlp_ratio: int = 4
     film_adaln: bool = False
+    temporal: bool = False
     layer_scale: float = 1e-4
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
@@ -82,6 +84,7 @@ presets: dict[str, WTConfig] = {
     "small": WTConfig(width=384, heads=6, decoder_blocks=12, head_blocks=3, layer_scale=0.01, encoder=_SMALL_ENCODER),
     "wt_o": WTConfig(),
     "wt_s": WTConfig(decoder_blocks=36, film_adaln=True),
+    "wt_d": WTConfig(temporal=True),
 }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# (theirs, ours), tried in order; the rest of a name is the same on both sides but for a block's second norm.
+# (theirs, ours), tried in order; the rest of a name is the same on both sides, but for a block's second norm and for
+# one more level in temporal blocks.
 _PREFIXES = (
     ("net.encoder.", "encoder."),
     ("net.time_embedding.", "time.mlp."),
@@ -23,18 +24,19 @@ _PREFIXES = (
     ("net.latents_projection.geo_proj.", "head.projection."),
     ("net.latents_projection.geo_layer_embed.", "head.layer.embed."),
     ("net.latents_projection.geo_film_proj.", "head.layer.film."),
+    ("temporal_blocks.", "temporal."),
     ("layer_embed.", "layer.embed."),
     ("layer_film_proj.", "layer.film."),
     ("layer_adaln_proj.1.", "layer.adaln."),
 )
-_OUR_BLOCK = re.compile(r"^(decoder|head\.blocks)\.\d+\.")
+_OUR_BLOCK = re.compile(r"^(decoder|temporal|head\.blocks)\.\d+\.")
 
 
 def our_name(theirs: str) -> str:
     """The name in `WTDiT.state_dict()` of a released tensor; ValueError for a name that no released model has."""
     for prefix, ours in _PREFIXES:
         if theirs.startswith(prefix):
-            name = ours + theirs.removeprefix(prefix)
+            name = ours + theirs.removeprefix(prefix).replace(".block.", ".", 1)
             return name.replace(".norm3.", ".norm2.") if _OUR_BLOCK.match(name) else name
     raise ValueError(f"released checkpoint: tensor {theirs!r} belongs to no known model")
 
@@ -44,7 +46,8 @@ def their_name(ours: str) -> str:
     for theirs, prefix in _PREFIXES:
         if ours.startswith(prefix):
             name = ours.replace(".norm2.", ".norm3.") if _OUR_BLOCK.match(ours) else ours
-            return theirs + name.removeprefix(prefix)
+            rest = name.removeprefix(prefix)
+            return theirs + (rest.replace(".", ".block.", 1) if prefix == "temporal." else rest)
     raise ValueError(f"released checkpoint: tensor {ours!r} has no counterpart there")
 
 

@@ -11,8 +11,10 @@ from model.attention import shape_of
 from model.blocks import Block, LayerConditioning, TimeConditioning
 from model.config import WTConfig
 from model.encoder import ImageEncoder
-from model.rope import Rope, patch_positions, rotary
+from model.rope import Rope, spatial, temporal
 
+# Initial LayerScale of temporal blocks (App. B): a model warm-started from a static one begins as that one.
+TEMPORAL_LAYER_SCALE = 1e-5
 # The fused image tokens are brought to this standard deviation before their projection (released value).
 FEATURE_SCALE = 0.3
 
@@ -35,14 +37,14 @@ class Head(nn.Module):
     def __init__(self, config: WTConfig) -> None:
         super().__init__()
         self.layer = LayerConditioning(config.layers, config.width)
-        self.blocks = nn.ModuleList(_block(config) for _ in range(config.head_blocks))
+        self.blocks = nn.ModuleList(_block(config, config.layer_scale) for _ in range(config.head_blocks))
         self.projection = nn.Linear(config.width, 3 * config.patch**2)
 
     def forward(self, x_BLPD: Tensor, adaln_B16D: Tensor, rope: Rope) -> Tensor:
         for i, block in enumerate(self.blocks):
             if shape_of(i) == "layer":
                 x_BLPD = self.layer.modulate(x_BLPD)
-            x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), rope)
+            x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), None if shape_of(i) == "ray" else rope)
         return self.projection(x_BLPD)
 
 
@@ -61,12 +63,17 @@ class WTDiT(nn.Module):
         self.noise_projection = nn.Linear(2 * values, width - width // 2)
         self.time = TimeConditioning(width)
         self.layer = LayerConditioning(config.layers, width, adaln=config.film_adaln)
-        self.decoder = nn.ModuleList(_block(config) for _ in range(config.decoder_blocks))
+        self.decoder = nn.ModuleList(_block(config, config.layer_scale) for _ in range(config.decoder_blocks))
+        globals_ = config.decoder_blocks // 3 if config.temporal else 0
+        self.temporal = nn.ModuleList(_block(config, TEMPORAL_LAYER_SCALE) for _ in range(globals_))
         self.head = Head(config)
 
-    def forward(self, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor) -> Tensor:
-        """RGB in [0, 1], noise-filled x_t (normalised), t (B,) or per layer (B,L) in [0, 1] -> x0 (B,L,H,W,3)."""
-        return self.denoise(self.encode(rgb_B3HW), rgb_B3HW, x_t_BLHW3, t)
+    def forward(self, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor, frames: int = 1) -> Tensor:
+        """RGB in [0, 1], noise-filled x_t (normalised), t (B,) or per layer (B,L) in [0, 1] -> x0 (B,L,H,W,3).
+
+        Of clips, `frames` frames long, the batch holds the frames one after the other.
+        """
+        return self.denoise(self.encode(rgb_B3HW), rgb_B3HW, x_t_BLHW3, t, frames)
 
     def encode(self, rgb_B3HW: Tensor) -> Tensor:
         """RGB (B,3,H,W) in [0, 1] -> image tokens (B,P,D). ValueError where H or W is not a multiple of the patch."""
@@ -77,37 +84,45 @@ class WTDiT(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.encoder.frozen):
             return self.encoder(rgb_B3HW)
 
-    def denoise(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor) -> Tensor:
+    def denoise(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor, frames: int = 1) -> Tensor:
         """`encode`'s tokens, RGB (B,3,H,W), noise-filled x_t (B,L,H,W,3), t (B,) or (B,L) -> x0 (B,L,H,W,3).
 
         With a time per layer (phase (i) of the curriculum) layer-wise blocks see each layer's own; ray-wise and global
-        blocks, whose tokens mix layers, see the mean of the AdaLN vectors; the head sees the mean time.
+        blocks, whose tokens mix layers, see the mean of the AdaLN vectors; the head sees the mean time. Temporal blocks
+        are skipped for single frames.
         """
         height, width = x_t_BLHW3.shape[2:4]
-        patch = self.config.patch
-        rope = rotary(
-            patch_positions(height // patch, width // patch, x_t_BLHW3.device), self.config.width // self.config.heads
-        )
+        patch, head_dim, device = self.config.patch, self.config.width // self.config.heads, x_t_BLHW3.device
+        rope = spatial(height // patch, width // patch, head_dim, device)
+        time_rope = temporal(len(x_t_BLHW3), frames, head_dim, device)
         t_BL = t[:, None] if t.ndim == 1 else t
         adaln_BL6D = self.time(t_BL)
         adaln_B16D = adaln_BL6D.mean(dim=1, keepdim=True)
         layer_L6D = self.layer.adaln_L6D()
         layerwise_BL6D = adaln_BL6D if layer_L6D is None else adaln_BL6D + layer_L6D
 
-        x_BLPD = self.fuse(features_BPD, rgb_B3HW, x_t_BLHW3)
+        x_BLPD = self.fuse(features_BPD, rgb_B3HW, x_t_BLHW3, frames)
         for i, block in enumerate(self.decoder):
             if shape_of(i) == "layer":
                 x_BLPD = block(self.layer.modulate(x_BLPD), layerwise_BL6D, "layer", rope)
+            elif shape_of(i) == "ray":
+                x_BLPD = block(x_BLPD, adaln_B16D, "ray", None)
             else:
-                x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), rope)
+                x_BLPD = block(x_BLPD, adaln_B16D, "global", rope)
+                if frames > 1 and self.config.temporal:
+                    x_BLPD = self.temporal[i // 3](x_BLPD, adaln_B16D, "time", time_rope, frames)
         x0_BLPE = self.head(x_BLPD, self.time(t_BL.mean(dim=1, keepdim=True)), rope)
         return unpatchify(x0_BLPE, patch, height)
 
-    def fuse(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor) -> Tensor:
-        """Pixel-aligned fusion (B,L,P,D): image tokens in one half of the channels, RGB and noisy XYZ in the other."""
+    def fuse(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, frames: int = 1) -> Tensor:
+        """Pixel-aligned fusion (B,L,P,D): image tokens in one half of the channels, RGB and noisy XYZ in the other.
+
+        The image tokens are normalised jointly over a whole clip, layers, patches and channels.
+        """
         layers, patch = x_t_BLHW3.shape[1], self.config.patch
         image_BLPD = features_BPD[:, None] + self.layer.embed.weight[:, None]
-        image_BLPD = FEATURE_SCALE * F.layer_norm(image_BLPD, image_BLPD.shape[1:], eps=1e-6)
+        clips_NTLPD = image_BLPD.unflatten(0, (-1, frames))
+        image_BLPD = FEATURE_SCALE * F.layer_norm(clips_NTLPD, clips_NTLPD.shape[1:], eps=1e-6).flatten(0, 1)
         rgb_BPE = patchify(rgb_B3HW.permute(0, 2, 3, 1), patch)
         noisy_BLPE = torch.cat([rgb_BPE[:, None].expand(-1, layers, -1, -1), patchify(x_t_BLHW3, patch)], dim=-1)
         return torch.cat([self.feature_projection(image_BLPD), self.noise_projection(noisy_BLPE)], dim=-1)
@@ -118,5 +133,5 @@ class WTDiT(nn.Module):
         return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
 
 
-def _block(config: WTConfig) -> Block:
-    return Block(config.width, config.heads, config.mlp_ratio, config.layer_scale)
+def _block(config: WTConfig, layer_scale: float) -> Block:
+    return Block(config.width, config.heads, config.mlp_ratio, layer_scale)

@@ -3,18 +3,17 @@
 import pytest
 import torch
 
-from model.attention import SHAPES, Attention, gather, scatter
+from model.attention import CYCLE, Attention, gather, scatter
 from model.blocks import Block
-from model.rope import patch_positions, rotary, rotate
+from model.rope import rotary, rotate, spatial, temporal
 from tests.model import readable
 
 L, ROWS, COLUMNS, D, HEADS = 3, 2, 3, 16, 2
 P = ROWS * COLUMNS
 
 
-@pytest.fixture
-def rope():
-    return rotary(patch_positions(ROWS, COLUMNS), D // HEADS)
+def rope_of(shape):
+    return None if shape == "ray" else spatial(ROWS, COLUMNS, D // HEADS)
 
 
 def _randomise(module):
@@ -25,28 +24,28 @@ def _randomise(module):
     return module
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_block_equals_its_readable_twin(shape, rope):
+@pytest.mark.parametrize("shape", CYCLE)
+def test_block_equals_its_readable_twin(shape):
     torch.manual_seed(1)
     block = _randomise(Block(D, HEADS, 4, 1.0))
     x, adaln = torch.randn(2, L, P, D), torch.randn(2, L, 6, D)
     with torch.no_grad():
-        out = block(x, adaln, shape, rope)
+        out = block(x, adaln, shape, rope_of(shape))
         for i in range(2):
             torch.testing.assert_close(
                 out[i], readable.block(block, x[i], adaln[i], shape, COLUMNS), atol=1e-4, rtol=1e-4
             )
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_token_sees_exactly_its_layer_its_ray_or_everything(shape, rope):
+@pytest.mark.parametrize("shape", CYCLE)
+def test_a_token_sees_exactly_its_layer_its_ray_or_everything(shape):
     torch.manual_seed(2)
     attention = _randomise(Attention(D, HEADS))
     x = torch.randn(2, L, P, D)
     moved = x.clone()
     moved[0, 1, 4] += 1.0  # one token: sample 0, layer 1, patch 4
     with torch.no_grad():
-        changed = (attention(moved, shape, rope) - attention(x, shape, rope)).abs().amax(-1) > 1e-6
+        changed = (attention(moved, shape, rope_of(shape)) - attention(x, shape, rope_of(shape))).abs().amax(-1) > 1e-6
     expected = torch.zeros(2, L, P, dtype=torch.bool)
     if shape == "layer":
         expected[0, 1] = True
@@ -58,18 +57,35 @@ def test_a_token_sees_exactly_its_layer_its_ray_or_everything(shape, rope):
 
 
 @pytest.mark.parametrize("shape", ["ray", "global"])
-def test_attention_knows_no_order_of_layers(shape, rope):
+def test_attention_knows_no_order_of_layers(shape):
     """Permuting layers permutes the result: FiLM alone breaks that symmetry (section 3.2)."""
     torch.manual_seed(3)
     attention, x, order = _randomise(Attention(D, HEADS)), torch.randn(1, L, P, D), torch.tensor([2, 0, 1])
     with torch.no_grad():
-        torch.testing.assert_close(attention(x[:, order], shape, rope), attention(x, shape, rope)[:, order])
+        torch.testing.assert_close(
+            attention(x[:, order], shape, rope_of(shape)), attention(x, shape, rope_of(shape))[:, order]
+        )
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*CYCLE, "time"])
 def test_scatter_undoes_gather(shape):
-    x = torch.randn(2, L, P, HEADS, D // HEADS)
-    assert torch.equal(scatter(gather(x, shape), shape, L, P), x.flatten(3))
+    x = torch.randn(6, L, P, HEADS, D // HEADS)
+    assert torch.equal(scatter(gather(x, shape, 3), shape, L, P), x.flatten(3))
+
+
+def test_through_time_a_token_sees_its_layer_and_patch_in_every_frame_of_its_clip():
+    torch.manual_seed(5)
+    attention, rope = _randomise(Attention(D, HEADS)), temporal(6, 3, D // HEADS)
+    x = torch.randn(6, L, P, D)  # two clips of three frames
+    moved = x.clone()
+    moved[4, 1, 2] += 1.0
+    with torch.no_grad():
+        changed = (attention(moved, "time", rope, 3) - attention(x, "time", rope, 3)).abs().amax(-1) > 1e-6
+        reversed_ = attention(x[:3].flip(0), "time", temporal(3, 3, D // HEADS), 3).flip(0)
+        assert (reversed_ - attention(x, "time", rope, 3)[:3]).abs().max() > 1e-3  # order in time matters
+    expected = torch.zeros(6, L, P, dtype=torch.bool)
+    expected[3:, 1, 2] = True
+    assert torch.equal(changed, expected)
 
 
 def test_rope_sees_relative_positions_only_and_keeps_lengths():

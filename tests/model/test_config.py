@@ -10,7 +10,7 @@ from model import WTConfig, WTDiT, preset, presets
 
 @pytest.mark.parametrize(
     ("name", "total", "trainable", "tensors"),
-    [("wt_o", 1705.05, 1394.39, 1233), ("wt_s", 1549.18, 1238.51, 1127)],
+    [("wt_o", 1705.05, 1394.39, 1233), ("wt_s", 1549.18, 1238.51, 1127), ("wt_d", 2101.80, 1791.14, 1485)],
 )
 def test_full_models_have_the_released_size(name, total, trainable, tensors):
     with torch.device("meta"):

@@ -16,6 +16,7 @@ needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the released 
 REDUCED = {
     "object": preset("wt_o", decoder_blocks=6, head_blocks=3),
     "scene": preset("wt_s", decoder_blocks=6, head_blocks=3),
+    "dynamic": preset("wt_d", decoder_blocks=6, head_blocks=3),
 }
 
 
@@ -31,7 +32,7 @@ def test_names_and_shapes_are_the_released_ones(name):
     assert {key: tuple(value.shape) for key, value in to_released(state).items()} == shapes(name)
 
 
-@pytest.mark.parametrize(("name", "count"), [("wt_o", 1233), ("wt_s", 1127)])
+@pytest.mark.parametrize(("name", "count"), [("wt_o", 1233), ("wt_s", 1127), ("wt_d", 1485)])
 def test_full_models_map_there_and_back(name, count):
     with torch.device("meta"):
         state = WTDiT(preset(name)).state_dict()
@@ -74,5 +75,6 @@ def test_stand_in_weights_give_the_released_numbers(name):
     with np.load(FIXTURES / f"{name}.npz") as fixture, torch.no_grad():
         rgb, x_t = torch.from_numpy(fixture["rgb"]), torch.from_numpy(fixture["x_t"])
         for t, x0 in zip(fixture["t"], fixture["x0"], strict=True):
-            difference = model(rgb, x_t, torch.full((len(rgb),), float(t))) - torch.from_numpy(x0)
+            out = model(rgb, x_t, torch.full((len(rgb),), float(t)), frames=len(rgb))
+            difference = out - torch.from_numpy(x0)
             assert difference.abs().max() < 1e-4

@@ -111,3 +111,17 @@ def test_positions_at_the_learned_grid_are_the_learned_ones_and_vary_smoothly_el
     with torch.no_grad():
         encoder.pos_embed.copy_(torch.ones_like(encoder.pos_embed))
     torch.testing.assert_close(encoder.positions(7, 3), torch.ones(1, 22, 16), atol=1e-5, rtol=0)
+
+
+def test_a_clip_of_one_frame_is_a_still_and_frames_of_a_longer_one_are_coupled():
+    """A temporal model warm-started from a static one gives its numbers bit for bit at T = 1 (App. B)."""
+    still, clip = small_model(), small_model(temporal=True)
+    clip.load_state_dict(still.state_dict(), strict=False)
+    rgb, x_t = inputs(batch=4)
+    t = torch.full((4,), 0.4)
+    moved = x_t.clone()
+    moved[1] += 1
+    with torch.no_grad():
+        assert torch.equal(clip(rgb, x_t, t), still(rgb, x_t, t))
+        reached = (clip(rgb, moved, t, frames=2) - clip(rgb, x_t, t, frames=2)).abs().amax(dim=(1, 2, 3, 4)) > 1e-4
+    assert reached.tolist() == [True, True, False, False]
