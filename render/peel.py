@@ -18,6 +18,9 @@ Backend = Literal["auto", "cpu", "cuda"]
 LARGE_PIXELS = 1024
 LARGE_THREADS = 1 << 16
 
+# An image of a power of two pixels would put the slots of a pixel into one set of the cache.
+SLOT_PADDING = 24
+
 
 class Hits(NamedTuple):
     """The S nearest hits of every pixel, front to back.
@@ -86,8 +89,7 @@ class Scene:
         """Move the vertices (V,3), as for the next frame of an animation."""
         vertices = checked_vertices(vertices, self._highest)
         self._vertices: wp.array = wp.array(vertices, dtype=wp.vec3d, device=self.device)
-        self._homogeneous: wp.array = wp.empty(len(vertices), dtype=wp.vec3d, device=self.device)
-        self._screen: wp.array = wp.empty(len(vertices), dtype=wp.vec2f, device=self.device)
+        self._corners: wp.array = wp.empty(len(vertices), dtype=kernels.Corner, device=self.device)
 
     def peel(
         self,
@@ -110,24 +112,19 @@ class Scene:
         depth = wp.full((slots, pixels), np.inf, dtype=wp.float32, device=self.device)
         triangle = wp.full((slots, pixels), -1, dtype=wp.int32, device=self.device)
         facing = wp.zeros((slots, pixels), dtype=wp.int8, device=self.device)
-        if self._slots is None or self._slots.shape[0] != pixels * slots:
-            self._slots = wp.full(pixels * slots, kernels.EMPTY, dtype=wp.uint64, device=self.device)
+        room = (slots, pixels + SLOT_PADDING)
+        if self._slots is None or self._slots.shape != room:
+            self._slots = wp.full(room, kernels.EMPTY, dtype=wp.uint64, device=self.device)
 
         def launch(kernel: wp.Kernel, threads: int, inputs: list[object]) -> None:
             wp.launch(kernel, dim=threads, inputs=inputs, device=self.device)
 
         # The pixel of a vertex is kept in float32 and only bounds the search: widen the box by more than its rounding.
         margin = 2.0**-10 + 2.0**-22 * max(height, width)
-        shared: list[object] = [self._faces, self._vertices, self._homogeneous, self._screen]
+        shared: list[object] = [self._faces, self._vertices, self._corners]
         shared += [near, margin, height, width, mirrored, slots]
-        projected = [
-            self._vertices,
-            wp.mat44d(*image_from_world.ravel()),
-            near,
-            self._homogeneous,
-            self._screen,
-        ]
-        launch(kernels.project, len(self._vertices), projected)
+        image = wp.mat44d(*image_from_world.ravel())
+        launch(kernels.project, len(self._vertices), [self._vertices, image, near, self._corners])
         if self.device.is_cuda:
             large = wp.empty(max(self._face_count, 1), dtype=wp.int32, device=self.device)
             large_count = wp.zeros(1, dtype=wp.int32, device=self.device)

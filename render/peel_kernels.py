@@ -27,26 +27,32 @@ SUSPICIOUS = wp.constant(wp.float64(2.0**-30))
 SPAN_SLACK = wp.constant(wp.float64(2.0**-40))
 
 
+@wp.struct
+class Corner:
+    """A vertex in the image: P = K [R t] v, and its pixel, which is NaN in front of the near plane (one cache line)."""
+
+    homogeneous: wp.vec3d
+    pixel: wp.vec2f
+
+
 @wp.kernel
 def project(
     vertices: wp.array(dtype=wp.vec3d),
     image_from_world: wp.mat44d,
     near: wp.float64,
-    homogeneous: wp.array(dtype=wp.vec3d),
-    screen: wp.array(dtype=wp.vec2f),
+    corners: wp.array(dtype=Corner),
 ) -> None:
-    """P = K [R t] v, and its pixel, which is NaN for a vertex in front of the near plane."""
     i = wp.tid()
     v = vertices[i]
     m = image_from_world
     x = m[0, 0] * v[0] + m[0, 1] * v[1] + m[0, 2] * v[2] + m[0, 3]
     y = m[1, 0] * v[0] + m[1, 1] * v[1] + m[1, 2] * v[2] + m[1, 3]
     w = m[2, 0] * v[0] + m[2, 1] * v[1] + m[2, 2] * v[2] + m[2, 3]
-    homogeneous[i] = wp.vec3d(x, y, w)
+    corners[i].homogeneous = wp.vec3d(x, y, w)
     if w >= near:
-        screen[i] = wp.vec2f(wp.float32(x / w), wp.float32(y / w))
+        corners[i].pixel = wp.vec2f(wp.float32(x / w), wp.float32(y / w))
     else:
-        screen[i] = wp.vec2f(wp.nan, wp.nan)
+        corners[i].pixel = wp.vec2f(wp.nan, wp.nan)
 
 
 @wp.func
@@ -81,27 +87,27 @@ def widen_by_clipped_edge(box: wp.vec4f, a: wp.vec3d, b: wp.vec3d, near: wp.floa
 @wp.func
 def pixel_box(
     face: wp.vec3i,
-    homogeneous: wp.array(dtype=wp.vec3d),
-    screen: wp.array(dtype=wp.vec2f),
+    corners: wp.array(dtype=Corner),
     near: wp.float64,
     margin: wp.float32,
     height: wp.int32,
     width: wp.int32,
 ) -> wp.vec4i:
     """First column, first row, last column, last row of the pixels that the part beyond the near plane can cover."""
-    s0 = screen[face[0]]
-    s1 = screen[face[1]]
-    s2 = screen[face[2]]
+    s0 = corners[face[0]].pixel
+    s1 = corners[face[1]].pixel
+    s2 = corners[face[2]].pixel
     box = wp.vec4f(
         wp.min(s0[0], wp.min(s1[0], s2[0])),
         wp.min(s0[1], wp.min(s1[1], s2[1])),
         wp.max(s0[0], wp.max(s1[0], s2[0])),
         wp.max(s0[1], wp.max(s1[1], s2[1])),
     )
-    if wp.isnan(s0[0]) or wp.isnan(s1[0]) or wp.isnan(s2[0]):
-        p0 = homogeneous[face[0]]
-        p1 = homogeneous[face[1]]
-        p2 = homogeneous[face[2]]
+    # A NaN is not equal to itself (wp.isnan is a call that is not inlined, for each corner of each face).
+    if s0[0] != s0[0] or s1[0] != s1[0] or s2[0] != s2[0]:
+        p0 = corners[face[0]].homogeneous
+        p1 = corners[face[1]].homogeneous
+        p2 = corners[face[2]].homogeneous
         box = wp.vec4f(3.0e38, 3.0e38, -3.0e38, -3.0e38)
         box = widen_by_clipped_edge(box, p0, p1, near)
         box = widen_by_clipped_edge(box, p1, p2, near)
@@ -135,22 +141,20 @@ def side_of_edge(
 
 
 @wp.func
-def insert(slots: wp.array(dtype=wp.uint64), start: wp.int32, count: wp.int32, new_key: wp.uint64):
+def insert(slots: wp.array2d(dtype=wp.uint64), pixel: wp.int32, count: wp.int32, new_key: wp.uint64):
     """Keep the `count` smallest keys of a pixel in order: a cascade of atomic minima, each passing the larger one on.
 
-    A slot only ever decreases, and what it holds has pushed or found a smaller key in every slot before it. So a key
-    that is not below the last slot is not among the smallest, and slots below the key can be passed without an atomic.
+    A slot only ever decreases, and what it holds has pushed or found a smaller key in every slot before it. So slots
+    below the key can be passed without an atomic.
     """
     key = new_key
-    if key < slots[start + count - 1]:
-        k = wp.int32(0)
-        while k < count:
-            if key < slots[start + k]:
-                old = wp.atomic_min(slots, start + k, key)
-                key = wp.max(old, key)
-                if key == EMPTY:
-                    k = count
-            k += 1
+    k = wp.int32(0)
+    while k < count:
+        if key < slots[k, pixel]:
+            key = wp.max(wp.atomic_min(slots, k, pixel, key), key)
+            if key == EMPTY:
+                k = count
+        k += 1
 
 
 @wp.func
@@ -187,18 +191,18 @@ def scan(
     triangle: wp.int32,
     face: wp.vec3i,
     vertices: wp.array(dtype=wp.vec3d),
-    homogeneous: wp.array(dtype=wp.vec3d),
+    corners: wp.array(dtype=Corner),
     near: wp.float64,
     box: wp.vec4i,
     width: wp.int32,
     mirrored: wp.int32,
     count: wp.int32,
-    slots: wp.array(dtype=wp.uint64),
+    slots: wp.array2d(dtype=wp.uint64),
 ):
     """Insert every hit of one triangle in the pixels of `box`."""
-    p0 = homogeneous[face[0]]
-    p1 = homogeneous[face[1]]
-    p2 = homogeneous[face[2]]
+    p0 = corners[face[0]].homogeneous
+    p1 = corners[face[1]].homogeneous
+    p2 = corners[face[2]].homogeneous
     aw = p0[2]
     bw = p1[2]
     cw = p2[2]
@@ -244,20 +248,20 @@ def scan(
             e0 = bx * cy - by * cx
             e1 = cx * ay - cy * ax
             e2 = ax * by - ay * bx
-            if wp.min(e0, wp.min(e1, e2)) < zero and wp.max(e0, wp.max(e1, e2)) > zero:
+            e01 = e0 * e1
+            e02 = e0 * e2
+            if e01 < zero or e02 < zero:
                 continue
-            side = side_of_edge(e0, bx, by, bw, cx, cy, cw)
-            if side != side_of_edge(e1, cx, cy, cw, ax, ay, aw) or side != side_of_edge(e2, ax, ay, aw, bx, by, bw):
-                continue
+            side = wp.where(e0 < zero, -1, 1)
+            if e01 == zero or e02 == zero:
+                side = side_of_edge(e0, bx, by, bw, cx, cy, cw)
+                if side != side_of_edge(e1, cx, cy, cw, ax, ay, aw) or side != side_of_edge(e2, ax, ay, aw, bx, by, bw):
+                    continue
             total = e0 + e1 + e2
-            if total == zero:
-                continue
-            size = (
-                wp.abs(bx * cy) + wp.abs(by * cx) + wp.abs(cx * ay)
-                + wp.abs(cy * ax) + wp.abs(ax * by) + wp.abs(ay * bx)
-            )  # fmt: skip
-            if wp.abs(total) < SUSPICIOUS * size and is_degenerate(
-                vertices[face[0]], vertices[face[1]], vertices[face[2]]
+            # The sum of a face without area, or of one seen exactly edge-on, is nothing but rounding.
+            size = (wp.abs(ax) + wp.abs(bx) + wp.abs(cx)) * (wp.abs(ay) + wp.abs(by) + wp.abs(cy))
+            if wp.abs(total) <= SUSPICIOUS * size and (
+                total == zero or is_degenerate(vertices[face[0]], vertices[face[1]], vertices[face[2]])
             ):
                 continue
             z = (e0 * aw + e1 * bw + e2 * cw) / total
@@ -268,15 +272,14 @@ def scan(
                     back = wp.uint64(1)
                 bits = wp.uint64(wp.cast(z32, wp.uint32))
                 key = (bits << wp.uint64(33)) | (wp.uint64(triangle) << wp.uint64(1)) | back
-                insert(slots, (row * width + column) * count, count, key)
+                insert(slots, row * width + column, count, key)
 
 
 @wp.kernel
 def raster(
     faces: wp.array(dtype=wp.vec3i),
     vertices: wp.array(dtype=wp.vec3d),
-    homogeneous: wp.array(dtype=wp.vec3d),
-    screen: wp.array(dtype=wp.vec2f),
+    corners: wp.array(dtype=Corner),
     near: wp.float64,
     margin: wp.float32,
     height: wp.int32,
@@ -284,28 +287,27 @@ def raster(
     mirrored: wp.int32,
     count: wp.int32,
     largest: wp.int32,
-    slots: wp.array(dtype=wp.uint64),
+    slots: wp.array2d(dtype=wp.uint64),
     large: wp.array(dtype=wp.int32),
     large_count: wp.array(dtype=wp.int32),
 ) -> None:
     """One thread a triangle; those of more than `largest` pixels are left to `raster_large`."""
     t = wp.tid()
     face = faces[t]
-    box = pixel_box(face, homogeneous, screen, near, margin, height, width)
+    box = pixel_box(face, corners, near, margin, height, width)
     if box[0] > box[2] or box[1] > box[3]:
         return
     if largest > 0 and (box[2] - box[0] + 1) * (box[3] - box[1] + 1) > largest:
         large[wp.atomic_add(large_count, 0, 1)] = t
         return
-    scan(t, face, vertices, homogeneous, near, box, width, mirrored, count, slots)
+    scan(t, face, vertices, corners, near, box, width, mirrored, count, slots)
 
 
 @wp.kernel
 def raster_large(
     faces: wp.array(dtype=wp.vec3i),
     vertices: wp.array(dtype=wp.vec3d),
-    homogeneous: wp.array(dtype=wp.vec3d),
-    screen: wp.array(dtype=wp.vec2f),
+    corners: wp.array(dtype=Corner),
     near: wp.float64,
     margin: wp.float32,
     height: wp.int32,
@@ -313,7 +315,7 @@ def raster_large(
     mirrored: wp.int32,
     count: wp.int32,
     threads: wp.int32,
-    slots: wp.array(dtype=wp.uint64),
+    slots: wp.array2d(dtype=wp.uint64),
     large: wp.array(dtype=wp.int32),
     large_count: wp.array(dtype=wp.int32),
 ) -> None:
@@ -324,16 +326,16 @@ def raster_large(
         t = large[wp.int32(item / wp.int64(height))]
         row = wp.int32(item % wp.int64(height))
         face = faces[t]
-        box = pixel_box(face, homogeneous, screen, near, margin, height, width)
+        box = pixel_box(face, corners, near, margin, height, width)
         if row >= box[1] and row <= box[3]:
             strip = wp.vec4i(box[0], row, box[2], row)
-            scan(t, face, vertices, homogeneous, near, strip, width, mirrored, count, slots)
+            scan(t, face, vertices, corners, near, strip, width, mirrored, count, slots)
         item += wp.int64(threads)
 
 
 @wp.kernel
 def resolve(
-    slots: wp.array(dtype=wp.uint64),
+    slots: wp.array2d(dtype=wp.uint64),
     count: wp.int32,
     depth: wp.array2d(dtype=wp.float32),
     triangle: wp.array2d(dtype=wp.int32),
@@ -343,11 +345,11 @@ def resolve(
     pixel = wp.tid()
     k = wp.int32(0)
     while k < count:
-        key = slots[pixel * count + k]
+        key = slots[k, pixel]
         if key == EMPTY:
             k = count
         else:
-            slots[pixel * count + k] = EMPTY
+            slots[k, pixel] = EMPTY
             depth[k, pixel] = wp.cast(wp.uint32(key >> wp.uint64(33)), wp.float32)
             low = wp.uint32(key & wp.uint64(0xFFFFFFFF))
             triangle[k, pixel] = wp.int32(low >> wp.uint32(1))

@@ -93,9 +93,23 @@ def drop_duplicate_faces(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     longest = np.max([((p - q) ** 2).sum(axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
     keep &= doubled_area > FLAT * longest
 
-    _, position = np.unique(vertices, axis=0, return_inverse=True)
-    corners = np.sort(position.reshape(-1)[faces], axis=1)
-    _, first = np.unique(corners, axis=0, return_index=True)
+    _, position = _distinct(vertices)
+    first, _ = _distinct(np.sort(position[faces], axis=1))
     once = np.zeros(len(faces), dtype=bool)
     once[first] = True
     return keep & once
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each distinct row of (N,M), 8 bytes a number, first occurs, and for each row which of those it equals.
+
+    Sorting one hash a row takes a fraction of the time that sorting rows takes: many seconds for millions of faces.
+    """
+    digest = np.zeros(len(rows), dtype=np.uint64)
+    for column in np.ascontiguousarray(rows).view(np.uint64).T:
+        digest = (digest ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        digest ^= digest >> np.uint64(29)
+    _, first, which = np.unique(digest, return_index=True, return_inverse=True)
+    if (rows != rows[first[which]]).any():  # two different rows of one hash
+        _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first, which.reshape(-1)
