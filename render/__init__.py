@@ -4,12 +4,14 @@
 `peel` is the depth peeling alone. It knows of `shards` only the contract.
 """
 
-from render import procedural
+from render import device, procedural
 from render.load import load
 from render.mesh import Material, Mesh, Rejected, Room, Texture
 from render.peel import peel
 from render.settings import RenderSettings, settings_of
 from render.views import Rendered, render_views
+
+device.start()
 
 __all__ = [
     "Material",

@@ -122,7 +122,9 @@ def room_camera(generator: np.random.Generator, settings: RenderSettings, inside
     position = generator.uniform(low + margin, high - margin)
     height = float(generator.uniform(*s.scene_height))
     position[1] = min(low[1] + height, high[1] - 0.1)
-    yaw = float(generator.uniform(0.0, 360.0))
+    # Aimed at a place in the room and not anywhere: most directions from most places end at the nearest wall.
+    aim = generator.uniform(low, high) - position
+    yaw = float(np.degrees(np.arctan2(aim[0], aim[2])))
     pitch = float(generator.uniform(*s.scene_pitch))
     roll = float(np.clip(generator.normal(0.0, s.roll_deviation / 3), -5.0, 5.0))
     fov = float(generator.uniform(*s.scene_fov))

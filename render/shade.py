@@ -10,7 +10,7 @@ from render import shade_kernels as kernels
 from render.lights import Lights
 from render.peel import device_of
 from render.shade_numpy import Rays, Shadows
-from render.texels import ALPHA_MODE, MASK, OPAQUE, SRGB_LINEAR, Packed, linear_to_srgb
+from render.texels import SRGB_LINEAR, Packed, linear_to_srgb
 
 SHOULDER = 0.8  # linear values above are rolled off towards 1 instead of being cut
 
@@ -45,16 +45,12 @@ class Shader:
         self.scene.has_normals = int(normals is not None)
 
     def unresolved(self, rays: Rays, triangle: Any) -> bool:
-        """Whether some column of hits (S,H,W) is full and holds nothing that ends it, so that more may be seen behind:
-        no OPAQUE hit, and no MASK hit that is a surface. Panes of glass do not end a column."""
-        triangle = triangle if isinstance(triangle, np.ndarray) else triangle.numpy()
-        taken = triangle >= 0
-        mode = np.where(taken, self.packed.material_int[self.packed.material[triangle], ALPHA_MODE], OPAQUE)
-        unsure = taken[-1] & ~(taken & (mode == OPAQUE)).any(axis=0)
-        if not unsure.any():
-            return False
-        masked = np.where((mode == MASK) & unsure, triangle, -1).astype(np.int32)
-        return bool((unsure & ~self.keep(rays, masked).any(axis=0)).any())
+        """Whether some column of hits (S,H,W) is full and what is behind its last hit would still be seen."""
+        hits = self._hits(triangle)
+        count = wp.zeros(1, dtype=wp.int32, device=self.device)
+        inputs = [self.scene, _view(rays), hits, count]
+        wp.launch(kernels.unresolved, dim=hits.shape[1:], inputs=inputs, device=self.device)
+        return int(count.numpy()[0]) > 0
 
     def keep(self, rays: Rays, triangle: Any) -> np.ndarray:
         """Which hits (S,H,W) are surfaces, bool: OPAQUE always, MASK above its cutoff, BLEND from alpha 0.5 on."""

@@ -448,6 +448,24 @@ def keep(scene: Scene, view: View, triangle: wp.array3d(dtype=wp.int32), out: wp
 
 
 @wp.kernel
+def unresolved(scene: Scene, view: View, triangle: wp.array3d(dtype=wp.int32), count: wp.array(dtype=wp.int32)):
+    v, u = wp.tid()
+    slots = triangle.shape[0]
+    if triangle[slots - 1, v, u] >= 0:
+        through = float(1.0)
+        solid = int(0)
+        for s in range(slots):
+            if through > _CLEAR or solid == 0:
+                f = meet(scene, view, triangle[s, v, u], u, v)
+                alpha = alpha_of(scene, f)
+                through = through * (1.0 - alpha)
+                if alpha >= 0.5:
+                    solid = int(1)
+        if through > _CLEAR or solid == 0:
+            wp.atomic_add(count, 0, 1)
+
+
+@wp.kernel
 def shade(
     scene: Scene,
     view: View,
