@@ -55,21 +55,19 @@ class Body:
         return replace(mesh, vertices=skin.pose(0.0), normals=normals, pose=skin.pose, duration=duration)
 
 
-def limb(points: np.ndarray, radii: Sequence[float], segments: int = 14, per_bone: int = 7, cap: bool = True) -> Piece:
+def limb(points: np.ndarray, radii: Sequence[float], segments: int = 14, per_bone: int = 7) -> Piece:
     """A tube through joint positions with rounded ends; `radii` one per point."""
     count = per_bone * (len(points) - 1) + 1
     at = np.linspace(0, len(points) - 1, count)
     path = np.stack([np.interp(at, np.arange(len(points)), points[:, k]) for k in range(3)], 1)
     r = curve(np.asarray(radii, float)[:, None], count)[:, 0]
-    if cap:
-        angle = np.array([0.15, 0.5, 0.9, 1.25])
-        first, last = path[0] - path[1], path[-1] - path[-2]
-        first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
-        start = path[0] + first * (r[0] * np.cos(angle))[:, None]
-        end = path[-1] + last * (r[-1] * np.cos(angle[::-1]))[:, None]
-        path = np.concatenate([start, path, end])
-        r = np.concatenate([r[0] * np.sin(angle), r, r[-1] * np.sin(angle[::-1])])
-    return tube(path, r, segments)
+    angle = np.array([0.15, 0.5, 0.9, 1.25])
+    first, last = path[0] - path[1], path[-1] - path[-2]
+    first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
+    start = path[0] + first * (r[0] * np.cos(angle))[:, None]
+    end = path[-1] + last * (r[-1] * np.cos(angle[::-1]))[:, None]
+    path = np.concatenate([start, path, end])
+    return tube(path, np.concatenate([r[0] * np.sin(angle), r, r[-1] * np.sin(angle[::-1])]), segments)
 
 
 def human(rng: np.random.Generator, palette: Palette) -> Mesh:
@@ -161,7 +159,7 @@ def _person(
         leg = limb(np.stack([hip, knee, ankle]), radii)
         body.skinned(chain, skin if shorts else trousers, leg, 0.05 * tall)
         cuff = knee if shorts else ankle
-        reach = hip + (cuff - hip) * np.array([0.05, 0.5, 0.9])[:, None]
+        reach = hip + (cuff - hip) * np.array([0.0, 0.5, 0.9])[:, None]
         flare = rng.uniform(1.08, 1.35)
         wide = [1.65 * thick, 1.35 * thick * flare, (1.2 if shorts else 0.9) * thick * flare]
         body.skinned(chain, trousers, _open_tube(reach, wide), 0.05 * tall)
@@ -194,10 +192,10 @@ def _person(
 
 
 def _open_tube(points: np.ndarray, radii: Sequence[float]) -> Piece:
-    """A sleeve: a single sheet open at both ends."""
-    piece = limb(points, radii, 16, 8, cap=False)
-    skin_faces = (piece.faces < 17 * 17).all(axis=1)  # the tube's caps come after its 17 rings of 17 vertices
-    return replace(piece, faces=piece.faces[skin_faces])
+    """A sleeve through three points: a single sheet, round at the start and open at the end."""
+    piece = limb(points, radii, 16, 8)
+    # Its 25 rings of 17 vertices come before the caps; the last 4 rings are the round end.
+    return replace(piece, faces=piece.faces[(piece.faces < 21 * 17).all(axis=1)])
 
 
 def _sole_points(centre: np.ndarray, half_width: float, half_length: float) -> np.ndarray:

@@ -14,6 +14,7 @@ class Assembly:
 
     def __init__(self) -> None:
         self.parts: list[tuple[Piece, Look]] = []
+        self._bounds: tuple[int, np.ndarray] | None = None  # for how many parts, and the box of those
 
     def add(self, look: Look, *pieces: Piece) -> Assembly:
         self.parts += [(piece, look) for piece in pieces]
@@ -30,8 +31,10 @@ class Assembly:
 
     def bounds(self) -> np.ndarray:
         """Lowest and highest corner (2,3)."""
-        low = np.min([piece.vertices.min(axis=0) for piece, _ in self.parts], axis=0)
-        return np.stack([low, np.max([piece.vertices.max(axis=0) for piece, _ in self.parts], axis=0)])
+        if self._bounds is None or self._bounds[0] != len(self.parts):
+            vertices = np.concatenate([piece.vertices for piece, _ in self.parts])
+            self._bounds = len(self.parts), np.stack([vertices.min(axis=0), vertices.max(axis=0)])
+        return self._bounds[1]
 
     def mesh(self) -> Mesh:
         """One mesh without collapsed faces and unused vertices; materials that are shared are kept once."""
@@ -87,6 +90,8 @@ class Assembly:
 
 def _with_area(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(F,) bool: faces whose area is more than rounding error beside the size of the whole."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    return area > 1e-10 * float(np.ptp(vertices, axis=0).max()) ** 2
+    corners = vertices[faces]
+    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    across = [u[:, i] * v[:, j] - u[:, j] * v[:, i] for i, j in ((1, 2), (2, 0), (0, 1))]
+    square = across[0] ** 2 + across[1] ** 2 + across[2] ** 2
+    return square > (1e-10 * float(np.ptp(vertices, axis=0).max()) ** 2) ** 2

@@ -22,15 +22,17 @@ class Look:
 
 
 class Palette:
-    """A few colours that go together, drawn once per object, and the looks made of them."""
+    """A few colours that go together, drawn once per object, and the looks made of them; `muted` is how often grey."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, muted: float = 0.4) -> None:
         self.rng = rng
         mood = rng.integers(6)
         hue = rng.random()
         spread = rng.choice([0.04, 0.12, 0.33, 0.5])
         saturation = (0.75, 0.4, 0.95, 0.15, 0.55, 0.65)[mood]
         value = (0.75, 0.85, 0.9, 0.6, 0.45, 0.65)[mood]
+        if rng.random() < muted:
+            saturation *= 0.45
         self.colours = []
         for k in range(5):
             h = (hue + spread * k + rng.normal(0, 0.03)) % 1.0

@@ -1,11 +1,12 @@
 """Objects: every index is of some family, in blocks of shuffled families, and of its own shape and looks."""
 
 from render.mesh import Mesh
-from render.procedural import furniture, lamps, plants, vessels
+from render.procedural import forms, furniture, lamps, plants, structures, vessels
 from render.procedural.looks import Palette
 from shards.randomness import generator
 
-FAMILIES = {**vessels.FAMILIES, **furniture.FAMILIES, **lamps.FAMILIES, **plants.FAMILIES}
+_FILES = (vessels, furniture, lamps, plants, forms, structures)
+FAMILIES = {name: build for file in _FILES for name, build in file.FAMILIES.items()}
 
 
 def family(seed: int, index: int) -> str:

@@ -22,9 +22,25 @@ class Piece:
         vertices = self.vertices @ linear.T
         if matrix.shape[0] == 4:
             vertices = vertices + matrix[:3, 3]
-        determinant = np.linalg.det(linear)
-        # Normals go with the cofactor matrix, det(A) A^-T; its sign follows the faces', so both are corrected together.
-        normals = unit(self.normals @ (np.linalg.inv(linear) * abs(determinant)))
+        # Normals go with the cofactor matrix det(A) A^-T, up to the sign of the determinant. It is written out because
+        # small matrices cost linalg more than the vertices do, and rooms move thousands of pieces.
+        (a, b, c), (d, e, f), (g, h, i) = linear.tolist()
+        cofactor = np.array(
+            [
+                [e * i - f * h, f * g - d * i, d * h - e * g],
+                [c * h - b * i, a * i - c * g, b * g - a * h],
+                [b * f - c * e, c * d - a * f, a * e - b * d],
+            ]
+        )
+        determinant = a * float(cofactor[0, 0]) + b * float(cofactor[0, 1]) + c * float(cofactor[0, 2])
+        scale = math.copysign(abs(determinant) ** (2 / 3), determinant)
+        normals = self.normals @ (cofactor.T / scale)
+        similar = abs(a * d + b * e + c * f) + abs(a * g + b * h + c * i) + abs(d * g + e * h + f * i)
+        similar += abs(a * a + b * b + c * c - d * d - e * e - f * f) + abs(
+            a * a + b * b + c * c - g * g - h * h - i * i
+        )
+        if similar > 1e-9 * abs(scale):
+            normals = unit(normals)
         faces = self.faces if determinant > 0 else self.faces[:, ::-1]
         return Piece(vertices, faces, normals, self.uv)
 
@@ -80,6 +96,8 @@ def join(pieces: Sequence[Piece]) -> Piece:
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows of unit length (N,3); a zero row becomes +y."""
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+    if length.size and length.min() > 0:
+        return vectors / length
     return np.where(length > 0, vectors / np.where(length > 0, length, 1.0), np.array([0.0, 1.0, 0.0]))
 
 

@@ -10,7 +10,7 @@ from render.procedural import furniture, lamps, plants, textures, vessels
 from render.procedural.assembly import Assembly
 from render.procedural.looks import Look, Palette
 from render.procedural.piece import placed
-from render.procedural.shapes import box, grid, rod, slab
+from render.procedural.shapes import box, cylinder, grid, rod, slab
 from render.procedural.sheets import Opening, panel, reveal
 from shards.randomness import generator
 
@@ -83,7 +83,12 @@ def _shell(
         textures.marble,
         textures.noise,
     )
-    floor = palette.patterned(floors[rng.integers(len(floors))], tiling=1.0)
+    floor = (
+        palette.wood(1.0) if rng.random() < 0.2 else palette.patterned(floors[rng.integers(len(floors))], tiling=1.0)
+    )
+    if rng.random() < 0.4:
+        brown = np.array([0.62, 0.45, 0.3]) * rng.uniform(0.5, 1.2)
+        floor = palette.printed(textures.planks(rng, brown, brown * 0.65), 1.0, "planks")
     wall_look = _wall_look(rng, palette)
     feature = _wall_look(rng, palette) if rng.random() < 0.4 else wall_look
     ceiling = palette.plain(np.full(3, rng.uniform(0.8, 0.97)), 0.95)
@@ -240,9 +245,9 @@ class _Plan:
         return True
 
     def against_wall(
-        self, rng: np.random.Generator, thing: Assembly, tries: int = 24, gap: float = 0.025
+        self, rng: np.random.Generator, thing: Assembly, tries: int = 24, gap: float = 0.025, height: float = 0.0
     ) -> np.ndarray | None:
-        """Puts `thing` with its back to some wall, tall ones not before windows; returns the placement."""
+        """Puts `thing` with its back to some wall, at a `height`, not before a window; returns the placement."""
         low, high = thing.bounds()
         for _ in range(tries):
             wall = self.walls[rng.integers(4)]
@@ -250,8 +255,10 @@ class _Plan:
             if span <= 0:
                 continue
             x = gap - low[0] + span * rng.random()
-            windows = [o for o in wall.openings if o[0] < x + high[0] and o[2] > x + low[0] and o[1] < high[1] - 0.1]
-            placement = wall.frame @ placed(x, STANDS - low[1], gap - low[2])
+            windows = [
+                o for o in wall.openings if o[0] < x + high[0] and o[2] > x + low[0] and o[1] < height + high[1] - 0.1
+            ]
+            placement = wall.frame @ placed(x, STANDS + height - low[1], gap - low[2])
             if not windows and self.put(thing, placement):
                 return placement
         return None
@@ -295,14 +302,17 @@ def _furnish(rng: np.random.Generator, palette: Palette, kind: str, plan: _Plan)
     }[kind]
     if kind in ("dining", "living", "office"):
         _group(rng, palette, plan, lounge=kind == "living")
-    for name in wishes:
-        if plan.open_floor() < 0.55:
+    # A large room gets the list again, until the floor is full enough.
+    for name in wishes * (2 if plan.w * plan.d > 20 else 1):
+        if plan.open_floor() < 0.6:
             break
-        thing = make[name](rng, palette if rng.random() < 0.6 else Palette(rng))
+        thing = make[name](rng, palette if rng.random() < 0.6 else Palette(rng, muted=0.6))
         if name in ("chair", "stool", "crate") and rng.random() < 0.6:
-            plan.standing_free(rng, thing, (*QUARTERS,))
+            plan.standing_free(rng, thing, QUARTERS)
         else:
             plan.against_wall(rng, thing)
+    for _ in range(int(rng.integers(0, 4))):
+        plan.against_wall(rng, _hung(rng, palette), height=float(rng.uniform(1.2, 1.7)))
     if rng.random() < 0.7:
         drop = plan.h - rng.uniform(2.05, 2.2)
         hanging = lamps.pendant(rng, palette, drop)
@@ -313,6 +323,33 @@ def _furnish(rng: np.random.Generator, palette: Palette, kind: str, plan: _Plan)
             rng.uniform(-0.1, 0.1) * plan.w, STANDS / 2, rng.uniform(-0.1, 0.1) * plan.d
         )
         plan.scene.add(palette.cloth(), rug)
+
+
+def _hung(rng: np.random.Generator, palette: Palette) -> Assembly:
+    """For a wall: a board with things on it, a flat screen, a mirror or a clock; back at z = 0."""
+    out, kind = Assembly(), rng.integers(4)
+    w = rng.uniform(0.5, 1.3)
+    if kind < 2:
+        d = rng.uniform(0.15, 0.25)
+        out.add(palette.solid(), slab((-w / 2, 0, 0), (w / 2, 0.03, d), 0.004))
+        out.add(palette.metal(), *(rod([x, 0.01, 0.9 * d], [x, -0.12, 0.01], 0.006, 6) for x in (-0.4 * w, 0.4 * w)))
+        furniture.things(
+            rng, palette, out, (-0.45 * w, 0.45 * w), (0.01, d - 0.01), 0.03, 0.35, int(rng.integers(1, 5))
+        )
+    elif kind == 2:
+        h = w * rng.uniform(0.5, 0.65)
+        out.add(palette.plain(np.full(3, 0.05), 0.2), slab((-w / 2, 0, 0.02), (w / 2, h, 0.06), 0.006))
+        out.add(
+            palette.printed(textures.painting(rng, *palette.pair()), 1.0),
+            box(0.95 * w, 0.93 * h, 0.004).moved(0, 0.035 * h, 0.0605),
+        )
+    else:
+        r = rng.uniform(0.12, 0.3)
+        out.add(palette.any(), cylinder(r, 0.03, 36, bevel=0.005).turned("x", np.pi / 2).moved(0, r, 0.002))
+        for length, angle in ((0.8 * r, rng.uniform(0, 6.28)), (0.5 * r, rng.uniform(0, 6.28))):
+            tip = [length * np.cos(angle), r + length * np.sin(angle), 0.045]
+            out.add(palette.plain(np.full(3, 0.05)), rod([0, r, 0.04], tip, 0.005, 6))
+    return out
 
 
 def _group(rng: np.random.Generator, palette: Palette, plan: _Plan, lounge: bool) -> None:
@@ -339,4 +376,4 @@ def _group(rng: np.random.Generator, palette: Palette, plan: _Plan, lounge: bool
 def make_room(seed: int, index: int) -> Mesh:
     """Room `index`."""
     rng = generator(seed, "procedural", "rooms", index)
-    return room(rng, Palette(rng))
+    return room(rng, Palette(rng, muted=0.75))
