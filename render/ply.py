@@ -71,23 +71,24 @@ def _header(data: bytes) -> tuple[str, list[_Element], str | None, int]:
     end = re.search(rb"^[ \t]*end_header[ \t]*\r?\n", data[: 1 << 20], re.MULTILINE)
     if end is None:
         raise Rejected("truncated", "the PLY header does not end")
-    encoding, texture, elements = "", None, []
+    encoding, texture = "", None
+    elements: list[_Element] = []
     for line in data[: end.start()].decode("utf-8", "replace").splitlines():
         words = line.split()
-        if not words:
-            continue
-        if words[0] == "format":
-            encoding = words[1]
-        elif words[0] == "comment" and len(words) > 2 and words[1].lower() == "texturefile":
-            texture = line.split(None, 2)[2].strip()
-        elif words[0] == "element":
-            elements.append(_Element(words[1], int(words[2]), ()))
-        elif words[0] == "property" and elements:
-            dtype, length = np.dtype(_TYPES[words[-2]]), None
-            if words[1] == "list":
-                length = np.dtype(_TYPES[words[2]])
-            last = elements[-1]
-            elements[-1] = _Element(last.name, last.count, (*last.properties, _Property(words[-1], dtype, length)))
+        try:
+            if words[:1] == ["format"]:
+                encoding = words[1]
+            elif words[:1] == ["element"]:
+                elements.append(_Element(words[1], int(words[2]), ()))
+            elif words[:1] == ["property"]:
+                length = np.dtype(_TYPES[words[2]]) if words[1] == "list" else None
+                last = elements.pop()
+                added = _Property(words[-1], np.dtype(_TYPES[words[-2]]), length)
+                elements.append(_Element(last.name, last.count, (*last.properties, added)))
+            elif words[:1] == ["comment"] and len(words) > 2 and words[1].lower() == "texturefile":
+                texture = line.split(None, 2)[2].strip()
+        except (IndexError, KeyError, ValueError) as error:
+            raise Rejected("corrupt", f"the PLY header has the line {line[:120]!r}") from error
     if encoding not in ("ascii", "binary_little_endian", "binary_big_endian"):
         raise Rejected("corrupt", f"the PLY format {encoding[:40]!r} does not exist")
     if any(e.count < 0 for e in elements):
@@ -173,38 +174,65 @@ def _walk_binary(body: memoryview, at: int, element: _Element, order: Literal["<
 
 
 def _read_text(body: bytes, elements: list[_Element]) -> dict[str, _Columns]:
-    numbers = np.array(body.split(), np.bytes_)
-    if len(numbers) < sum(e.count * len(e.properties) for e in elements):
-        raise Rejected("truncated", f"the PLY ends after {len(numbers)} numbers, its header announces more")
-    values = numbers.astype(np.float64) if len(numbers) else np.zeros(0)
+    """One line for each row, as the format demands: a wrong count must not shift every number after it."""
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) < sum(e.count for e in elements if e.properties):
+        raise Rejected("truncated", f"the PLY ends after {len(lines)} lines, its header announces more")
     tables: dict[str, _Columns] = {}
     at = 0
     for element in elements:
-        if all(p.length is None for p in element.properties):
-            width = len(element.properties)
-            block = values[at : at + element.count * width].reshape(element.count, width)
-            tables[element.name] = {p.name: _typed(block[:, k], p) for k, p in enumerate(element.properties)}
-            at += block.size
+        if element.count == 0 or not element.properties:
+            tables[element.name] = {}
             continue
-        sizes: list[list[int]] = [[] for _ in element.properties]
-        spans: list[list[np.ndarray]] = [[] for _ in element.properties]
-        for _ in range(element.count):
-            for k, p in enumerate(element.properties):
-                n = 1
-                if p.length is not None and at < len(values):
-                    n = int(values[at])
-                    at += 1
-                    sizes[k].append(n)
-                if n < 0 or at + n > len(values):
-                    raise _short(element)
-                spans[k].append(values[at : at + n])
-                at += n
-        columns: _Columns = {}
-        for k, p in enumerate(element.properties):
-            joined = np.concatenate([np.zeros(0), *spans[k]])
-            columns[p.name] = _typed(joined, p) if p.length is None else _List(np.array(sizes[k], np.int64), joined)
-        tables[element.name] = columns
+        rows = lines[at : at + element.count]
+        at += element.count
+        if any(p.length is not None for p in element.properties):
+            tables[element.name] = _text_lists(rows, element)
+            continue
+        block = _numbers(b" ".join(rows).split(), element)
+        if block.size != element.count * len(element.properties):
+            raise Rejected("corrupt", f"the lines of {element.name} do not have {len(element.properties)} numbers each")
+        block = block.reshape(element.count, -1)
+        tables[element.name] = {p.name: _typed(block[:, k], p) for k, p in enumerate(element.properties)}
     return tables
+
+
+def _text_lists(rows: list[bytes], element: _Element) -> _Columns:
+    sizes: list[list[int]] = [[] for _ in element.properties]
+    spans: list[list[bytes]] = [[] for _ in element.properties]
+    for row in rows:
+        words, at = row.split(), 0
+        for k, p in enumerate(element.properties):
+            n = 1
+            if p.length is not None and at < len(words):
+                n = _count(words[at], element)
+                at += 1
+                sizes[k].append(n)
+            if n < 0 or at + n > len(words):
+                raise Rejected("corrupt", f"a line of {element.name} has {len(words)} numbers, expected more")
+            spans[k] += words[at : at + n]
+            at += n
+        if at != len(words):
+            raise Rejected("corrupt", f"a line of {element.name} has {len(words)} numbers, expected {at}")
+    columns: _Columns = {}
+    for k, p in enumerate(element.properties):
+        values = _numbers(spans[k], element)
+        columns[p.name] = _typed(values, p) if p.length is None else _List(np.array(sizes[k], np.int64), values)
+    return columns
+
+
+def _count(word: bytes, element: _Element) -> int:
+    try:
+        return int(word)
+    except ValueError as error:
+        raise Rejected("corrupt", f"a line of {element.name} starts a list with {word[:40]!r}") from error
+
+
+def _numbers(words: list[bytes], element: _Element) -> np.ndarray:
+    try:
+        return np.fromiter(map(float, words), np.float64, len(words))
+    except ValueError as error:
+        raise Rejected("corrupt", f"a line of {element.name} cannot be read: {str(error)[:120]}") from error
 
 
 def _typed(values: np.ndarray, p: _Property) -> np.ndarray:

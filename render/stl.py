@@ -27,7 +27,10 @@ def read_stl(data: bytes, folder: Folder, limits: Limits) -> Mesh:
         raise Rejected("too_many_faces", f"{count} triangles; the limit is {limits.faces}")
     if text and b"endsolid" not in data[-4096:].lower():
         raise Rejected("truncated", "the text STL has no endsolid")
-    loaded = load_stl(io.BytesIO(data))
+    try:
+        loaded = load_stl(io.BytesIO(data))
+    except ValueError as error:
+        raise Rejected("corrupt", f"the STL cannot be read: {str(error)[:200]}") from error
     solids = [loaded] if "vertices" in loaded else list(loaded.get("geometry", {}).values())
     vertices = np.concatenate([np.zeros((0, 3)), *(solid["vertices"] for solid in solids)]).astype(np.float64)
     if len(vertices) != 3 * count:
