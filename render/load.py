@@ -56,7 +56,8 @@ def load(path: str | Path, limits: Limits = DEFAULT) -> Mesh:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; give a {', '.join(SUFFIXES)} file")
     try:
-        return sound(read(path, limits))
+        with np.errstate(all="ignore"):  # NaN and overflow are looked for in the results
+            return sound(read(path, limits))
     except Rejected:
         raise
     except MemoryError as error:

@@ -72,7 +72,10 @@ class _Lines:
         parts = word.split("/")
         for k, table in enumerate((self.positions, self.uvs, self.normals)[: len(parts)]):
             if parts[k].startswith("-"):
-                index = len(table) + 1 + int(parts[k])
+                try:
+                    index = len(table) + 1 + int(parts[k])
+                except ValueError as error:
+                    raise Rejected("corrupt", f"a face names {word[:40]!r}") from error
                 if index < 1:
                     raise Rejected("index_out_of_range", f"a face names {word[:40]!r}, {-index + 1} before the first")
                 parts[k] = str(index)
