@@ -409,7 +409,8 @@ def radiance(scene: Scene, light: Lighting, f: Fragment):
     edge = wp.min(r0 * r0, wp.exp(-6.432406 * nv)) * r0 + 0.0425 - 0.0275 * roughness
     scale = wp.max(1.04 - 0.572 * roughness - 1.04 * edge, 0.0)
     bias = wp.max(1.04 * edge + 0.022 * roughness - 0.04, 0.0)
-    total = wp.cw_mul(wp.cw_mul(base, one - f0), sky) / _PI + wp.cw_mul(f0 * scale + one * bias, gloss) / _PI + emitted
+    coat = f0 * scale + one * bias
+    total = (wp.cw_mul(wp.cw_mul(base, one - coat), sky) + wp.cw_mul(coat, gloss)) / _PI + emitted
     received = sky
     for k in range(light.kind.shape[0]):
         towards = light.vector[k]

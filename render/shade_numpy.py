@@ -299,7 +299,8 @@ def radiance(
     mirrored /= np.linalg.norm(mirrored, axis=1, keepdims=True)
     scale, bias = _environment_brdf(roughness, nv)
     gloss = light.irradiance(lights.sh.astype(np.float64), mirrored) * occlusion[:, None]
-    total = base * (1 - f0) * sky / np.pi + (f0 * scale[:, None] + bias[:, None]) * gloss / np.pi + emitted
+    coat = f0 * scale[:, None] + bias[:, None]  # what the gloss sends back the base does not get
+    total = (base * (1 - coat) * sky + coat * gloss) / np.pi + emitted
     received = sky.copy()
     for k in range(len(lights.kind)):
         vector = lights.vector[k].astype(np.float64)
