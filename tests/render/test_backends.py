@@ -1,0 +1,123 @@
+"""Backends: what cannot run says so in one sentence; what they share is exact; those that run here agree."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import warp as wp
+
+from render import backends
+from render.backends import NvdiffrastPeeler, PyrenderPeeler, WarpPeeler, clip_from_camera, on_planes, peeler
+from render.cameras import Camera, intrinsics, look_at
+from render.peel import peel
+from render.views import render_views
+from tests.render.shapes import box, origin, small, sphere
+
+NO_CUDA = not wp.is_cuda_available()
+
+
+def camera(height: int = 45, width: int = 61) -> Camera:
+    pose = look_at(np.array([0.4, 0.9, 2.1]), np.zeros(3), 0.1)
+    return Camera(intrinsics(50.0, height, width, 29.5, 24.5), pose, height, width, {})
+
+
+def one_line(error: pytest.ExceptionInfo[ValueError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.startswith("--backend ")
+    assert "use --backend cpu" in text or "use --layers 1" in text or "use --backend cuda" in text
+    return text
+
+
+@pytest.mark.skipif(not NO_CUDA, reason="this machine has a CUDA device")
+def test_cuda_asked_for_by_name_is_never_replaced():
+    with pytest.raises(ValueError, match="no CUDA device is visible to Warp") as error:
+        render_views(box(), origin("box"), small(backend="cuda"))
+    one_line(error)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvdiffrast") is not None, reason="nvdiffrast is installed")
+def test_nvdiffrast_says_that_it_is_not_installed():
+    with pytest.raises(ValueError, match="nvdiffrast is not installed") as error:
+        render_views(box(), origin("box"), small(backend="nvdiffrast"))
+    one_line(error)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyrender") is not None, reason="pyrender is installed")
+def test_pyrender_says_that_it_is_not_installed():
+    with pytest.raises(ValueError, match="pyrender cannot be imported") as error:
+        render_views(box(), origin("box"), small(backend="pyrender", layers=1))
+    one_line(error)
+
+
+def test_pyrender_refuses_more_than_the_layer_that_it_has():
+    with pytest.raises(ValueError, match="holds layer 0 only, but 6 layers are asked for") as error:
+        render_views(box(), origin("box"), small(backend="pyrender"))
+    one_line(error)
+
+
+def test_auto_is_the_device_there_is():
+    assert backends.chosen("auto") == ("cpu" if NO_CUDA else "cuda")
+    assert backends.chosen("cpu") == "cpu"
+    assert render_views(box(), origin("box"), small(backend="auto")).samples[0].info["backend"] in ("cpu", "cuda")
+
+
+def test_the_clip_matrix_puts_pixels_and_planes_where_opengl_wants_them():
+    c = camera()
+    points = np.random.default_rng(0).uniform([-1, -1, 0.5], [1, 1, 9], (50, 3))
+    clip = np.concatenate([points, np.ones((50, 1))], axis=1) @ clip_from_camera(c.K, 45, 61, 0.1, 10.0).T
+    device = clip[:, :3] / clip[:, 3:]
+    image = points @ c.K.T
+    image = image[:, :2] / image[:, 2:]
+    np.testing.assert_allclose((device[:, :2] + 1) / 2 * [61, 45], image, atol=1e-9)
+    for z, expected in ((0.1, -1.0), (10.0, 1.0)):
+        near = clip_from_camera(c.K, 45, 61, 0.1, 10.0) @ [0, 0, z, 1]
+        assert near[2] / near[3] == pytest.approx(expected)
+
+
+def test_depth_by_ray_and_plane_is_the_peel_s():
+    mesh, c = sphere(3), camera()
+    vertices = c.from_world(mesh.vertices)
+    depth, triangle = peel(vertices, mesh.faces, c.K, 45, 61, 3, backend="cpu")
+    again, facing = on_planes(vertices, mesh.faces, c.K, triangle)
+    np.testing.assert_allclose(again, depth, rtol=1e-6)
+    assert set(np.unique(facing[0])) == {0, 1}
+    assert set(np.unique(facing[1])) == {-1, 0}
+
+
+def test_a_peeler_follows_its_vertices():
+    mesh, c = box(), camera()
+    peeling = peeler("cpu", mesh.vertices, mesh.faces)
+    assert isinstance(peeling, WarpPeeler)
+    pose = np.linalg.inv(c.world_from_camera)
+    pose[3] = 0, 0, 0, 1
+    before = peeling.peel(c.K, 45, 61, 2, 1e-3, pose)
+    forward = c.world_from_camera[:3, 2]
+    peeling.update(mesh.vertices + 0.5 * forward)
+    after = peeling.peel(c.K, 45, 61, 2, 1e-3, pose)
+    middle = (0, 24, 29)
+    assert after.depth[middle] == pytest.approx(before.depth[middle] + 0.5, abs=1e-4)
+
+
+def reference(name: str) -> object:
+    """A peeler of a sphere by a reference backend, or a skip that says why there is none."""
+    mesh = sphere(3)
+    try:
+        made = NvdiffrastPeeler if name == "nvdiffrast" else PyrenderPeeler
+        c = camera()
+        pose = np.linalg.inv(c.world_from_camera)
+        pose[3] = 0, 0, 0, 1
+        return made(mesh.vertices, mesh.faces).peel(c.K, 45, 61, 1, 1e-3, pose)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", ["nvdiffrast", "pyrender"])
+def test_reference_backends_agree_with_the_peel(name):
+    hits = reference(name)
+    mesh, c = sphere(3), camera()
+    depth, _ = peel(c.from_world(mesh.vertices), mesh.faces, c.K, 45, 61, 1, backend="cpu")
+    found = np.isfinite(depth)
+    assert (np.isfinite(hits.depth) == found).mean() > 0.999
+    both = found & np.isfinite(hits.depth)
+    assert np.quantile(np.abs(hits.depth[both] / depth[both] - 1), 0.99) < 1e-4
