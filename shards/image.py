@@ -1,4 +1,4 @@
-"""RGBA as WebP: lossy colour, lossless alpha; where alpha is 0 the colour is free and costs nothing."""
+"""RGBA as lossless WebP: exact wherever alpha is not 0; where it is 0 the colour is free and costs nothing."""
 
 import io
 
@@ -7,18 +7,15 @@ from PIL import Image
 
 from .errors import CorruptSample
 
-QUALITY = 92
-METHOD = 4
+# Lossless costs 16 KB more than quality 92 on a 504x504 object and keeps image and layers in step at every thin part,
+# where 4:2:0 chroma bleeds; this is the fastest setting within 15 % of the smallest (figures in docs/format.md).
+_OPTIONS = {"lossless": True, "method": 1, "quality": 0, "exact": False}
 
 
 def encode_rgba(rgba: np.ndarray) -> bytes:
-    """rgba (H,W,4) uint8 straight sRGB -> WebP. Alpha survives exactly, colour nearly (docs/format.md has the
-    figures).
-    """
+    """rgba (H,W,4) uint8 straight sRGB -> WebP."""
     out = io.BytesIO()
-    Image.fromarray(rgba, "RGBA").save(
-        out, "WEBP", quality=QUALITY, method=METHOD, alpha_quality=100, exact=False, use_sharp_yuv=True
-    )
+    Image.fromarray(rgba, "RGBA").save(out, "WEBP", **_OPTIONS)
     return out.getvalue()
 
 
@@ -29,7 +26,7 @@ def decode_rgba(data: bytes, height: int, width: int) -> np.ndarray:
             if image.size != (width, height):  # known from its header: nothing is allocated for a foreign size
                 found = f"{image.size[1]}x{image.size[0]}"
                 raise CorruptSample(f"image: it is {found}, the layers are {height}x{width}")
-            return np.asarray(image.convert("RGBA"))
+            return np.array(image.convert("RGBA"))
     except CorruptSample:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

@@ -80,7 +80,8 @@ def quantise(z: np.ndarray, bound: float) -> tuple[np.ndarray, float] | None:
 
 def dequantise(q: np.ndarray, step: float) -> np.ndarray:
     """q (n,) >= 1 -> z (n,) float32."""
-    return (1.0 / (q.astype(np.float64) * step)).astype(np.float32)
+    with np.errstate(over="ignore"):  # only a forged step overflows; the caller refuses what is not finite
+        return (1.0 / (q.astype(np.float64) * step)).astype(np.float32)
 
 
 def residuals(q: np.ndarray, s: Structure) -> np.ndarray:

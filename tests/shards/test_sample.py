@@ -1,0 +1,167 @@
+"""A sample and its members: what goes in comes out, exactly where the format says so."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import Clip, CorruptSample, LayeredView, decode, encode, split_of
+from shards.image import decode_rgba, encode_rgba
+from tests.shards.scenes import spheres_clip, spheres_view
+
+
+def assert_same(a: LayeredView, b: LayeredView) -> None:
+    """`b` is `a` decoded: everything equal but depth (5e-5) and colour where alpha is 0."""
+    np.testing.assert_array_equal(a.hits, b.hits)
+    np.testing.assert_allclose(b.depth, a.depth, rtol=5e-5)
+    np.testing.assert_array_equal(a.rgba[..., 3], b.rgba[..., 3])
+    seen = a.rgba[..., 3] > 0
+    np.testing.assert_array_equal(a.rgba[seen], b.rgba[seen])
+    assert a.K.tobytes() == b.K.tobytes()
+    assert a.world_from_camera.tobytes() == b.world_from_camera.tobytes()
+    for name in ("key", "regime", "origin", "single_layer", "info"):
+        assert getattr(a, name) == getattr(b, name)
+
+
+@pytest.mark.parametrize("shape", [(48, 56), (1, 1), (7, 129), (112, 112)])
+@pytest.mark.parametrize("layers", [1, 6])
+def test_a_view_comes_back(shape: tuple[int, int], layers: int) -> None:
+    view = spheres_view(4, *shape, layers=layers)
+    encoded = encode(view)
+    assert list(encoded.members) == ["json", "layers.zst", "rgba.webp"]
+    again = decode(encoded.key, encoded.members)
+    assert isinstance(again, LayeredView)
+    assert_same(view, again)
+
+
+def test_a_clip_comes_back_with_numbered_frames() -> None:
+    clip = spheres_clip(2, frames=3)
+    encoded = encode(clip)
+    assert "002.rgba.webp" in encoded.members
+    assert "json" in encoded.members
+    again = decode(encoded.key, encoded.members)
+    assert isinstance(again, Clip)
+    assert again.key == clip.key
+    for a, b in zip(clip.frames, again.frames, strict=True):
+        assert_same(a, b)
+
+
+def test_a_still_clip_stays_a_clip() -> None:
+    clip = spheres_clip(2, frames=1)
+    assert isinstance(decode(clip.key, encode(clip).members), Clip)
+
+
+def test_the_manifest_row_is_a_description_of_the_sample() -> None:
+    view = dataclasses.replace(spheres_view(1), single_layer=True)
+    row = encode(view).row
+    assert row["coverage"] == [float((view.hits > l).mean()) for l in range(6)]
+    assert row["z_min"] == view.depth[view.hit].min()
+    assert row["z_max"] == view.depth[view.hit].max()
+    assert (row["layers"], row["height"], row["width"], row["frames"], row["view"]) == (6, 48, 56, 1, 1)
+    assert row["flags"] == ["untextured"]
+    assert row["single_layer"] is True
+    assert row["split"] == split_of(view.origin.sha256)
+
+
+def test_info_may_hold_numpy_values_and_nothing_that_json_cannot() -> None:
+    view = dataclasses.replace(
+        spheres_view(0), info={"view": np.int64(3), "light": np.arange(3.0), "flags": frozenset("ba")}
+    )
+    again = decode(view.key, encode(view).members)
+    assert isinstance(again, LayeredView)
+    assert again.info == {"view": 3, "light": [0.0, 1.0, 2.0], "flags": ["a", "b"]}
+    for bad in (object(), float("nan")):
+        with pytest.raises(ValueError, match=view.key):
+            encode(dataclasses.replace(view, info={"x": bad}))
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "A", "a b", "ä", "../x", "x" * 81])
+def test_keys_that_would_confuse_an_archive_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="key"):
+        encode(dataclasses.replace(spheres_view(0), key=key))
+
+
+def _edited(members: dict[str, bytes], **changes: object) -> dict[str, bytes]:
+    return {**members, "json": json.dumps({**json.loads(members["json"]), **changes}).encode()}
+
+
+def test_damaged_members_are_named() -> None:
+    view = spheres_view(0)
+    good = encode(view).members
+    other = encode(spheres_view(1, 20, 20)).members
+    cases = {
+        "json": [b"", b"{", b"[]", b"\xff"],
+        "layers.zst": [b"", good["layers.zst"][:-1], other["layers.zst"]],
+        "rgba.webp": [b"", good["rgba.webp"][:40], other["rgba.webp"], b"\x89PNG\r\n\x1a\n" + bytes(40)],
+    }
+    for suffix, variants in cases.items():
+        for data in variants:
+            with pytest.raises(CorruptSample, match=view.key):
+                decode(view.key, {**good, suffix: data})
+        with pytest.raises(CorruptSample, match=f"{suffix} is missing"):
+            decode(view.key, {name: data for name, data in good.items() if name != suffix})
+    first = json.loads(good["json"])["frames"][0]
+    for change in (
+        {"version": 99},
+        {"key": "other"},
+        {"frames": []},
+        {"frames": [first, first]},
+        {"regime": "dream"},
+        {"origin": {}},
+        {"frames": [{**first, "K": [[1, 0], [0, 1]]}]},
+        {"frames": [{**first, "K": "three"}]},
+        {"frames": [{**first, "world_from_camera": None}]},
+    ):
+        with pytest.raises(CorruptSample, match=view.key):
+            decode(view.key, _edited(good, **change))
+
+
+def test_a_fresh_process_writes_the_same_bytes() -> None:
+    program = (
+        "import hashlib; from shards import encode; from tests.shards.scenes import spheres_clip, spheres_view\n"
+        "for s in (spheres_view(3), spheres_clip(2)):\n"
+        "    print(hashlib.sha256(repr(sorted(encode(s).members.items())).encode()).hexdigest())"
+    )
+    root = Path(__file__).parents[2]
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=root, env={"PYTHONHASHSEED": seed}, check=True, capture_output=True
+        ).stdout.decode()
+        for seed in ("1", "2")
+    }
+    assert len(runs) == 1
+    assert len(runs.pop().split()) == 2
+
+
+def test_encoding_what_was_decoded_changes_nothing_more() -> None:
+    """A dataset may be written again (merge, reshard) without drifting away from the truth."""
+    view = spheres_view(3, 40, 40)
+    once = decode(view.key, encode(view).members)
+    twice = decode(view.key, encode(once).members)
+    assert isinstance(once, LayeredView)
+    assert isinstance(twice, LayeredView)
+    np.testing.assert_allclose(twice.depth, view.depth, rtol=1e-4)
+    assert_same(once, twice)
+
+
+def test_rgba_survives_wherever_it_can_be_seen() -> None:
+    rng = np.random.default_rng(5)
+    rgba = rng.integers(0, 256, (33, 47, 4), dtype=np.uint8)
+    rgba[rng.random((33, 47)) < 0.3, 3] = 0
+    again = decode_rgba(encode_rgba(rgba), 33, 47)
+    np.testing.assert_array_equal(again[..., 3], rgba[..., 3])
+    np.testing.assert_array_equal(again[rgba[..., 3] > 0], rgba[rgba[..., 3] > 0])
+
+
+def test_splits_are_nine_to_a_half_to_a_half_and_never_move() -> None:
+    counts = Counter(split_of(f"{i:064x}") for i in range(20000))
+    assert abs(counts["train"] - 18000) < 150
+    assert abs(counts["val"] - 1000) < 120
+    assert abs(counts["test"] - 1000) < 120
+    # these three are part of the format: a change would leak assets between the splits of existing datasets
+    assert [split_of(f"{i:064x}") for i in (1, 2, 4)] == ["train", "val", "test"]
