@@ -30,6 +30,7 @@ class Summary:
     done: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    views_rejected: Counter[str] = field(default_factory=Counter)  # of assets that gave others
     fresh_views: int = 0
     seconds: float = 0.0
 
@@ -51,12 +52,14 @@ class Summary:
         self.views += attempt.views
         if attempt.status == "done":
             self.done += 1
+            self.views_rejected.update(view.partition(":")[2] for view in attempt.views_rejected)
         else:
             (self.rejected if attempt.status == "rejected" else self.failed)[attempt.reason or "unknown"] += 1
 
     def line(self) -> str:
         parts = [f"{self.views} views", f"{self.done} of {self.assets} assets done"]
-        for name, counts in (("rejected", self.rejected), ("failed", self.failed)):
+        named = {"rejected": self.rejected, "failed": self.failed, "of their views rejected": self.views_rejected}
+        for name, counts in named.items():
             if counts:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
                 parts.append(f"{counts.total()} {name} ({reasons})")

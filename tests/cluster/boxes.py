@@ -12,8 +12,10 @@ import numpy as np
 
 from cluster.sources import AssetRef
 from render.mesh import Material, Mesh, Rejected
+from render.settings import RenderSettings
 from shards import Origin, Regime
 
+SETTINGS = RenderSettings(views=2, height=48, width=48, backend="cpu", samples=1, min_pixels=4)
 FACES = np.array(
     [[0, 1, 3], [0, 3, 2], [4, 7, 5], [4, 6, 7], [0, 5, 1], [0, 4, 5], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
     + [[1, 5, 7], [1, 7, 3]],
@@ -74,5 +76,3 @@ class Boxes:
             raise Rejected("no_faces", "it has no faces")
         elif kind == "memory":
             np.ones(1 << 34)
-        elif kind == "slow":
-            time.sleep(0.3)

@@ -1,14 +1,52 @@
-"""One local Ray for the whole folder; it takes seconds to start."""
+"""One local Ray for the whole folder (it takes seconds to start), and how datasets are compared."""
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cluster import connection
 
+connection.quiet()
+
+from cluster.dataset import Means, render_dataset  # noqa: E402  (after quiet: this imports ray)
+from tests.cluster.boxes import SETTINGS, Boxes  # noqa: E402
+
+COUNT = 9
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    connection.quiet()
     with connection.connected("local", workers=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COUNT boxes in shards of three, by one renderer and without a mishap: what every other way must end in."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    render_dataset([Boxes(COUNT, str(folder))], folder / "out", SETTINGS, shard_views=6, means=Means(workers=1))
+    return folder / "out"
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> str:
+    """A folder for the marks of the Boxes source."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return str(folder)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path -> hash of every file but the ledger, which holds times."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "ledger.parquet"
+    }
+
+
+def ledger(folder: Path) -> list[dict]:
+    return pq.read_table(folder / "ledger.parquet").to_pylist()

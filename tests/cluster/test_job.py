@@ -1,50 +1,19 @@
 """The job on a real local Ray: one dataset, whatever happens to the assets, the workers and the driver."""
 
-import hashlib
 import json
+import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import shards
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
-from render.settings import RenderSettings
-from tests.cluster.boxes import Boxes
+from tests.cluster.boxes import SETTINGS, Boxes
+from tests.cluster.conftest import COUNT, contents, ledger
 
-SETTINGS = RenderSettings(views=2, height=48, width=48, backend="cpu", samples=1, min_pixels=4)
-
+ALONE = Means(workers=1)
 pytestmark = pytest.mark.usefixtures("local_ray")
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> str:
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    return str(folder)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Relative path -> hash of every file but the ledger, which holds times."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "ledger.parquet"
-    }
-
-
-def ledger(folder: Path) -> list[dict]:
-    return pq.read_table(folder / "ledger.parquet").to_pylist()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine boxes in shards of three, by one renderer and without a mishap."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    out = folder / "out"
-    render_dataset([Boxes(9, str(folder))], out, SETTINGS, shard_views=6, means=Means(workers=1))
-    return out
 
 
 def test_a_dataset_is_whole_and_nothing_else_is_left(undisturbed: Path) -> None:
@@ -68,12 +37,12 @@ def test_a_dataset_is_whole_and_nothing_else_is_left(undisturbed: Path) -> None:
 
 
 def test_the_number_of_workers_changes_no_byte(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
-    render_dataset([Boxes(9, scratch)], tmp_path / "out", SETTINGS, shard_views=6, means=Means(workers=2))
+    render_dataset([Boxes(COUNT, scratch)], tmp_path / "out", SETTINGS, shard_views=6, means=Means(workers=2))
     assert contents(tmp_path / "out") == contents(undisturbed)
 
 
 def test_mishaps_that_pass_leave_no_trace_but_in_the_ledger(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
-    source = Boxes(9, scratch, {1: "crash once", 4: "hang once", 7: "exit once"})
+    source = Boxes(COUNT, scratch, {1: "crash once", 4: "hang once", 7: "exit once"})
     means = Means(workers=2, asset_timeout=2.0)
     summary = render_dataset([source], tmp_path / "out", SETTINGS, shard_views=6, means=means)
     assert contents(tmp_path / "out") == contents(undisturbed)
@@ -115,7 +84,7 @@ def test_every_mishap_costs_its_asset_only(tmp_path: Path, scratch: str) -> None
 
 def test_a_finished_dataset_is_left_alone_and_a_lost_shard_is_made_again(tmp_path: Path, scratch: str) -> None:
     source, out = Boxes(6, scratch, {1: "reject"}), tmp_path / "out"
-    first = render_dataset([source], out, SETTINGS, shard_views=4)
+    first = render_dataset([source], out, SETTINGS, shard_views=4, means=ALONE)
     before = contents(out)
     again = render_dataset([source], out, SETTINGS, shard_views=4)
     assert (again.done, again.rejected, again.views, again.fresh_views) == (5, first.rejected, 10, 0)
@@ -123,7 +92,7 @@ def test_a_finished_dataset_is_left_alone_and_a_lost_shard_is_made_again(tmp_pat
 
     lost = sorted((out / "shards").glob("*.tar"))[1]
     lost.unlink()
-    summary = render_dataset([source], out, SETTINGS, shard_views=4)
+    summary = render_dataset([source], out, SETTINGS, shard_views=4, means=ALONE)
     assert contents(out) == before
     assert source.loads()[6:] == ["box-02", "box-03"]
     assert (summary.assets, summary.views, summary.fresh_views) == (6, 10, 4)
@@ -131,8 +100,8 @@ def test_a_finished_dataset_is_left_alone_and_a_lost_shard_is_made_again(tmp_pat
 
 def test_what_is_committed_is_not_rendered_again(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
     """The folder as a driver leaves it that is killed after its second unit, in the middle of the third."""
-    source, out = Boxes(9, scratch), tmp_path / "out"
-    render_dataset([source], out, SETTINGS, shard_views=6)
+    source, out = Boxes(COUNT, scratch), tmp_path / "out"
+    shutil.copytree(undisturbed, out)
     book = Ledger(out)
     book.reopen()
     names = sorted(path.stem for path in book.records.iterdir())
@@ -143,24 +112,40 @@ def test_what_is_committed_is_not_rendered_again(undisturbed: Path, tmp_path: Pa
     stored = json.loads((out / "dataset.json").read_text())
     (out / "dataset.json").write_text(json.dumps({**stored, "complete": False, "statistics": None}))
 
-    summary = render_dataset([source], out, SETTINGS, shard_views=6)
+    summary = render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
     assert contents(out) == contents(undisturbed)
-    assert sorted(source.loads()[9:]) == ["box-06", "box-07", "box-08"]
+    assert sorted(source.loads()) == ["box-06", "box-07", "box-08"]
     assert (summary.views, summary.fresh_views) == (18, 6)
 
 
 def test_the_folder_of_another_config_is_refused(undisturbed: Path, scratch: str) -> None:
     before = contents(undisturbed)
     with pytest.raises(ValueError, match=r"render\.views is 2 there and 3 here"):
-        render_dataset([Boxes(9, scratch)], undisturbed, SETTINGS.model_copy(update={"views": 3}), shard_views=6)
+        render_dataset([Boxes(COUNT, scratch)], undisturbed, SETTINGS.model_copy(update={"views": 3}), shard_views=6)
     with pytest.raises(ValueError, match=r"shard_views is 6 there and 8 here"):
-        render_dataset([Boxes(9, scratch)], undisturbed, SETTINGS, shard_views=8)
+        render_dataset([Boxes(COUNT, scratch)], undisturbed, SETTINGS, shard_views=8)
     with pytest.raises(ValueError, match=r"sources is .*boxes:9.* there and .*boxes:10.* here.*does not grow"):
-        render_dataset([Boxes(10, scratch)], undisturbed, SETTINGS, shard_views=6)
+        render_dataset([Boxes(COUNT + 1, scratch)], undisturbed, SETTINGS, shard_views=6)
     assert contents(undisturbed) == before
 
 
 def test_a_dataset_of_nothing_is_a_dataset(tmp_path: Path, scratch: str) -> None:
-    summary = render_dataset([Boxes(2, scratch, {0: "reject", 1: "reject"})], tmp_path / "out", SETTINGS)
+    summary = render_dataset([Boxes(2, scratch, {0: "reject", 1: "reject"})], tmp_path / "out", SETTINGS, means=ALONE)
     assert summary.rejected == {"no_faces": 2}
     assert len(shards.open(tmp_path / "out")) == 0
+
+
+def test_an_asset_that_comes_twice_is_rendered_once(tmp_path: Path, scratch: str) -> None:
+    source = Boxes(1, scratch)
+    summary = render_dataset([source, source], tmp_path / "out", SETTINGS, means=ALONE)
+    assert (summary.done, summary.rejected, summary.views) == (1, {"duplicate": 1}, 2)
+    assert ledger(tmp_path / "out")[1]["message"] == "the same name and bytes as boxes/box-00"
+
+
+def test_a_backend_that_cannot_run_ends_the_job_in_one_sentence(tmp_path: Path, scratch: str) -> None:
+    pytest.importorskip("render.backends")
+    for backend, message in (("cuda", "Ray has no GPU here"), ("pyrender", "--backend pyrender")):
+        settings = SETTINGS.model_copy(update={"backend": backend})
+        with pytest.raises(ValueError, match=message) as error:
+            render_dataset([Boxes(1, scratch)], tmp_path / backend, settings, means=ALONE)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,107 @@
+"""What a source lists, and what it says of a text that is none."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cluster.sources import FileSource, ProceduralSource, common_regime, parse
+from render.mesh import Rejected
+
+
+def test_a_procedural_source_lists_what_its_query_says() -> None:
+    source = parse("procedural:objects?count=3&start=5")
+    assert source == ProceduralSource("objects", count=3, start=5)
+    refs = list(source.assets())
+    assert [ref.uid for ref in refs] == ["objects-s0-000005", "objects-s0-000006", "objects-s0-000007"]
+    assert {ref.licence for ref in refs} == {"CC0-1.0"}
+    assert parse(source.text) == source
+
+
+def test_recipes_differ_by_kind_seed_and_index_and_by_nothing_else() -> None:
+    texts = ["objects?count=2", "objects?count=2&seed=1", "rooms?count=2", "actors?count=2", "objects?count=2&start=2"]
+    hashes = [ref.sha256 for text in texts for ref in parse(f"procedural:{text}").assets()]
+    assert len(set(hashes)) == 10
+    longer = [ref.sha256 for ref in parse("procedural:objects?count=9").assets()]
+    assert longer[:4] == hashes[:2] + hashes[-2:]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("procedural:objets", "did you mean procedural:objects"),
+        ("procedural:objects?cuont=3", "did you mean 'count'"),
+        ("procedural:objects?zzz=3", "the keys are count, start, seed"),
+        ("procedural:objects?count=0", "count is '0'"),
+        ("procedural:objects?count=-1", "count is '-1'"),
+        ("procedural:objects?count=", "count is ''"),
+        ("procedural:objects?count=2&count=3", "gives 'count' twice"),
+        ("procedual:objects", "did you mean procedural:"),
+        ("nowhere/at/all", "does not exist"),
+    ],
+)
+def test_a_text_that_is_no_source_is_refused_in_one_sentence(text: str, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        parse(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "pack" / "models"
+    for name in (
+        "b/chair.GLB",
+        "a.obj",
+        "a.mtl",
+        "b/chair.bin",
+        "z.json",
+        ".hidden/x.glb",
+        "b/._chair.glb",
+        "photo.png",
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "pack" / "MANIFEST.csv").write_text("path,licence\nmodels/a.obj,CC-BY-4.0\nmodels/z.json,\n")
+    return folder
+
+
+def test_a_folder_lists_its_3d_files_and_not_their_companions(models: Path) -> None:
+    refs = list(parse(str(models)).assets())
+    assert [ref.uid for ref in refs] == ["a.obj", "z.json", "b/chair.GLB"]
+    assert [ref.licence for ref in refs] == ["CC-BY-4.0", "unknown", "unknown"]
+    assert {ref.source for ref in refs} == {"folder:models"}
+    assert refs[0].sha256 == hashlib.sha256(b"a.obj").hexdigest()
+    assert list(parse(f"{models}/").assets()) == refs
+
+
+def test_a_file_is_a_source_of_one(models: Path) -> None:
+    (ref,) = parse(str(models / "a.obj")).assets()
+    assert (ref.uid, ref.licence, ref.source) == ("a.obj", "CC-BY-4.0", "folder:models")
+    with pytest.raises(ValueError, match="is no 3D file"):
+        parse(str(models / "photo.png"))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(ValueError, match="holds no 3D file"):
+        list(FileSource(str(tmp_path)).assets())
+
+
+def test_a_file_that_changes_or_goes_after_the_listing_is_rejected(models: Path) -> None:
+    source = parse(str(models))
+    changed, gone, _ = source.assets()
+    Path(changed.locator).write_text("other")
+    Path(gone.locator).unlink()
+    for ref, reason in ((changed, "changed"), (gone, "unreadable")):
+        with pytest.raises(Rejected) as error:
+            source.load(ref)
+        assert error.value.reason == reason
+
+
+def test_sources_of_one_job_share_a_regime() -> None:
+    objects, rooms = parse("procedural:objects"), parse("procedural:rooms")
+    assert common_regime([objects, objects]) == "object"
+    assert common_regime([rooms]) == "scene"
+    with pytest.raises(ValueError, match=r"as object.*as scene.*separate jobs"):
+        common_regime([objects, rooms])

@@ -1,0 +1,58 @@
+"""The plan is a pure function of assets and settings, and parts no asset."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.sources import parse
+from cluster.units import Unit, digest_of_assets, plan
+
+SETTINGS = {"views": 4, "seed": 0}
+
+
+def units_of(text: str, settings: dict = SETTINGS, views: int = 4, shard_views: int = 64) -> list[Unit]:
+    return plan([parse(text)], settings, views, shard_views)
+
+
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 70))
+def test_every_asset_is_in_one_unit_in_order(count: int, views: int, shard_views: int) -> None:
+    units = units_of(f"procedural:objects?count={count}", views=views, shard_views=shard_views)
+    assert [task.ref.locator for unit in units for task in unit.tasks] == [str(index) for index in range(count)]
+    assert [unit.index for unit in units] == list(range(len(units)))
+    for unit in units[:-1]:
+        images = len(unit.tasks) * views
+        assert images <= max(shard_views, views) < images + views or len(unit.tasks) == 1
+    assert len({unit.name for unit in units}) == len(units)
+
+
+def test_names_are_stable() -> None:
+    """A resumed job of tomorrow must find today's shards: this name may change only with the format of datasets."""
+    assert units_of("procedural:objects?count=8")[0].shard == "shards/000000-ff5d3afb7631.tar"
+
+
+def test_a_name_changes_with_whatever_changes_the_bytes() -> None:
+    base = units_of("procedural:objects?count=32")
+    others = [
+        units_of("procedural:objects?count=32", {**SETTINGS, "seed": 1}),
+        units_of("procedural:objects?count=32&seed=1"),
+        units_of("procedural:objects?count=32&start=1"),
+        units_of("procedural:objects?count=32", shard_views=32),
+    ]
+    names = [unit.name for units in [base, *others] for unit in units]
+    assert len(set(names)) == len(names)
+    assert [unit.name for unit in units_of("procedural:objects?count=32", {"seed": 0, "views": 4})] == [
+        unit.name for unit in base
+    ]
+
+
+def test_assets_have_one_digest_however_they_are_cut() -> None:
+    text = "procedural:objects?count=32"
+    assert digest_of_assets(units_of(text)) == digest_of_assets(units_of(text, shard_views=4))
+    assert digest_of_assets(units_of(text)) != digest_of_assets(units_of("procedural:objects?count=31"))
+
+
+def test_an_asset_that_comes_again_is_marked() -> None:
+    sources = [parse("procedural:objects?count=4"), parse("procedural:objects?count=4&start=2")]
+    tasks = [task for unit in plan(sources, SETTINGS, 4, 64) for task in unit.tasks]
+    marked = [(task.ref.locator, task.source) for task in tasks if task.duplicate_of]
+    assert marked == [("2", 1), ("3", 1)]
+    assert tasks[4].duplicate_of == "procedural:objects/objects-s0-000002"
