@@ -210,10 +210,15 @@ class PyrenderPeeler(_ReferencePeeler):
             raise ValueError(
                 f"--backend pyrender: no OpenGL context ({error}); install EGL, or use --backend cpu"
             ) from None
+        flags = self.pyrender.RenderFlags.FLAT | self.pyrender.RenderFlags.SKIP_CULL_FACES
+        # Its frame buffers have four samples a pixel, whose mean would name a triangle that is not there.
+        gl = self.pyrender.renderer
+        multisample = gl.glRenderbufferStorageMultisample
+        gl.glRenderbufferStorageMultisample = lambda target, _, *size: multisample(target, 0, *size)
         try:
-            flags = self.pyrender.RenderFlags.FLAT | self.pyrender.RenderFlags.SKIP_CULL_FACES
             image, _ = renderer.render(scene, flags=flags)
         finally:
+            gl.glRenderbufferStorageMultisample = multisample
             renderer.delete()
         found = image[..., :3].astype(np.int64) @ np.array([1, 256, 65536]) - 1
         triangle = np.where(found < len(self.faces), found, -1).astype(np.int32)[None]
