@@ -61,9 +61,9 @@ def save(
         _sync(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-    except OSError:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        raise OSError(f"{final} cannot be written: {error}") from error
     _sync(folder)
     for old in steps(out)[:-keep]:
         shutil.rmtree(old)

@@ -159,9 +159,10 @@ class Config(_Section):
         return self
 
 
-# What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these
-# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for).
-FREE_ON_RESUME = ("steps", "out", "device", "log", "checkpoint", "data.workers", "data.prefetch")
+# What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
+# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for; a dataset may have been moved,
+# its hash says whether it is the same.)
+FREE_ON_RESUME = ("steps", "out", "device", "log", "checkpoint", "data.path", "data.workers", "data.prefetch")
 
 
 def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:

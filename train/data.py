@@ -8,6 +8,7 @@ on with the very next sample.
 
 import hashlib
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -99,8 +100,9 @@ class Stream(Dataset[Batch]):
 
     @property
     def hash(self) -> str:
-        """Of the manifests, in order: the same data gives the same stream."""
-        return hashlib.sha256(json.dumps([d.hash for d in self.sources]).encode()).hexdigest()[:16]
+        """Of the manifests (of the splits in use) and the weights: the same hash and seed give the same samples."""
+        parts = [[opened.hash, source.weight] for opened, source in zip(self.sources, self.data.sources)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
     def samples(self) -> int:
@@ -193,6 +195,8 @@ def collate(items: Sequence[Batch]) -> Batch:
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)  # workers share the cores with the step; one thread each is what they need
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the trainer saves first, then ends its workers
 
 
 class Damage:

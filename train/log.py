@@ -7,8 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 METRICS = "metrics.jsonl"
 
@@ -33,24 +35,21 @@ class Log:
 
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first + 1)
         self._progress = Progress(
-            TextColumn("train"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[line]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
         )
-        self._task = self._progress.add_task("train", total=steps, completed=first, line="first step ...")
+        self._task = self._progress.add_task("train", total=steps, completed=first)
+        self._line = Text("first step ...", no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._progress, self._line), console=console, refresh_per_second=4)
 
     def __enter__(self) -> "Log":
-        self._progress.start()
+        if self.console.is_terminal:  # elsewhere, in a file or a pipe, a line per report
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
         if self._board is not None:
             self._board.close()
 
@@ -85,7 +84,7 @@ class Log:
                     if isinstance(part, int | float) and name not in ("step", "time"):
                         self._board.add_scalar(f"{name}/{i}" if isinstance(value, list) else name, part, step)
         text = one_line(line)
-        self._progress.update(self._task, line=text)
+        self._line.plain = text
         if not self.console.is_terminal:
             self.say(f"step {step}/{self.steps}  {text}")
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model import Loss, Normalisation, WTDiT, draw_times, objective
+from model import Loss, Normalisation, WTDiT, draw_times, objective, preset
 from model import normalisation as maps
 from shards import seed_of
 from train import checkpoint, config, curves
@@ -43,26 +43,24 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
     device = device_of(settings.device)
     saved = _previous(out, settings, console)
 
-    stream = Stream(settings.data, settings.augment, _layers(settings), settings.seed)
-    if saved is not None and saved.state["data"] != stream.hash:
-        raise ValueError(
-            f"{out}: its run was trained on other data ({settings.data.path} has changed); use another out="
-        )
+    layers = preset(settings.model.preset, **settings.model.overrides).layers
+    stream = Stream(settings.data, settings.augment, layers, settings.seed)
 
-    model = build(settings).to(device)
-    normalisation = (
-        normalisation_for(stream, settings.model.normalisation)
-        if saved is None
-        else maps.from_dict(saved.state["normalisation"])
-    )
+    model = build(settings, resumed=saved is not None).to(device)
     optimizer = adamw(model, settings.optimizer)
     ema, guard, first = Ema(model, settings.ema), Guard(settings.optimizer.spike), 0
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-    if saved is not None:
+    if saved is None:
+        normalisation = normalisation_for(stream, settings.model.normalisation)
+    else:
+        if saved.state["data"] != stream.hash:
+            raise ValueError(f"{out}: its run was trained on other samples than data.path holds now; use another out=")
+        normalisation = maps.from_dict(saved.state["normalisation"])
         model.load_state_dict(saved.tensors["model"])
         ema.load(saved.tensors["ema"])
         checkpoint.restore_moments(optimizer, names, saved.tensors["optimizer"])
         guard, first = Guard(**saved.state["guard"]), saved.step
+        saved = None  # four times the model's memory
 
     out.mkdir(parents=True, exist_ok=True)
     config.save(settings, out / "config.yaml")
@@ -80,7 +78,12 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
             "data": stream.hash,
             "guard": guard.state(),
         }
-        checkpoint.save(out, step, tensors, state, settings.checkpoint.keep)
+        try:
+            checkpoint.save(out, step, tensors, state, settings.checkpoint.keep)
+        except OSError as error:
+            if step == settings.steps or caught:
+                raise
+            log.say(f"{error}; training goes on, and the checkpoint before this one stays")  # the disk may be freed
 
     schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation)
     batches = iter(loader(stream, schedule, pin=device.type == "cuda"))
@@ -108,10 +111,11 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
                 loss = loss_of(model, normalisation, batch.to(device), settings, phase)
                 (loss.total / settings.accumulation).backward()
                 parts.append([x.detach() for x in loss])
-            total, endpoint, monotonicity, layers = (torch.stack(part).mean(0).cpu() for part in zip(*parts))
+            *scalars, per_layer = (torch.stack(part) for part in zip(*parts))
+            total, endpoint, monotonicity = (float(part.mean()) for part in scalars)
             grad_norm = float(torch.nn.utils.clip_grad_norm_(list(names), settings.optimizer.clip))
 
-            refused = guard.refuse(float(total), grad_norm, warm=step > settings.optimizer.warmup)
+            refused = guard.refuse(total, grad_norm, warm=step > settings.optimizer.warmup)
             if refused is None:
                 optimizer.step()
                 ema.update(model, guard.updates)
@@ -119,10 +123,10 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
                 log.say(f"step {step} skipped: {refused}")
 
             values: dict[str, Any] = {
-                "loss": float(total),
-                "endpoint": float(endpoint),
-                "monotonicity": float(monotonicity),
-                "layers": layers.tolist(),
+                "loss": total,
+                "endpoint": endpoint,
+                "monotonicity": monotonicity,
+                "layers": per_layer.nanmean(0).tolist(),
                 "lr": rate,
                 "grad_norm": grad_norm,
                 "phase": phase,
@@ -180,16 +184,10 @@ def _previous(out: Path, settings: Config, console: Console) -> checkpoint.Check
     return saved
 
 
-def _layers(settings: Config) -> int:
-    from model import preset
-
-    return preset(settings.model.preset, **settings.model.overrides).layers
-
-
 def _opening(settings: Config, model: WTDiT, stream: Stream, device: torch.device, first: int) -> str:
     total, trainable = (count / 1e6 for count in model.parameter_counts())
     size, batch = settings.data.size, settings.data.batch
-    start = f"goes on at step {first}" if first else "starts"
+    start = "starts" if not first else f"goes on at step {first}" if first < settings.steps else "is done"
     return (
         f"{settings.out} {start}: {settings.model.preset}, {total:.1f}M parameters, {trainable:.1f}M trainable; "
         f"{stream.samples} samples at {size}x{size}; batch {batch} on {device}"

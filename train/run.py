@@ -48,11 +48,15 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
     )
 
 
-def build(settings: Config) -> WTDiT:
-    """The model of a config, initialised from `model.start` or, as a function of the seed alone, at random."""
+def build(settings: Config, resumed: bool = False) -> WTDiT:
+    """The model of a config, its weights from `model.start` or, as a function of the seed alone, at random.
+
+    Of a `resumed` run the weights are about to be replaced by its own, so `model.start` need not exist any more.
+    """
     shape = preset(settings.model.preset, **settings.model.overrides)
     if settings.data.size % shape.patch:
         raise ValueError(f"data.size: {settings.data.size} is not a multiple of the model's patch, {shape.patch}")
+    start = None if resumed else settings.model.start
     if shape.encoder.frozen and settings.model.start is None:
         raise ValueError(
             f"model.start: not set, but the image encoder of {settings.model.preset} is frozen and would stay random; "
@@ -61,8 +65,8 @@ def build(settings: Config) -> WTDiT:
     with torch.random.fork_rng(devices=[]):  # torch's initialisers take their numbers from the global generator only
         torch.manual_seed(seed_of(settings.seed, "weights") % 2**63)
         network = WTDiT(shape)
-    if settings.model.start is not None:
-        network.load_state_dict(_weights(Path(settings.model.start)))
+    if start is not None:
+        network.load_state_dict(_weights(Path(start)))
     return network
 
 

@@ -1,10 +1,11 @@
 """A small real dataset: spheres with analytic layers, written with the shards room's own writer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import shards
 from tests.shards.scenes import spheres_clip, spheres_view
@@ -38,6 +39,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples: list[shards.Sample] = [spheres_clip(i, 3, height=48, width=48) for i in range(3)]
     return write_dataset(tmp_path_factory.mktemp("clips") / "dataset", samples, 48)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A micro model gains nothing from threads, and waits for them on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 Settings = Callable[..., Config]

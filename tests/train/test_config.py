@@ -1,0 +1,129 @@
+"""A config says what is wrong with it in one sentence, and survives a round trip."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from train import config
+from train.config import Config
+
+MINIMAL = {"data": {"path": "d"}, "out": "o"}
+
+
+@pytest.mark.parametrize(
+    ("path", "suggestion"),
+    [
+        ("optimizer.lrr", "did you mean optimizer.lr?"),
+        ("optimiser.lr", "did you mean optimizer?"),
+        ("lr", "did you mean optimizer.lr?"),
+        ("augment.geometric.flipp", "did you mean augment.geometric.flip?"),
+        ("model.widht", "did you mean model.width?"),
+        ("model.encoder.dept", "did you mean model.encoder.depth?"),
+        ("data.zzz", "data has path, split, size, batch, workers, prefetch"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(path: str, suggestion: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(MINIMAL))
+    with pytest.raises(ValueError, match="unknown") as error:
+        config.load(file, [f"{path}=1"])
+    first = path if not path.startswith("optimiser") else "optimiser"
+    assert str(error.value) == f"{first}: unknown; {suggestion}"
+
+
+def test_an_unknown_key_of_a_source_is_found() -> None:
+    with pytest.raises(ValueError, match=r"data\.path\.1\.wieght: unknown; did you mean data\.path\.1\.weight"):
+        config.from_dict({"data": {"path": [{"path": "a"}, {"path": "b", "wieght": 2}]}, "out": "o"})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=fast", "optimizer.lr: .*; found 'fast'"),
+        ("optimizer.lr=-1", "optimizer.lr: .*; found -1"),
+        ("data.batch=2.5", "data.batch: .*; found 2.5"),
+        ("precision=fp8", "precision: .*; found 'fp8'"),
+        ("accumulation=3", "data.batch 512 is not a multiple of accumulation 3"),
+        ("optimizer.min_lr=1", "optimizer.min_lr 1.0 exceeds optimizer.lr"),
+        ("data.path=[{path: a, weight: 0}]", "data.path.0.weight: .*; found 0"),
+        ("steps", "steps: expected key=value"),
+        ("data.path.x=1", "path is a value"),
+    ],
+)
+def test_a_wrong_value_is_found_where_it_is(override: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(MINIMAL))
+    with pytest.raises(ValueError, match=message) as error:
+        config.load(file, [override])
+    assert "\n" not in str(error.value)
+
+
+def test_what_must_be_set_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.path: not set"):
+        config.from_dict({"data": {}, "out": "o"})
+
+
+def test_overrides_are_yaml_values() -> None:
+    c = config.load(
+        "tiny",
+        ["optimizer.lr=3e-4", "optimizer.betas=[0.8, 0.9]", "augment.enabled=false", "model.encoder={depth: 2}"],
+    )
+    assert c.optimizer.lr == 3e-4
+    assert c.optimizer.betas == (0.8, 0.9)
+    assert c.augment.enabled is False
+    assert c.model.overrides["encoder"] == {"depth": 2}
+
+
+def test_dotted_overrides_reach_into_what_the_file_sets() -> None:
+    c = config.load("tiny", ["model.encoder.depth=2", "model.layer_scale=1e-2"])
+    assert c.model.overrides == {"encoder": {"depth": 2}, "layer_scale": 0.01}
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_shipped_configs_are_whole_and_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    c = config.load(name)
+    config.save(c, tmp_path / "config.yaml")
+    assert config.load(tmp_path / "config.yaml") == c
+    assert config.differences(c, config.load(tmp_path / "config.yaml")) == []
+    assert "# paper" in (config.SHIPPED / f"{name}.yaml").read_text(), "the paper's line belongs beside the number"
+
+
+def test_a_missing_file_names_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="tiny"):
+        config.load(tmp_path / "absent.yaml")
+    with pytest.raises(FileNotFoundError, match="tiny"):
+        config.load("tinny")
+
+
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("- a\n- b\n")
+    with pytest.raises(ValueError, match="expected a mapping"):
+        config.load(file)
+    file.write_text("a: [1\n")
+    with pytest.raises(ValueError, match="not YAML") as error:
+        config.load(file)
+    assert "\n" not in str(error.value)
+
+
+def test_only_what_changes_the_run_counts_as_a_difference() -> None:
+    old = config.from_dict(MINIMAL)
+    free = config.from_dict(
+        {**MINIMAL, "out": "p", "steps": 7, "log": {"every": 1}, "data": {"path": "e", "workers": 0}}
+    )
+    assert config.differences(old, free) == []
+    other = config.from_dict({**MINIMAL, "optimizer": {"lr": 2e-4}, "model": {"preset": "tiny", "width": 64}})
+    assert config.differences(old, other) == [
+        "model.preset: wt_o -> tiny",
+        "model.width: None -> 64",
+        "optimizer.lr: 0.0001 -> 0.0002",
+    ]
+
+
+def test_the_defaults_are_the_papers() -> None:
+    """App. A and App. B of the paper, as numbers."""
+    c: Config = config.from_dict(MINIMAL)
+    o = c.optimizer
+    assert (o.lr, o.min_lr, o.warmup, o.weight_decay, o.betas, o.clip) == (1e-4, 1e-5, 2000, 0.01, (0.9, 0.999), 1.0)
+    assert (o.spike, c.ema, c.objective.lambda_mono, c.data.batch, c.data.size) == (4.0, 0.9995, 0.1, 512, 504)

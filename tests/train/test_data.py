@@ -1,0 +1,163 @@
+"""The stream is a function of the global index: nothing about how it is read may show in what is read."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import shards
+from tests.shards.scenes import spheres_view
+from tests.train.conftest import Settings, write_dataset
+from train.data import MIXTURE_BLOCK, Batch, Damage, Mixture, Schedule, Stream, loader
+
+
+def stream_of(settings: Settings, **changes: object) -> Stream:
+    c = settings(augment__enabled=True, **changes)
+    return Stream(c.data, c.augment, 6, c.seed)
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ("rgb", "xyz", "valid", "weight", "single_layer", "K", "index")
+    )
+
+
+def test_a_sample_is_what_the_network_expects(settings: Settings) -> None:
+    batch = next(iter(loader(stream_of(settings), Schedule(0, 1, 4))))
+    assert batch.rgb.shape == (4, 3, 28, 28)
+    assert batch.xyz.shape == (4, 6, 28, 28, 3)
+    assert (batch.rgb.dtype, batch.xyz.dtype, batch.valid.dtype) == (torch.float32, torch.float32, torch.bool)
+    assert batch.index.tolist() == [0, 1, 2, 3]
+    z = batch.xyz[..., 2]
+    assert (z[:, 1:] >= z[:, :-1]).all(), "layers are front to back"
+    assert (z[:, 0] > 0).equal(batch.valid)
+    assert ((batch.weight > 0) == batch.valid).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_the_samples(settings: Settings, workers: int) -> None:
+    alone = list(loader(stream_of(settings), Schedule(2, 6, 4)))
+    shared = list(loader(stream_of(settings, data__workers=workers), Schedule(2, 6, 4)))
+    assert len(alone) == len(shared) == 4
+    assert all(equal(a, b) for a, b in zip(alone, shared))
+
+
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 2), (2, 1), (2, 2), (4, 1)])
+def test_ranks_and_accumulation_share_out_the_same_global_batches(world: int, accumulation: int) -> None:
+    whole = list(Schedule(3, 7, 8))
+    ranks = [list(Schedule(3, 7, 8, accumulation, rank, world)) for rank in range(world)]
+    for step, expected in enumerate(whole):
+        dealt = [index for part in range(accumulation) for rank in ranks for index in rank[step * accumulation + part]]
+        assert dealt == expected == list(range((3 + step) * 8, (4 + step) * 8))
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a multiple"):
+        Schedule(0, 1, 6, accumulation=2, world=2)
+
+
+def test_an_epoch_shows_every_sample_once_and_epochs_differ(settings: Settings) -> None:
+    stream = stream_of(settings)
+    keys = [stream.view(i)[0].key for i in range(24)]
+    assert all(sorted(keys[e : e + 8]) == sorted(shards.open(stream.data.path).keys) for e in (0, 8, 16))  # type: ignore[arg-type]
+    assert len({tuple(keys[e : e + 8]) for e in (0, 8, 16)}) > 1
+    first, later = stream[0], next(stream[i] for i in range(8, 16) if keys[i] == keys[0])
+    assert not torch.equal(first.rgb, later.rgb), "the same view is augmented differently in another epoch"
+
+
+def test_other_seeds_give_other_orders(settings: Settings) -> None:
+    orders = {tuple(stream_of(settings, seed=seed).view(i)[0].key for i in range(8)) for seed in range(4)}
+    assert len(orders) == 4
+
+
+def test_a_mixture_keeps_its_shares_and_repeats_nothing() -> None:
+    mixture = Mixture([0.6, 0.25, 0.15], seed=1)
+    drawn = [mixture[i] for i in range(3 * MIXTURE_BLOCK)]
+    for source, share in enumerate((600, 250, 150)):
+        assert [place for s, place in drawn if s == source] == list(range(3 * share))
+    early = np.bincount([s for s, _ in drawn[:200]], minlength=3) / 200
+    assert np.abs(early - [0.6, 0.25, 0.15]).max() < 0.12, "shuffled inside a block"
+    fresh = Mixture([0.6, 0.25, 0.15], seed=1)
+    assert [fresh[i] for i in (2500, 17, 999)] == [drawn[i] for i in (2500, 17, 999)], "no memory"
+
+
+def test_single_layer_sources_mix_in(settings: Settings, dataset: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    rgbd: list[shards.Sample] = [
+        replace(v, regime="rgbd", single_layer=True, depth=v.depth[:1], hits=np.minimum(v.hits, 1))
+        for v in (spheres_view(i, 40, 60) for i in range(20, 24))
+    ]
+    other = write_dataset(tmp_path / "rgbd", rgbd, 60)
+    sources = [{"path": str(dataset), "weight": 3, "split": "all"}, {"path": str(other), "weight": 1, "split": "all"}]
+    stream = stream_of(settings, data__path=sources)
+    batch = next(iter(loader(stream, Schedule(0, 1, 40))))
+    assert 3 <= int(batch.single_layer.sum()) <= 18
+    assert batch.xyz.shape == (40, 6, 28, 28, 3)
+    assert (batch.xyz[batch.single_layer] == batch.xyz[batch.single_layer][:, :1]).all()
+
+
+def test_a_clip_is_read_as_one_of_its_frames(settings: Settings, clips: Path) -> None:
+    stream = stream_of(settings, data__path=str(clips))
+    keys = [stream.view(i)[0].key for i in range(30)]
+    assert len(set(keys)) > 5, "frames vary from epoch to epoch"
+    assert keys == [stream_of(settings, data__path=str(clips)).view(i)[0].key for i in range(30)]
+
+
+@pytest.fixture
+def damaged(dataset: Path, tmp_path: Path) -> Path:
+    """The dataset with one byte of its third sample flipped."""
+    copy = tmp_path / "damaged"
+    shutil.copytree(dataset, copy)
+    manifest = shards.read_manifest(copy).to_pylist()
+    shard = copy / "shards" / manifest[2]["shard"]
+    content = bytearray(shard.read_bytes())
+    content[manifest[2]["offset"] + manifest[2]["bytes"] // 2] ^= 1
+    shard.write_bytes(content)
+    return copy
+
+
+def test_a_damaged_sample_is_replaced_by_the_next_in_order(settings: Settings, dataset: Path, damaged: Path) -> None:
+    whole, hurt = stream_of(settings), stream_of(settings, data__path=str(damaged))
+    keys = [whole.view(i)[0].key for i in range(9)]
+    bad = next(i for i in range(8) if keys[i] == whole.sources[0].keys[2])
+    for i in range(8):
+        view, lines = hurt.view(i)
+        if i == bad:
+            assert view.key == whole.view(i + 1)[0].key
+            assert len(lines) == 1
+            assert keys[bad] in lines[0][1]
+        else:
+            assert view.key == keys[i]
+            assert not lines
+
+
+def test_too_much_damage_ends_the_run_with_a_list(settings: Settings, damaged: Path, tmp_path: Path) -> None:
+    stream = stream_of(settings, data__path=str(damaged))
+    damage = Damage(tmp_path / "damaged.jsonl", before=0)
+    batches = iter(loader(stream, Schedule(0, 100, 8)))
+    for step in range(1, 4):
+        damage.note(next(batches), 8 * step)
+    with pytest.raises(ValueError, match=r"4 of 32 samples .*verify.*sha256 differs"):
+        damage.note(next(batches), 32)
+    assert len(damage) == 4
+    assert len(Damage(tmp_path / "damaged.jsonl", before=16)) == 2, "a resumed run takes over what lies before it"
+
+
+def test_little_damage_is_borne(tmp_path: Path) -> None:
+    empty = torch.zeros(0)
+    batch = Batch(empty, empty, empty, empty, empty, empty, empty, damaged=((0, "a"),))
+    damage = Damage(tmp_path / "damaged.jsonl", before=0)
+    for k in range(1, 20):
+        damage.note(batch, seen=2000 * k)
+
+
+def test_an_empty_split_is_refused(settings: Settings, tmp_path: Path) -> None:
+    view = spheres_view(0, 48, 48)
+    write_dataset(tmp_path / "one", [view], 48)
+    other = "test" if shards.split_of(view.origin.sha256) != "test" else "train"
+    with pytest.raises(ValueError, match=f"no samples in split '{other}'"):
+        stream_of(settings, data__path=str(tmp_path / "one"), data__split=other)

@@ -1,0 +1,273 @@
+"""Training on a small real dataset: it learns, it can be interrupted anywhere, and it notices what goes wrong."""
+
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+from safetensors import SafetensorError
+
+import shards
+from model import Loss, objective
+from tests.train.conftest import Settings
+from train import checkpoint, config, log, loop
+from train.loop import draws, train
+from train.run import load_run
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def losses(out: str) -> list[float]:
+    return [line["loss"] for line in log.read(Path(out))]
+
+
+def final(out: str) -> checkpoint.Checkpoint:
+    found = checkpoint.latest(Path(out))
+    assert found is not None
+    return found
+
+
+def same_weights(a: str, b: str) -> bool:
+    one, two = final(a), final(b)
+    return one.step == two.step and all(
+        torch.equal(value, two.tensors[name][key]) for name, part in one.tensors.items() for key, value in part.items()
+    )
+
+
+def test_a_short_training_lowers_the_loss_of_every_layer(settings: Settings) -> None:
+    c = settings(steps=40, data__batch=8, objective__shared_times_from=20, log__every=5)
+    assert train(c, quiet()).step == 40
+    lines = log.read(Path(c.out))
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert all(last < 0.8 * first for first, last in zip(lines[0]["layers"], lines[-1]["layers"]))
+    assert [line["phase"] for line in lines] == ["independent"] * 4 + ["shared"] * 4
+    assert {"endpoint", "monotonicity", "lr", "grad_norm", "samples_per_second", "data_wait", "skipped"} <= set(
+        lines[0]
+    )
+    with Image.open(Path(c.out) / "training.png") as picture:
+        assert picture.size[0] > 1000
+
+
+@pytest.mark.parametrize("stop", [5, 8])
+def test_an_interrupted_run_goes_on_bit_for_bit(settings: Settings, tmp_path: Path, stop: int) -> None:
+    """12 steps at once, against a run that dies after step `stop`, before that step's checkpoint is written."""
+    whole = settings(out=str(tmp_path / "whole"), augment__enabled=True, steps=12)
+    train(whole, quiet())
+    broken = settings(out=str(tmp_path / "broken"), augment__enabled=True, checkpoint__every=4, steps=12)
+
+    class Killed(Exception):
+        pass
+
+    def dies(step: int, *_: Any) -> None:
+        if step == stop:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.Log, "step", dying(log.Log.step, dies))
+        with pytest.raises(Killed):
+            train(broken, quiet())
+    assert final(broken.out).step == 4
+    train(broken, quiet())
+    assert losses(broken.out) == losses(whole.out)
+    assert len(losses(whole.out)) == 12
+    assert same_weights(whole.out, broken.out)
+
+
+def dying(original: Any, dies: Any) -> Any:
+    def step(self: log.Log, number: int, *rest: Any) -> None:
+        original(self, number, *rest)
+        dies(number)
+
+    return step
+
+
+def test_accumulation_takes_the_same_steps(settings: Settings, tmp_path: Path) -> None:
+    """Same samples, times and noise; the mean of micro-batch gradients is the batch's, but for rounding."""
+    once = settings(out=str(tmp_path / "once"), steps=3)
+    twice = settings(out=str(tmp_path / "twice"), steps=3, accumulation=2)
+    train(once, quiet())
+    train(twice, quiet())
+    assert losses(twice.out) == pytest.approx(losses(once.out), rel=1e-4)
+
+
+def test_noise_belongs_to_the_sample_not_to_the_batch() -> None:
+    x0 = torch.zeros(4, 6, 8, 8, 3)
+    uniform, noise = draws(3, torch.tensor([5, 6, 7, 8]), x0)
+    alone = draws(3, torch.tensor([7]), x0[:1])
+    assert torch.equal(uniform[2:3], alone[0])
+    assert torch.equal(noise[2:3], alone[1])
+    assert not torch.equal(noise[0], noise[1])
+    assert abs(float(noise.mean())) < 0.05
+    assert float(noise.std()) == pytest.approx(1, abs=0.05)
+    assert not torch.equal(noise, draws(4, torch.tensor([5, 6, 7, 8]), x0)[1])
+
+
+def test_a_corrupt_newest_checkpoint_costs_steps_not_the_run(settings: Settings) -> None:
+    c = settings(steps=6, checkpoint__every=2)
+    train(c, quiet())
+    newest = checkpoint.steps(Path(c.out))[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    said = io.StringIO()
+    assert train(c, Console(file=said, width=1000)).step == 6
+    assert "step-000006/model.safetensors: its bytes are not those that were written" in said.getvalue()
+    assert "goes on at step 4" in said.getvalue()
+    assert [line["step"] for line in log.read(Path(c.out))] == list(range(1, 7))
+
+
+def test_a_non_finite_loss_leaves_the_weights_alone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def sometimes(*args: Any, **kwargs: Any) -> Loss:
+        nonlocal calls
+        calls += 1
+        found = objective(*args, **kwargs)
+        return found._replace(total=found.total * math.nan) if calls == 4 else found
+
+    monkeypatch.setattr(loop, "objective", sometimes)
+    c = settings(steps=4, checkpoint__every=1)
+    train(c, quiet())
+    before, after = (checkpoint.read(path) for path in checkpoint.steps(Path(c.out)))
+    assert (before.step, after.step) == (3, 4)
+    for name, part in before.tensors.items():
+        for key, value in part.items():
+            assert torch.equal(value, after.tensors[name][key]), (name, key)
+    assert after.state["guard"]["skipped"] == 1
+    assert log.read(Path(c.out))[-1]["skipped"] == 1
+    assert log.read(Path(c.out))[-1]["loss"] is None
+
+
+def test_another_config_is_refused_in_the_same_folder(settings: Settings) -> None:
+    train(settings(steps=2), quiet())
+    with pytest.raises(
+        ValueError, match=r"another config \(optimizer.lr: 0.002 -> 0.003; seed: 0 -> 1\).*another out="
+    ):
+        train(settings(steps=2, optimizer__lr=3e-3, seed=1), quiet())
+
+
+def test_other_samples_are_refused_and_a_moved_dataset_is_not(
+    settings: Settings, dataset: Path, tmp_path: Path
+) -> None:
+    train(settings(steps=1), quiet())
+    moved = shutil.copytree(dataset, tmp_path / "moved")
+    assert train(settings(steps=2, data__path=str(moved)), quiet()).step == 2
+    rows = shards.read_manifest(moved).to_pylist()
+    shards.write_manifest(moved, rows[:-1])
+    with pytest.raises(ValueError, match="trained on other samples"):
+        train(settings(steps=3, data__path=str(moved)), quiet())
+
+
+def test_a_full_disk_costs_a_checkpoint_not_the_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise SafetensorError("No space left on device")
+
+    whole = checkpoint.save_file
+
+    def sometimes(tensors: Any, path: Path) -> None:
+        (full if "step-000004" in str(path) else whole)(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", sometimes)
+    said = io.StringIO()
+    c = settings(steps=6, checkpoint__every=2, checkpoint__keep=9)
+    assert train(c, Console(file=said, width=1000)).step == 6
+    assert [p.name for p in checkpoint.steps(Path(c.out))] == ["step-000002", "step-000006"]
+    assert "step-000004 cannot be written: No space left on device; training goes on" in said.getvalue()
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="step-000007 cannot be written"):
+        train(settings(steps=7), quiet())
+
+
+def test_a_finished_run_stays_finished_and_more_steps_prolong_it(settings: Settings) -> None:
+    train(settings(steps=2), quiet())
+    assert train(settings(steps=2), quiet()).step == 2
+    assert train(settings(steps=4), quiet()).step == 4
+    assert len(losses(settings().out)) == 4
+
+
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused(settings: Settings) -> None:
+    with pytest.raises(ValueError, match=r"data\.size: 30 is not a multiple"):
+        train(settings(data__size=30), quiet())
+
+
+def test_a_frozen_encoder_needs_weights(settings: Settings) -> None:
+    c = settings(model__encoder={"width": 32, "depth": 2, "heads": 2, "frozen": True})
+    with pytest.raises(ValueError, match=r"model\.start: not set"):
+        train(c, quiet())
+
+
+def test_a_run_opens_with_its_averaged_weights_and_starts_another(settings: Settings, tmp_path: Path) -> None:
+    c = settings(steps=3)
+    train(c, quiet())
+    run, saved = load_run(c.out), final(c.out)
+    assert (run.step, run.config, run.normalisation.kind) == (3, c, "zscore")
+    assert not run.model.training
+    averaged = {**saved.tensors["model"], **saved.tensors["ema"]}
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, averaged[name]), name
+    second = settings(
+        steps=1, out=str(tmp_path / "second"), model__start=c.out, optimizer__lr=1e-9, optimizer__min_lr=0
+    )
+    train(second, quiet())
+    for name, value in load_run(second.out).model.state_dict().items():
+        assert torch.allclose(value, averaged[name], atol=1e-6), name
+
+
+def test_scenes_are_trained_under_the_log_median(settings: Settings, tmp_path: Path) -> None:
+    from tests.shards.scenes import spheres_view
+    from tests.train.conftest import write_dataset
+
+    path = write_dataset(tmp_path / "scenes", [spheres_view(i, 28, 28, regime="scene") for i in range(2)], 28)
+    c = settings(steps=2, data__path=str(path), precision="bf16")
+    train(c, quiet())
+    assert load_run(c.out).normalisation.kind == "log_median"
+    assert all(math.isfinite(x) for x in losses(c.out))
+
+
+def test_metrics_of_a_killed_writer_are_read_up_to_the_break(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert [line["step"] for line in log.read(tmp_path)] == [1, 2]
+
+
+def test_sigterm_leaves_a_checkpoint_and_no_traceback(settings: Settings, tmp_path: Path) -> None:
+    c = settings(steps=100_000, data__workers=1, log__tensorboard=False)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.to_dict(c)))
+    code = "import sys, typer; from train.cli import train; typer.run(train)"
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "c.yaml")],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        until = time.monotonic() + 60
+        while len(log.read(Path(c.out))) < 3:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the workers get it too
+        text, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    assert "SIGTERM: saved step" in text
+    assert "Traceback" not in text
+    done = final(c.out).step
+    assert done >= 3
+    assert [json.loads(x)["step"] for x in (Path(c.out) / "metrics.jsonl").read_text().splitlines()][-1] == done
