@@ -59,7 +59,7 @@ class _Reader:
         self.flat = not _all_have_normals(gltf)
         self._meshes: dict[int, list[_Surface]] = {}
         self._skins: dict[int, Skin] = {}
-        self._faces = self._vertices = 0
+        self._read_vertices = self._placed = self._faces = self._vertices = 0
 
     def mesh(self, index: Any) -> list[_Surface]:
         entry = self.gltf.item("meshes", index)
@@ -73,9 +73,14 @@ class _Reader:
             self._skins[index] = read_skin(self.gltf, index)
         return self._skins[index]
 
-    def count(self, faces: int, vertices: int) -> None:
+    def place(self, copies: int, surface: _Surface) -> None:
+        """Counts what the scene will hold, before it is allocated."""
         limits = self.gltf.limits
-        self._faces, self._vertices = self._faces + faces, self._vertices + vertices
+        self._placed += copies
+        self._faces += copies * len(surface.faces)
+        self._vertices += copies * len(surface.rows)
+        if self._placed > limits.nodes:
+            raise Rejected("too_many_nodes", f"the scene places more than {limits.nodes} surfaces")
         if self._faces > limits.faces:
             raise Rejected("too_many_faces", f"more than {limits.faces} triangles")
         if self._vertices > limits.vertices:
@@ -120,7 +125,9 @@ class _Reader:
         unweld: bool,
     ) -> _Surface:
         gltf = self.gltf
-        self.count(0, len(rows))
+        self._read_vertices += len(rows) * (1 + len(primitive.get("targets") or []))
+        if self._read_vertices > gltf.limits.vertices:
+            raise Rejected("too_many_vertices", f"the meshes hold more than {gltf.limits.vertices} vertices")
         positions = checked_rows(gltf, attributes["POSITION"], ("VEC3",), rows)
         normals = None
         if unweld:
@@ -178,7 +185,7 @@ def read_gltf(data: bytes, folder: Folder, limits: Limits) -> Mesh:
         instances = None if skinned else read_instances(gltf, node)
         for surface in reader.mesh(node["mesh"]):
             copies = [None] if instances is None else list(instances)
-            reader.count(len(copies) * len(surface.faces), max(len(copies) - 1, 0) * len(surface.rows))
+            reader.place(len(copies), surface)
             part = Part(index, surface.positions, targets=surface.targets)
             if surface.targets is not None:
                 morph_counts[index] = len(surface.targets)

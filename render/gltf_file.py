@@ -48,6 +48,7 @@ class GltfFile:
         self.json, self._binary = _parse(data, limits)
         self._buffers: dict[int, memoryview] = {}
         self._accessors: dict[int, np.ndarray] = {}
+        self._zeros = 0
         _check_version_and_extensions(self.json)
 
     def count(self, kind: str) -> int:
@@ -108,7 +109,8 @@ class GltfFile:
                 offset = integer(entry.get("byteOffset", 0), f"offset of accessor {index}")
                 values = self._strided(entry["bufferView"], offset, count, dtype, width)
             else:
-                if count > self.limits.vertices:
+                self._zeros += count
+                if self._zeros > self.limits.vertices:
                     raise Rejected("too_many_vertices", f"accessor {index} announces {count} elements of zeros")
                 values = np.zeros((count, width), dtype)
             if "sparse" in entry:

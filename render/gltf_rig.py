@@ -57,8 +57,6 @@ def read_targets(gltf: GltfFile, primitive: dict[str, Any], rows: np.ndarray, ve
         raise Rejected("corrupt", "targets is not an array")
     if not entries:
         return None
-    if len(entries) * len(rows) > gltf.limits.vertices:
-        raise Rejected("too_many_vertices", f"{len(entries)} morph targets of {len(rows)} vertices")
     out = np.zeros((len(entries), len(rows), 3), np.float32)
     for place, entry in enumerate(entries):
         if isinstance(entry, dict) and "POSITION" in entry:
@@ -82,8 +80,8 @@ def read_instances(gltf: GltfFile, node: dict[str, Any]) -> np.ndarray | None:
     if len(counts) != 1:
         raise Rejected("corrupt", f"the instances of a node have attributes of {len(counts)} different lengths")
     count = counts.pop()
-    if count > gltf.limits.faces:
-        raise Rejected("too_many_faces", f"{count} instances of a mesh; the limit is {gltf.limits.faces} faces")
+    if count > gltf.limits.nodes:
+        raise Rejected("too_many_nodes", f"{count} instances of a mesh; the limit is {gltf.limits.nodes}")
     translation, rotation, scale = np.zeros((count, 3)), np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)), np.ones((count, 3))
     if "TRANSLATION" in attributes:
         translation = gltf.accessor(attributes["TRANSLATION"], ("VEC3",)).astype(np.float64)
@@ -107,7 +105,7 @@ def read_clip(gltf: GltfFile, morph_counts: dict[int, int]) -> Clip | None:
     """
     for index in range(gltf.count("animations")):
         entry = gltf.item("animations", index)
-        samplers, channels = entry.get("samplers"), []
+        samplers, channels, numbers_left = entry.get("samplers"), [], gltf.limits.vertices
         if not isinstance(samplers, list) or not isinstance(entry.get("channels"), list):
             raise Rejected("corrupt", f"animation {index} has no samplers or no channels")
         for channel in entry["channels"]:
@@ -119,6 +117,9 @@ def read_clip(gltf: GltfFile, morph_counts: dict[int, int]) -> Clip | None:
             if path == "weights" and node not in morph_counts:
                 continue
             sampler = samplers[integer(channel.get("sampler"), "sampler of an animation", len(samplers))]
+            numbers_left -= gltf.length(sampler.get("input")) + gltf.length(sampler.get("output"))
+            if numbers_left < 0:
+                raise Rejected("too_many_keys", f"the clip has more than {gltf.limits.vertices} keys")
             channels.append(_channel(gltf, sampler, node, path, morph_counts.get(node, 0)))
         duration = max((float(c.times[-1]) for c in channels), default=0.0)
         if duration > 0 and any((c.values != c.values[:1]).any() for c in channels):

@@ -4,6 +4,8 @@ Our own reader: trimesh's counts negative indices from the end of the file inste
 the first material library only, and keeps indices that are out of range.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from render.colors import linear
@@ -29,7 +31,7 @@ class _Lines:
         self.corners: list[int] = []
         self.sizes: list[int] = []
         self.face_material: list[int] = []
-        self.material_names: list[str] = []
+        self.material_names: dict[str, int] = {}
         self.libraries: list[str] = []
         self._material = -1
         self._triangles = 0
@@ -82,9 +84,7 @@ class _Lines:
         return "/".join(parts)
 
     def _use(self, name: str) -> None:
-        if name not in self.material_names:
-            self.material_names.append(name)
-        self._material = self.material_names.index(name)
+        self._material = self.material_names.setdefault(name, len(self.material_names))
 
 
 def read_obj(data: bytes, folder: Folder, limits: Limits) -> Mesh:
@@ -197,7 +197,8 @@ def _normals(
 def _materials(lines: _Lines, folder: Folder, textures: Textures) -> tuple[tuple[Material, ...], np.ndarray]:
     """The table of materials, and the place in it of each name of `usemtl`; the last place is for faces without one."""
     library: dict[str, Material] = {}
-    for name in lines.libraries:
+    read: set[Path] = set()
+    for name in dict.fromkeys(lines.libraries):
         # A line may name one file with spaces or several without.
         whole = folder.find(name, uri=False)
         for each in [name] if whole is not None else name.split():
@@ -205,8 +206,10 @@ def _materials(lines: _Lines, folder: Folder, textures: Textures) -> tuple[tuple
             if path is None:
                 textures.flags.add("missing_material")
                 continue
-            used = set(lines.material_names)
-            library = {**read_mtl(folder.read(path), textures, used), **library}
+            if path not in read:
+                read.add(path)
+                for key, material in read_mtl(folder.read(path), textures, set(lines.material_names)).items():
+                    library.setdefault(key, material)
     if any(name not in library for name in lines.material_names) and lines.libraries:
         textures.flags.add("missing_material")
     table = [library.get(name, GREY) for name in lines.material_names] + [GREY]

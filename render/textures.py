@@ -65,6 +65,7 @@ class Textures:
         if count > min(self.limits.texture_pixels, self._pixels_left):
             self.flags.add("texture_too_large")
             return None
+        self._pixels_left -= count  # before decoding: damaged images cost as much time as sound ones
         if image.mode.startswith("I;16"):
             # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
             grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
@@ -77,7 +78,6 @@ class Textures:
         if count == 0:
             self.flags.add("corrupt_texture")
             return None
-        self._pixels_left -= count
         return np.ascontiguousarray(rgba)
 
 

@@ -1,5 +1,6 @@
 """A glTF that lies, loops or leads outside is refused with a typed reason, in bounded time and memory."""
 
+import io
 import json
 import struct
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from render.limits import Limits
 from render.load import load
@@ -232,3 +234,62 @@ def test_skins_that_name_what_is_not_there(tmp_path: Path) -> None:
     assert reason(skinned(0, joints=[2])) == "index_out_of_range"
     assert reason(skinned(0, joints=[])) == "corrupt"
     assert reason(skinned(0, inverseBindMatrices=77)) == "index_out_of_range"
+
+
+# Small files that ask for much work
+
+
+def test_a_mesh_on_many_nodes_is_counted_each_time(tmp_path: Path) -> None:
+    file = quad_file()
+    file.json["nodes"] = [{"mesh": 0, "translation": [0, 0, i]} for i in range(50)]
+    file.json["scenes"] = [{"nodes": list(range(50))}]
+    assert len(load(file.write(tmp_path)).faces) == 100
+    assert reason(file.write(tmp_path), faces=99) == "too_many_faces"
+    assert reason(file.write(tmp_path), vertices=199) == "too_many_vertices"
+    file.json["meshes"][0]["primitives"] *= 3
+    assert reason(file.write(tmp_path), nodes=149) == "too_many_nodes"
+
+
+def test_morph_targets_are_counted_over_all_meshes(tmp_path: Path) -> None:
+    file = quad_file()
+    primitive = file.json["meshes"][0]["primitives"][0]
+    primitive["targets"] = [{"POSITION": 0}] * 10
+    file.json["meshes"][0]["primitives"] = [primitive] * 10
+    assert reason(file.write(tmp_path), vertices=4 * 11 * 10 - 1) == "too_many_vertices"
+    assert len(load(file.write(tmp_path)).faces) == 2
+
+
+def test_channels_that_all_read_the_same_keys(tmp_path: Path) -> None:
+    file = quad_file()
+    times, values = file.array(np.arange(100)), file.array(np.zeros((100, 3)))
+    channel = {"sampler": 0, "target": {"node": 0, "path": "translation"}}
+    file.json["animations"] = [{"samplers": [{"input": times, "output": values}], "channels": [channel] * 100}]
+    assert reason(file.write(tmp_path), vertices=20_000 - 1) == "too_many_keys"
+    assert len(load(file.write(tmp_path)).faces) == 2
+
+
+def test_damaged_images_use_up_the_same_allowance_as_sound_ones(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.effect_noise((1000, 1000), 50).save(out, "PNG")
+    file = quad_file()
+    broken = file.view(out.getvalue()[:-20_000])
+    count = 200
+    file.json["images"] = [{"bufferView": broken} for _ in range(count)]
+    file.json["textures"] = [{"source": i} for i in range(count)]
+    file.json["materials"] = [{"emissiveTexture": {"index": i}} for i in range(count)]
+    primitive = file.json["meshes"][0]["primitives"][0]
+    file.json["meshes"][0]["primitives"] = [{**primitive, "material": i} for i in range(count)]
+    mesh = load(file.write(tmp_path), Limits(textures_pixels=3_000_000))
+    assert mesh.flags == {"corrupt_texture", "texture_too_large", "dropped_faces"}
+
+
+def test_zeros_are_counted_over_all_accessors(tmp_path: Path) -> None:
+    file = quad_file()
+    zeros = {"componentType": 5126, "type": "VEC3", "count": 1000}
+    file.json["accessors"] += [dict(zeros) for _ in range(5)]
+    primitive = file.json["meshes"][0]["primitives"][0]
+    file.json["meshes"][0]["primitives"] += [
+        {"attributes": {"POSITION": 2 + i}, "indices": primitive["indices"]} for i in range(5)
+    ]
+    assert reason(file.write(tmp_path), vertices=4999) == "too_many_vertices"
+    assert len(load(file.write(tmp_path)).faces) == 2

@@ -1,5 +1,6 @@
 """Wavefront OBJ and MTL: what the lines say, by hand and against trimesh where trimesh reads them right."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,29 @@ def test_rejections_cross_processes() -> None:
     copy = pickle.loads(pickle.dumps(Rejected("no_faces", "there are none")))
     assert (copy.reason, copy.message) == ("no_faces", "there are none")
     assert DEFAULT.faces == 10_000_000
+
+
+# Small files that ask for much work
+
+
+def in_time(path: Path, seconds: float) -> str:
+    start = time.perf_counter()
+    result = outcome(path)
+    assert time.perf_counter() - start < seconds
+    return result
+
+
+def test_many_materials_and_one_library_again_and_again(tmp_path: Path) -> None:
+    names = "".join(f"usemtl m{i}\nf 1 2 3\n" for i in range(50_000))
+    libraries = "".join("mtllib " + "./" * (i % 40) + "asset.mtl\n" for i in range(5_000))
+    mtl = "".join(f"newmtl m{i}\nKd 1 0 0\n" for i in range(5_000))
+    assert in_time(obj(tmp_path, libraries + CORNERS + names, mtl), 15) == "+dropped_faces,missing_material"
+
+
+def test_many_large_concave_polygons(tmp_path: Path) -> None:
+    n, count = 300, 300
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    radius = np.where(np.arange(n) % 2, 1.0, 0.3)  # a star has a reflex corner beside every ear
+    text = "".join(f"v {r * np.cos(a)} {r * np.sin(a)} 0\n" for r, a in zip(radius, angle))
+    text += ("f " + " ".join(str(i + 1) for i in range(n)) + "\n") * count
+    assert in_time(obj(tmp_path, text), 30) == "+dropped_faces"
