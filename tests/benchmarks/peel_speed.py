@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 python tests/benchmarks/peel_speed.py [--size 504] [--layers 6] [--repeats 9]
 
-Three nested icospheres of 82K triangles each fill half of the image. Both run in this process, in turns, so that what else
-the machine does falls on both; the figure is the ratio of the medians. Open3D's acceleration structure and rays are built
-beforehand; ours is timed whole (`render.peel` on NumPy arrays) and as a view of a scene that is already loaded.
+Three nested icospheres of 82K triangles each fill half of the image. Both run in this process, in turns, so that what
+else the machine does falls on both; the figure is the ratio of the medians. Open3D's acceleration structure and rays
+are built beforehand; ours is timed whole (`render.peel` on NumPy arrays) and as a view of a scene already loaded.
 """
 
 import argparse
