@@ -240,7 +240,7 @@ def basket(rng: np.random.Generator, palette: Palette) -> Assembly:
     r, h = rng.uniform(0.15, 0.4), rng.uniform(0.2, 0.7)
     out, look = Assembly(), palette.any()
     columns = int(rng.integers(12, 26))
-    cell = 2 * math.pi * r / columns
+    cell = 2 * math.pi * r / columns * 0.996  # a slit remains, so that the two ends do not coincide
     rows = max(2, round(h / cell))
     h = rows * cell
     flare, belly = rng.uniform(0.0, 0.5), rng.uniform(-0.25, 0.25)

@@ -186,13 +186,13 @@ def trinket(rng: np.random.Generator, palette: Palette, width: float, height: fl
     """A small thing of any kind that fits `width` x `height`, standing on y = 0."""
     kind = rng.integers(7)
     if kind == 0:
-        thing = vessels.cup(rng, palette)
+        thing = vessels.cup(rng, palette, detail=0.5)
     elif kind == 1:
-        thing = vessels.vase(rng, palette)
+        thing = vessels.vase(rng, palette, detail=0.5)
     elif kind == 2:
-        thing = vessels.bottle(rng, palette)
+        thing = vessels.bottle(rng, palette, detail=0.5)
     elif kind == 3:
-        thing = vessels.bowls(rng, palette)
+        thing = vessels.bowls(rng, palette, detail=0.5)
     elif kind == 4:
         thing = Assembly()
         y = 0.0
@@ -207,8 +207,8 @@ def trinket(rng: np.random.Generator, palette: Palette, width: float, height: fl
             y += t + 0.001
     elif kind == 5:
         r = rng.uniform(0.05, 0.1)
-        thing = Assembly().add(palette.any(), ellipsoid(r, r, r, 20, 14).moved(y=1.08 * r))
-        thing.add(palette.solid(), torus(0.6 * r, 0.15 * r, 20, 8).moved(y=0.15 * r))
+        thing = Assembly().add(palette.any(), ellipsoid(r, r, r, 14, 9).moved(y=1.08 * r))
+        thing.add(palette.solid(), torus(0.6 * r, 0.15 * r, 16, 6).moved(y=0.15 * r))
     else:
         w, h = rng.uniform(0.1, 0.2), rng.uniform(0.12, 0.25)
         thing = Assembly().add(palette.solid(), box(w, h, 0.02, 0.004).turned("x", -0.2).moved(y=0.006))
@@ -250,7 +250,7 @@ def shelf(rng: np.random.Generator, palette: Palette) -> Assembly:
     fullness = rng.uniform(0.35, 0.95)
     for k in range(levels + 1):
         y = 0.04 + k * step
-        out.add(look, box(inner + 0.4 * t, t, d - 0.012, 0.1 * t).moved(0, y, 0.003))
+        out.add(look, box(inner + 0.4 * t, t, d - 0.012, 0.1 * t).moved(0, y, 0.0035))
         if k == levels:
             break
         parts = [(-inner / 2, inner / 2)]
@@ -344,7 +344,7 @@ def _drawer(rng: np.random.Generator, palette: Palette, look: Look, w: float, h:
         x = s * (w / 2 - 0.006 - t / 2)
         out.add(look, slab((x - t / 2 - 0.0005, 0.014, -d / 2 + 0.001), (x + t / 2 - 0.0005, tall, d / 2 + 0.003)))
     out.add(look, slab((-w / 2 + 0.01, 0.016, -d / 2 + 0.0015), (w / 2 - 0.01, 0.98 * tall, -d / 2 + t)))
-    out.add(palette.metal(), ellipsoid(0.014, 0.014, 0.018, 12, 8).moved(0, h / 2, d / 2 + 0.03))
+    out.add(palette.metal(), ellipsoid(0.014, 0.014, 0.018, 10, 6).moved(0, h / 2, d / 2 + 0.03))
     things(rng, palette, out, (-0.4 * w, 0.4 * w), (-0.4 * d, 0.4 * d), 0.022, 0.9 * h - 0.03, int(rng.integers(0, 3)))
     return out
 

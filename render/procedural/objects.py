@@ -1,11 +1,11 @@
 """Objects: every index is of some family, in blocks of shuffled families, and of its own shape and looks."""
 
 from render.mesh import Mesh
-from render.procedural import forms, furniture, lamps, plants, structures, vessels
+from render.procedural import buildings, forms, furniture, lamps, plants, vehicles, vessels
 from render.procedural.looks import Palette
 from shards.randomness import generator
 
-_FILES = (vessels, furniture, lamps, plants, forms, structures)
+_FILES = (vessels, furniture, lamps, plants, forms, buildings, vehicles)
 FAMILIES = {name: build for file in _FILES for name, build in file.FAMILIES.items()}
 
 

@@ -369,7 +369,7 @@ def _group(rng: np.random.Generator, palette: Palette, plan: _Plan, lounge: bool
         reach = half + 0.06 - back[0, 2] + rng.uniform(0, 0.25)
         turned = placed(yaw=side * np.pi / 2) @ placed(rng.uniform(-0.1, 0.1), 0, reach) @ placed(yaw=np.pi)
         at = placement @ turned
-        at[1, 3] = STANDS
+        at[1, 3] = STANDS - back[0, 1]
         plan.put(seat, at)
 
 

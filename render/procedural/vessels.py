@@ -1,4 +1,7 @@
-"""Things that hold things: cups, pots, stacked bowls, bottles, vases. All have inner walls; most have content."""
+"""Things that hold things: cups, pots, stacked bowls, bottles, vases. All have inner walls; most have content.
+
+`detail` scales the number of segments: small things in a large scene need fewer.
+"""
 
 import math
 from collections.abc import Callable
@@ -53,16 +56,17 @@ def handle(rng: np.random.Generator, outer: np.ndarray, low: float, high: float,
     return tube(path, thickness, 10).scaled(1, 1, rng.uniform(0.9, 1.8))
 
 
-def cup(rng: np.random.Generator, palette: Palette) -> Assembly:
+def cup(rng: np.random.Generator, palette: Palette, detail: float = 1.0) -> Assembly:
     """Cup or mug with a handle; perhaps a drink, a saucer, a spoon."""
     h, r = rng.uniform(0.06, 0.13), rng.uniform(0.03, 0.055)
     foot, belly = r * rng.uniform(0.5, 1.05), r * rng.uniform(0.9, 1.25)
-    outer = curve(np.array([[foot, 0], [belly, h * rng.uniform(0.3, 0.6)], [r, h]]), 14)
+    outer = curve(np.array([[foot, 0], [belly, h * rng.uniform(0.3, 0.6)], [r, h]]), round(14 * detail))
     wall = r * rng.uniform(0.05, 0.12)
     sides = int(rng.choice([32, 40, 8, 6], p=[0.5, 0.3, 0.1, 0.1]))
+    sides = max(6, round(sides * detail))
     body = revolve(shell(outer, wall, wall * 1.5), sides)
     look = palette.any()
-    out = Assembly().add(look, body.faceted() if sides < 10 else body)
+    out = Assembly().add(look, body.faceted() if sides < 9 else body)
     if rng.random() < 0.85:
         ear = handle(rng, outer, h * rng.uniform(0.15, 0.3), h * rng.uniform(0.7, 0.9), r * rng.uniform(0.08, 0.16))
         out.add(look if rng.random() < 0.7 else palette.any(), ear)
@@ -73,7 +77,7 @@ def cup(rng: np.random.Generator, palette: Palette) -> Assembly:
     if rng.random() < 0.4:
         plate = r * rng.uniform(1.6, 2.3)
         dish = curve(np.array([[0.5 * plate, 0], [0.7 * plate, 0.05 * plate], [plate, 0.2 * plate]]), 10)
-        saucer = revolve(shell(dish, 0.04 * plate, 0.05 * plate), 36).moved(y=-0.045 * plate)
+        saucer = revolve(shell(dish, 0.04 * plate, 0.05 * plate), round(36 * detail)).moved(y=-0.045 * plate)
         out.add(palette.any(), saucer)
     if rng.random() < 0.3:
         out.add(palette.metal(), *spoon(h * 1.5, rng.uniform(-0.5, 0.5), r))
@@ -135,17 +139,17 @@ def _tilt(angle: float) -> np.ndarray:
     return matrix
 
 
-def bowls(rng: np.random.Generator, palette: Palette) -> Assembly:
+def bowls(rng: np.random.Generator, palette: Palette, detail: float = 1.0) -> Assembly:
     """A stack of bowls or plates, or one with fruit."""
     r = rng.uniform(0.07, 0.16)
     h = r * rng.uniform(0.15, 0.9)
-    outer = curve(np.array([[0.4 * r, 0], [r * rng.uniform(0.7, 0.95), 0.4 * h], [r, h]]), 12)
+    outer = curve(np.array([[0.4 * r, 0], [r * rng.uniform(0.7, 0.95), 0.4 * h], [r, h]]), round(12 * detail))
     wall = 0.045 * r
     profile = shell(outer, wall, 1.3 * wall)
     count = int(rng.integers(1, 8))
     looks = [palette.any() for _ in range(int(rng.integers(1, 4)))]
     out, y = Assembly(), 0.0
-    body = revolve(profile, 40)
+    body = revolve(profile, round(40 * detail))
     for k in range(count):
         matrix = placed(rng.normal(0, 0.012) * r, y, rng.normal(0, 0.012) * r, yaw=rng.uniform(0, 6))
         out.add(looks[k % len(looks)], body.transformed(matrix))
@@ -155,20 +159,25 @@ def bowls(rng: np.random.Generator, palette: Palette) -> Assembly:
             size, angle = r * rng.uniform(0.16, 0.3), rng.uniform(0, 6.28)
             away = rng.uniform(0.1, 0.6) * r
             centre = (away * math.cos(angle), y + size + 0.05 * k * r, away * math.sin(angle))
-            out.add(palette.any(), ellipsoid(size, size * rng.uniform(0.8, 1.4), size, 16, 10).moved(*centre))
+            out.add(
+                palette.any(),
+                ellipsoid(size, size * rng.uniform(0.8, 1.4), size, round(16 * detail), round(10 * detail)).moved(
+                    *centre
+                ),
+            )
     return out
 
 
-def bottle(rng: np.random.Generator, palette: Palette) -> Assembly:
+def bottle(rng: np.random.Generator, palette: Palette, detail: float = 1.0) -> Assembly:
     """Bottle, jar or can, with liquid, label, cap; seldom of glass one can see through."""
     r, h = rng.uniform(0.025, 0.06), rng.uniform(0.12, 0.34)
     neck, shoulder = r * rng.uniform(0.25, 0.95), h * rng.uniform(0.5, 0.8)
     side = [[0.93 * r, 0], [r, 0.04 * h], [r * rng.uniform(0.8, 1.05), 0.5 * shoulder], [r, shoulder]]
-    outer = curve(np.array([*side, [neck, shoulder + 0.4 * (h - shoulder)], [neck, h]]), 26)
+    outer = curve(np.array([*side, [neck, shoulder + 0.4 * (h - shoulder)], [neck, h]]), round(26 * detail))
     outer[:, 0] = np.clip(outer[:, 0], 0.9 * neck, 1.1 * r)
     wall = 0.06 * r
     square = rng.random() < 0.2
-    body = revolve(shell(outer, wall, 2 * wall), 36, sharp=50)
+    body = revolve(shell(outer, wall, 2 * wall), round(36 * detail), sharp=50)
     if square:
         body = body.bent(_squared(r))
     glassy = rng.random() < 0.2
@@ -177,17 +186,17 @@ def bottle(rng: np.random.Generator, palette: Palette) -> Assembly:
     if len(inside) > 2 and rng.random() < 0.8 and not square:
         inside = inside - [1.6 * wall, 0]
         liquid = np.concatenate([[[0, inside[0, 1]]], inside, [[0, inside[-1, 1]]]])
-        out.add(palette.plain(roughness=0.1), revolve(liquid, 28))
+        out.add(palette.plain(roughness=0.1), revolve(liquid, round(28 * detail)))
     if rng.random() < 0.7 and not square:
         low, high = 0.25 * shoulder, shoulder * rng.uniform(0.6, 0.95)
         y = np.linspace(low, high, 8)
         band = np.stack([np.interp(y, outer[:, 1], outer[:, 0]) + 0.25 * wall, y], 1)
-        out.add(palette.printed(textures.label(rng, *palette.pair()), 1.0, "label"), revolve(band, 36))
+        out.add(palette.printed(textures.label(rng, *palette.pair()), 1.0, "label"), revolve(band, round(36 * detail)))
     if rng.random() < 0.7:
-        cap = cylinder(neck * 1.12, 0.1 * h, 24, bevel=0.1 * neck).moved(y=0.955 * h)
+        cap = cylinder(neck * 1.12, 0.1 * h, round(24 * detail), bevel=0.1 * neck).moved(y=0.955 * h)
         out.add(palette.any(), cap)
     if rng.random() < 0.3:
-        out.add(palette.any(), torus(neck * 1.05, 0.12 * neck, 28, 8).moved(y=0.9 * h))
+        out.add(palette.any(), torus(neck * 1.05, 0.12 * neck, round(28 * detail), 8).moved(y=0.9 * h))
     return out
 
 
@@ -202,15 +211,15 @@ def _squared(r: float) -> Callable[[np.ndarray], np.ndarray]:
     return warp
 
 
-def vase(rng: np.random.Generator, palette: Palette) -> Assembly:
+def vase(rng: np.random.Generator, palette: Palette, detail: float = 1.0) -> Assembly:
     """A vase of any outline, perhaps fluted and twisted, perhaps with flowers."""
     h = rng.uniform(0.15, 0.45)
     count = int(rng.integers(4, 7))
     knots = np.stack([h * rng.uniform(0.1, 0.45, count), np.linspace(0, h, count)], 1)
-    outer = curve(knots, 30)
+    outer = curve(knots, round(30 * detail))
     outer[:, 0] = np.maximum(outer[:, 0], 0.06 * h)
     wall = 0.3 * float(outer[:, 0].min()) * rng.uniform(0.3, 0.8)
-    body = revolve(shell(outer, wall, 2 * wall), 48, sharp=60)
+    body = revolve(shell(outer, wall, 2 * wall), round(48 * detail), sharp=60)
     if rng.random() < 0.4:
         flutes, depth, twist = int(rng.integers(3, 14)), rng.uniform(0.02, 0.12), rng.uniform(-4, 4) / h
 
