@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
+from scipy.spatial import cKDTree
 
-from render.load import load
+from render.limits import DEFAULT
+from render.load import load, read
 from render.mesh import Mesh, Texture
 from tests.render.gltf_files import QUAD, QUAD_FACES, File, quad_file
+from tests.render.test_load import ASSETS, manifest, needs_assets
 
 
 def corner_positions(mesh: Mesh) -> np.ndarray:
@@ -413,3 +417,23 @@ def test_a_text_gltf_with_its_buffer_beside(tmp_path: Path) -> None:
     file.json["buffers"][0]["uri"] = "my%20data.bin"
     (tmp_path / "asset.gltf").write_text(json.dumps(file.json))
     same_triangles(load(tmp_path / "asset.gltf"), QUAD[QUAD_FACES].reshape(2, 3, 3))
+
+
+# The twin
+
+STATIC = [r for r in manifest() if r["path"].endswith((".glb", ".gltf")) and r["animated"] != "y"]
+
+
+@needs_assets
+@pytest.mark.parametrize("row", [r for r in STATIC if "instancing" not in r["name"]], ids=lambda row: row["name"])
+def test_trimesh_sees_the_same_surface(row: dict[str, str]) -> None:
+    """Placed triangles as sums of their corners, each with its equal in the other: no transform is lost or doubled."""
+    mesh = read(ASSETS / row["path"], DEFAULT)
+    twin = trimesh.load(ASSETS / row["path"], process=False, force="scene", skip_materials=True)
+    own = mesh.vertices[mesh.faces].sum(axis=1)
+    placed = twin.to_geometry() if hasattr(twin, "to_geometry") else twin.dump(concatenate=True)
+    other = placed.vertices[placed.faces].sum(axis=1)
+    assert len(own) == len(other)
+    far = 1e-5 * float(np.ptp(own, axis=0).max())
+    assert cKDTree(own).query(other)[0].max() < far
+    assert cKDTree(other).query(own)[0].max() < far
