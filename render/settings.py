@@ -48,7 +48,7 @@ class RenderSettings(BaseModel):
     elevation_mode: float = 18.0
     elevation_deviation: float = Field(22.0, ge=0)
     framing: Span = (0.3, 1.2)  # longest side of the box over the shorter image side, at the distance of its centre
-    framing_median: float = Field(0.56, gt=0)
+    framing_median: float = Field(0.5, gt=0)
     framing_deviation: float = Field(0.3, ge=0)  # of the logarithm
     crop: float = Field(0.1, ge=0, le=1)  # share of views that aim beside the object, so that the frame may cut it
     roll_deviation: float = Field(3.0, ge=0)
@@ -63,7 +63,7 @@ class RenderSettings(BaseModel):
     scene_valid: float = Field(0.5, ge=0, le=1)  # share of rays that must meet a surface
     scene_tries: int = Field(64, ge=1)
 
-    min_pixels: int = Field(64, ge=1)  # a view with fewer valid pixels is rejected as too_few_pixels
+    min_coverage: float = Field(0.003, ge=0, le=1)  # a smaller share of valid pixels is rejected as too_few_pixels
     exposure: Span = (0.55, 1.0)  # mean brightness of a white surface in view, linear, before encoding
     shadows: bool = True
 

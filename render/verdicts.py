@@ -2,10 +2,10 @@
 
 | flag | says | kept |
 |---|---|---|
-| too_few_pixels | fewer valid pixels than `min_pixels` | no |
+| too_few_pixels | valid pixels are a smaller share of the image than `min_coverage` | no |
 | camera_inside | the camera is inside a closed object: in its box, and most rays meet an odd number of surfaces | no |
 | alpha_mismatch | alpha contradicts A (opaque where A = 0, clear where A = 1) at over 0.5 % of the valid pixels | yes |
-| holes | more than 0.1 % of the valid pixels' number are single missing pixels amid valid ones | yes |
+| holes | for over 1 % of the valid pixels there is a single missing one amid valid ones | yes |
 | overflow | at more than 0.1 % of the valid pixels, surfaces beyond the peeled slots may be missing | yes |
 | open_surface | fewer than half of the rays that hit go on to a second surface (closed surfaces come in pairs) | yes |
 | thin | the median gap between front and back is under 1 % of the longest side | yes |
@@ -27,7 +27,7 @@ from render.settings import RenderSettings
 
 REJECTING = ("too_few_pixels", "camera_inside")
 MISMATCH_SHARE = 5e-3  # what is thinner than a pixel may miss its centre or all of its samples
-HOLE_SHARE = 1e-3
+HOLE_SHARE = 1e-2  # perforated shapes have some at any size; a leaky rasterizer has them everywhere
 OVERFLOW_SHARE = 1e-3
 THIN = 0.01
 FLAT = 0.01
@@ -86,7 +86,7 @@ def view_flags(
     """Flags of one view. `numbers` come from `measures`; vertices (V,3) are in the world frame of the camera."""
     flags = set()
     valid = layers.hits > 0
-    if numbers["pixels"] < settings.min_pixels:
+    if numbers["pixels"] < settings.min_coverage * valid.size:
         flags.add("too_few_pixels")
     if not valid.any():
         return flags
@@ -118,7 +118,8 @@ def view_flags(
 def rejection(flags: set[str], numbers: dict[str, Any], settings: RenderSettings) -> tuple[str, str] | None:
     """(reason, message) if a view with these flags is not kept."""
     if "too_few_pixels" in flags:
-        return "too_few_pixels", f"{numbers['pixels']} valid pixels, at least {settings.min_pixels} are asked for"
+        least = settings.min_coverage * settings.height * settings.width
+        return "too_few_pixels", f"{numbers['pixels']} valid pixels, at least {least:.0f} are asked for"
     if "camera_inside" in flags:
         return "camera_inside", "the camera is inside a closed object: most rays meet an odd number of surfaces"
     return None

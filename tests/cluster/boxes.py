@@ -15,7 +15,7 @@ from render.mesh import Material, Mesh, Rejected
 from render.settings import RenderSettings
 from shards import Origin, Regime
 
-SETTINGS = RenderSettings(views=2, height=48, width=48, backend="cpu", samples=1, min_pixels=4)
+SETTINGS = RenderSettings(views=2, height=48, width=48, backend="cpu", samples=1, min_coverage=0.002)
 FACES = np.array(
     [[0, 1, 3], [0, 3, 2], [4, 7, 5], [4, 6, 7], [0, 5, 1], [0, 4, 5], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
     + [[1, 5, 7], [1, 7, 3]],

@@ -155,7 +155,7 @@ def mixture() -> Mesh:
 
 @pytest.mark.parametrize("mesh", [mixture(), box(), sphere(3)], ids=["mixture", "box", "sphere"])
 def test_alpha_equals_hard_validity_at_one_sample_a_pixel(mesh):
-    for view in views_of(mesh, views=4, samples=1, min_pixels=1):
+    for view in views_of(mesh, views=4, samples=1, min_coverage=0.0):
         np.testing.assert_array_equal(view.rgba[..., 3] > 127, view.valid)
         assert view.info["measures"]["alpha_iou"] == 1.0
 
@@ -239,7 +239,7 @@ def test_a_room_full_of_furniture_gives_a_typed_rejection():
 
 
 def test_a_view_with_too_few_pixels_is_rejected_with_its_count():
-    rendered = render_views(sphere(2), origin("ball"), small(min_pixels=64 * 64))
+    rendered = render_views(sphere(2), origin("ball"), small(min_coverage=1.0))
     assert rendered.samples == []
     view, reason, message = rendered.rejected[0]
     assert (view, reason) == (0, "too_few_pixels")

@@ -26,10 +26,8 @@ def view(
     return Layers(filled, count, facing, overflow, 10), rgba
 
 
-def flags(
-    layers: Layers, rgba: np.ndarray, distance: float = 2.0, indoors: bool = False, min_pixels: int = 64
-) -> set[str]:
-    settings = small(min_pixels=min_pixels)
+def flags(layers: Layers, rgba: np.ndarray, distance: float = 2.0, indoors: bool = False) -> set[str]:
+    settings = small(min_coverage=1 / 16)  # 64 of the 32 x 32 pixels
     numbers = measures(layers, rgba)
     vertices = box().vertices
     return view_flags(layers, rgba, numbers, camera_along_z(32, distance), vertices, settings, indoors)
@@ -46,7 +44,7 @@ def test_too_few_pixels():
     few[:7, :9] = True
     assert "too_few_pixels" in flags(*view(valid=few))
     few[:8, :8] = True
-    assert "too_few_pixels" not in flags(*view(valid=few), min_pixels=64)
+    assert "too_few_pixels" not in flags(*view(valid=few))
 
 
 def test_inside_needs_both_the_box_and_odd_hits():
@@ -73,6 +71,8 @@ def test_single_missing_pixels_are_holes_and_windows_are_not():
     valid[10, 10] = valid[20, 5] = False
     valid[14:18, 14:18] = False
     assert single_holes(valid) == 2
+    assert "holes" not in flags(*view(valid=valid))
+    valid[1:31:5, 1:31:5] = False
     assert "holes" in flags(*view(valid=valid))
 
 
