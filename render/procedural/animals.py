@@ -15,7 +15,7 @@ def animal(rng: np.random.Generator, palette: Palette) -> Mesh:
     h = rng.uniform(0.35, 1.4)
     long, girth = h * rng.uniform(0.75, 1.5), h * rng.uniform(0.13, 0.27)
     neck_up, neck_out = h * rng.uniform(0.05, 0.6), h * rng.uniform(0.15, 0.4)
-    hip_x = 0.6 * girth
+    hip_x = 0.5 * girth
     front, rear = 0.5 * long, -0.5 * long
     joints: list[tuple[str, str, tuple[float, float, float]]] = [
         ("pelvis", "", (0, h, rear)),
@@ -79,7 +79,7 @@ def animal(rng: np.random.Generator, palette: Palette) -> Mesh:
         0.04 * h,
     )
     soles, swings = [], []
-    slim, hoof, trot = rng.uniform(0.7, 1.3), rng.uniform(0.8, 1.4), rng.random() < 0.4
+    slim, hoof, trot = rng.uniform(0.8, 1.4), rng.uniform(0.8, 1.4), rng.random() < 0.4
     stride = rng.uniform(0.25, 0.5)
     phases = {
         "left hind": 0.0,
@@ -94,7 +94,7 @@ def animal(rng: np.random.Generator, palette: Palette) -> Mesh:
         foot = ankle + [0, -ankle[1], 0.02 * h]
         leg = limb(
             np.stack([hip + [0, 0.03 * h, 0], knee, ankle, foot + [0, 0.03 * h, 0]]),
-            [1.9 * r, 1.05 * r, 0.7 * r, 0.75 * r],
+            [max(1.9 * r, 0.5 * girth), 1.05 * r, 0.7 * r, 0.75 * r],
             12,
             6,
         )
