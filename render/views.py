@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,47 +93,66 @@ class Studio:
     flags: set[str]
 
     def view(self, view: int) -> LayeredView:
-        """View number `view`. Raises Rejected where no camera can be placed or the verdict is not to keep it."""
+        """View number `view`; an animated asset stands in a pose of its own in every view.
+
+        Raises Rejected where no camera can be placed or the verdict is not to keep it.
+        """
+        normalisation, extra = self.normalisation, {}
+        if self.moves and not self.indoors:
+            time = float(self._draw(view, "time").uniform(0.0, self.mesh.duration))
+            poses, normalisation = self._poses(np.array([time]))
+            self._move(poses[0])
+            extra = {"time": time}
         camera = self._camera(view)
         lights = self._lights(view, camera)
         maps = self.stage.shadows(lights, self.indoors)
-        return self._take(sample_key(self.origin, "v", view), view, camera, lights, maps, None, self.normalisation, {})
+        key = sample_key(self.origin, "v", view)
+        return self._take(key, view, camera, lights, maps, None, normalisation, extra)
 
     def clip(self, view: int) -> Clip:
         """Clip number `view`: the animation under a fixed or slowly moving camera, or the still asset on a camera path.
 
         Light and exposure are those of the first frame; the clip is rejected if any of its frames is.
         """
-        key = sample_key(self.origin, "c", view)
-        moves = self.mesh.pose is not None and self.mesh.duration > 0
-        frames = self.settings.frames
-        normalisation = self.normalisation
-        poses: np.ndarray | None = None
-        creases: Creases | None = None
-        times = np.zeros(frames)
-        if moves:
+        key, frames = sample_key(self.origin, "c", view), self.settings.frames
+        normalisation, poses, times = self.normalisation, None, None
+        if self.moves:
             times = clip_times(self._draw(view, "time"), self.mesh.duration, self.settings)
-            mesh = self.mesh
-            if not self.indoors:
-                mesh, normalisation = _normalised(self.asset, times.tolist())
-            poses = posed(mesh, times)
-            creases = Creases.of(self.mesh)
-            self.stage.frame_box(poses)
-        cameras = self._path(view, moves, poses)
-        if poses is not None:
-            self.stage.move(poses[0], None if creases is None else creases.normals(poses[0]))
+            poses, normalisation = self._poses(times)
+            self._move(poses[0])
+        cameras = self._path(view, poses)
         lights = self._lights(view, cameras[0])
         maps = self.stage.shadows(lights, self.indoors)
         exposure: float | None = None
         taken: list[LayeredView] = []
         for t in range(frames):
             if poses is not None and t > 0:
-                self.stage.move(poses[t], None if creases is None else creases.normals(poses[t]))
+                self._move(poses[t])
                 maps = self.stage.shadows(lights, self.indoors)
-            extra = {"frame": t, "time": float(times[t]) if moves else None}
+            extra = {"frame": t, "time": None if times is None else float(times[t])}
             taken.append(self._take(key, view, cameras[t], lights, maps, exposure, normalisation, extra))
             exposure = float(taken[0].info["exposure"])
         return Clip(key, tuple(taken))
+
+    @property
+    def moves(self) -> bool:
+        return self.mesh.pose is not None and self.mesh.duration > 0
+
+    def _poses(self, times: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Vertices (T,V,3) at `times` under one normalisation, and what `info` records of it; sets the merge tolerance."""
+        mesh, normalisation = self.mesh, self.normalisation
+        if not self.indoors:
+            mesh, normalisation = _normalised(self.asset, times.tolist())
+        poses = posed(mesh, times)
+        self.stage.frame_box(poses)
+        return poses, normalisation
+
+    def _move(self, vertices: np.ndarray) -> None:
+        self.stage.move(vertices, None if self.creases is None else self.creases.normals(vertices))
+
+    @cached_property
+    def creases(self) -> Creases | None:
+        return Creases.of(self.mesh)
 
     def _draw(self, view: int, purpose: str) -> np.random.Generator:
         return generator(self.settings.seed, self.origin.sha256, view, purpose)
@@ -166,7 +186,7 @@ class Studio:
         why = ", ".join(sorted(set(faults)))
         raise Rejected("camera_placement", f"none of {self.settings.scene_tries} cameras stands; the last: {why}")
 
-    def _path(self, view: int, moves: bool, poses: np.ndarray | None) -> list[Camera]:
+    def _path(self, view: int, poses: np.ndarray | None) -> list[Camera]:
         """T cameras. Indoors: a slow pan. An animation: half of the clips from a fixed camera, half on a slow arc of up
         to 30 degrees. A still object: an arc of 60 to 180 degrees."""
         draw, frames = self._draw(view, "camera"), self.settings.frames
@@ -179,7 +199,7 @@ class Studio:
         camera = object_camera(draw, self.settings, vertices)
         centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
         side = float(path.choice([-1.0, 1.0]))
-        if moves:
+        if self.moves:
             turn = side * float(path.uniform(5.0, 30.0)) if path.random() < 0.5 else 0.0
         else:
             turn = side * float(path.uniform(60.0, 180.0))

@@ -94,6 +94,18 @@ def test_a_broken_pose_rejects_the_clip_with_its_time():
     assert rendered.rejected[0][1] in ("bad_animation", "non_finite")
 
 
+def test_still_views_of_an_animation_show_poses_each_normalised_by_itself():
+    mesh = box((1.0, 1.0, 1.0))
+    growing = replace(mesh, duration=2.0, pose=lambda t: mesh.vertices * (1 + t))
+    views = render_views(growing, origin("grow"), small(views=3)).samples
+    again = render_views(growing, origin("grow"), small(views=2)).samples
+    assert len({view.info["time"] for view in views}) == 3
+    for view in views:
+        assert view.info["normalisation"]["scale"] == pytest.approx(1 / (1 + view.info["time"]))
+        np.testing.assert_allclose(np.abs(world_points(view)).max(axis=1), 0.5, atol=1e-5)
+    assert views[1].rgba.tobytes() == again[1].rgba.tobytes()
+
+
 def test_times_cover_a_short_animation_and_a_window_of_a_long_one():
     settings = small(frames=8, frames_per_second=10.0)
     np.testing.assert_allclose(clip_times(generator(0, "t"), 0.4, settings), np.arange(8) * 0.05)
