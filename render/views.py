@@ -139,7 +139,7 @@ class Studio:
         return self.mesh.pose is not None and self.mesh.duration > 0
 
     def _poses(self, times: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        """Vertices (T,V,3) at `times` under one normalisation, and what `info` records of it; sets the merge tolerance."""
+        """Vertices (T,V,3) at `times` under one normalisation, and its record for `info`; sets the merge tolerance."""
         mesh, normalisation = self.mesh, self.normalisation
         if not self.indoors:
             mesh, normalisation = _normalised(self.asset, times.tolist())
