@@ -26,7 +26,7 @@ def mean_stack(
     order = shards.Order(len(dataset), seed, dataset.hash)
     total, count = np.zeros((layers, size, size, 3)), np.zeros((1, size, size, 1))
     for index in range(min(limit, len(dataset))):
-        sample = dataset[order[index]]
+        sample = dataset[int(order[index])]
         view = sample.frames[0] if isinstance(sample, Clip) else sample
         target = augment.prepare(view, layers, size, Augment(enabled=False), None)
         if view.single_layer or not target.valid.any():

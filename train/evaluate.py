@@ -19,10 +19,10 @@ SELECTED_BY = "all/cd_l1"  # best of K: the seed with the best complete geometry
 MEAN_OVER = 512  # training samples behind the mean baseline
 
 METHODS = {
-    "model_best": "model, best of K seeds",
-    "model": "model, one seed (mean over K)",
-    "mean": "mean of the training set",
-    "layer0": "perfect layer 0, repeated",
+    "model_best": "the model, best of K seeds",
+    "model": "the model, one seed (mean over K)",
+    "mean": "the mean of the training set",
+    "layer0": "a perfect layer 0 repeated: the true visible surface and nothing behind it",
 }
 
 
@@ -64,7 +64,7 @@ def held_out(dataset: shards.Dataset, splits: Sequence[str], limit: int | None =
         )
     if limit is not None and limit < len(rows):
         order = shards.Order(len(rows), 0, dataset.hash)
-        rows = sorted(rows[order[i]] for i in range(limit))
+        rows = sorted(rows[int(order[i])] for i in range(limit))
     return rows
 
 
@@ -96,7 +96,7 @@ def evaluate(
     training = shards.open(dataset.directory, split="train")
     mean = mean_stack(training, layers, size, run.normalisation, MEAN_OVER)
     rows = held_out(dataset, splits, limit)
-    samples = []
+    samples: list[dict[str, Any]] = []
     for done, row in enumerate(rows):
         progress(done, len(rows))
         sample = dataset[row]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +42,17 @@ def check(paths: Sequence[Path]) -> None:
 
 
 def resolve(image: str, mask: Path | None, run: Run) -> Asked:
-    """`image` is a file, or DATASET#KEY (KEY may be `heldout`: the first sample that was not trained on)."""
+    """`image` is a file, or DATASET#KEY. KEY may be `heldout`: of the samples that were not trained on, the one whose
+    object fills the median part of the image. FileNotFoundError or ValueError says what is missing."""
     background = "white" if run.config.augment.background == "white" else "black"
     size, shape = run.config.data.size, run.model.config
     folder, hash_mark, key = image.rpartition("#")
     if hash_mark and not Path(image).exists():
         dataset = shards.open(folder)
         if key == HELD_OUT:
-            key = dataset.keys[held_out(dataset, ("test", "val"))[0]]
+            rows = held_out(dataset, ("val", "test"))
+            coverage = [dataset.manifest["coverage"][row].as_py()[0] for row in rows]
+            key = dataset.keys[rows[int(np.argsort(coverage, kind="stable")[len(rows) // 2])]]
         if key not in dataset.keys:
             raise ValueError(f"{folder} has no sample {key!r}; `worldtrace shards ls {folder}` lists them")
         sample = dataset[key]
@@ -104,6 +108,11 @@ def _summary(prediction: Prediction, asked: Asked, chosen: int, points: int) -> 
 
 
 def _write_npz(path: Path, prediction: Prediction, asked: Asked) -> None:
-    arrays = {"xyz": prediction.xyz, "rgb": prediction.rgb, "valid": prediction.valid, "seeds": prediction.seeds}
-    optional = {"K": prediction.K, "true_xyz": asked.true_xyz, "framed_from_image": asked.framed_from_image}
-    np.savez_compressed(path, **arrays, **{name: value for name, value in optional.items() if value is not None})
+    arrays: dict[str, Any] = {
+        "xyz": prediction.xyz,
+        "rgb": prediction.rgb,
+        "valid": prediction.valid,
+        "seeds": prediction.seeds,
+    }
+    arrays |= {"K": prediction.K, "true_xyz": asked.true_xyz, "framed_from_image": asked.framed_from_image}
+    np.savez_compressed(path, **{name: value for name, value in arrays.items() if value is not None})

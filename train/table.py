@@ -3,7 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from train.evaluate import METHODS, Report
+from train.evaluate import Report
+
+HEADERS = {"model_best": "best\nof K", "model": "one\nseed", "mean": "train\nmean", "layer0": "true layer 0\nrepeated"}
 
 # metric -> (how it is called, whether more is better)
 ROWS: dict[str, tuple[str, bool]] = {
@@ -27,9 +29,9 @@ def show(report: Report, console: Console | None = None) -> None:
         title=f"{settings['samples']} held-out samples ({'+'.join(settings['splits'])}), "
         f"{settings['steps']} steps, K = {settings['seeds']} seeds"
     )
-    table.add_column("")
-    for method in METHODS:
-        table.add_column(METHODS[method].replace(", ", ",\n"), justify="right")
+    table.add_column("", no_wrap=True)
+    for header in HEADERS.values():
+        table.add_column(header, justify="right", no_wrap=True)
     layers = sum(1 for name in methods["model"] if name.startswith("layer"))
     rows = {**ROWS, **{f"layer{k}/rmse": (f"layer {k} point RMSE", False) for k in range(layers)}}
     for metric, (name, more) in rows.items():
@@ -37,7 +39,7 @@ def show(report: Report, console: Console | None = None) -> None:
             continue
         if metric in ("visible/cd_l1", "hidden/cd_l1", "all/cd_l1", "layer0/rmse"):
             table.add_section()
-        table.add_row(f"{name} {'↑' if more else '↓'}", *(f"{methods[m][metric]:.4f}" for m in METHODS))
+        table.add_row(f"{name} {'↑' if more else '↓'}", *(f"{methods[m][metric]:.4f}" for m in HEADERS))
     console.print(table)
     beaten = [k for k in range(layers) if methods["model"][f"layer{k}/rmse"] < methods["mean"][f"layer{k}/rmse"]]
     verdict = "every layer" if len(beaten) == layers else f"layers {beaten} of {layers}" if beaten else "no layer"
