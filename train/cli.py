@@ -1,10 +1,15 @@
 """The commands `worldtrace train`, `predict` and `eval`: arguments in, one call, a few lines out."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# torch's OpenMP threads spin while they wait for each other, unless told otherwise before torch is imported. On two cores
+# with other work on them that made a step of a micro model 4 to 500 times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def train(

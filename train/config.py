@@ -160,8 +160,8 @@ class Config(_Section):
 
 
 # What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
-# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for; a dataset may have been moved,
-# its hash says whether it is the same.)
+# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A dataset may have moved: its
+# hash says whether it is the same.)
 FREE_ON_RESUME = ("steps", "out", "device", "log", "checkpoint", "data.path", "data.workers", "data.prefetch")
 
 
