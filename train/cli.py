@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-# torch's OpenMP threads spin while they wait for each other, unless told otherwise before torch is imported. On two cores
-# with other work on them that made a step of a micro model 4 to 500 times slower.
+# torch's OpenMP threads spin while they wait for each other, unless told otherwise before torch is imported. With other
+# work on the same two cores that made a step of a micro model 4 to 500 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
