@@ -96,13 +96,14 @@ def test_a_broken_pose_rejects_the_clip_with_its_time():
 
 def test_still_views_of_an_animation_show_poses_each_normalised_by_itself():
     mesh = box((1.0, 1.0, 1.0))
-    growing = replace(mesh, duration=2.0, pose=lambda t: mesh.vertices * (1 + t))
+    growing = replace(mesh, duration=2.0, pose=lambda t: mesh.vertices * [1 + t, 1, 1])
     views = render_views(growing, origin("grow"), small(views=3)).samples
     again = render_views(growing, origin("grow"), small(views=2)).samples
     assert len({view.info["time"] for view in views}) == 3
     for view in views:
         assert view.info["normalisation"]["scale"] == pytest.approx(1 / (1 + view.info["time"]))
-        np.testing.assert_allclose(np.abs(world_points(view)).max(axis=1), 0.5, atol=1e-5)
+        half = np.array([0.5, 0.5 / (1 + view.info["time"]), 0.5 / (1 + view.info["time"])])
+        np.testing.assert_allclose(np.abs(world_points(view) / half).max(axis=1), 1.0, atol=5e-5)
     assert views[1].rgba.tobytes() == again[1].rgba.tobytes()
 
 
