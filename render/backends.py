@@ -3,6 +3,7 @@
 A backend asked for by name runs or says in one sentence why it cannot; only `auto` chooses (CUDA where there is one).
 """
 
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,18 +121,7 @@ class NvdiffrastPeeler(_ReferencePeeler):
     _context: Any = None
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
-        try:
-            import nvdiffrast.torch as dr
-        except ImportError:
-            raise ValueError(
-                "--backend nvdiffrast: the package nvdiffrast is not installed; build it from its source with nvcc, "
-                "or use --backend cuda"
-            ) from None
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ValueError("--backend nvdiffrast: torch finds no CUDA device; use --backend cpu")
-        self.dr, self.torch = dr, torch
+        self.dr, self.torch = _nvdiffrast()
         if NvdiffrastPeeler._context is None:
             NvdiffrastPeeler._context = dr.RasterizeCudaContext()
         super().__init__(vertices, faces)
@@ -168,17 +158,7 @@ class PyrenderPeeler(_ReferencePeeler):
     name = "pyrender"
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
-        import os
-
-        os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
-        try:
-            import pyrender
-        except ImportError as error:
-            raise ValueError(
-                f"--backend pyrender: pyrender cannot be imported ({error}); pip install 'worldtrace[gl]', "
-                "or use --backend cpu"
-            ) from None
-        self.pyrender = pyrender
+        self.pyrender = _pyrender()
         super().__init__(vertices, faces)
 
     def peel(
@@ -242,7 +222,40 @@ def check(settings: RenderSettings) -> None:
             f"--backend pyrender: a depth buffer holds layer 0 only, but {settings.layers} layers are asked for; "
             "use --layers 1, or --backend cpu"
         )
-    chosen(settings.backend)
+    real = chosen(settings.backend)
+    if real == "nvdiffrast":
+        _nvdiffrast()
+    elif real == "pyrender":
+        _pyrender()
+
+
+def _nvdiffrast() -> tuple[Any, Any]:
+    """nvdiffrast.torch and torch, or ValueError."""
+    try:
+        import nvdiffrast.torch as dr
+    except ImportError:
+        raise ValueError(
+            "--backend nvdiffrast: the package nvdiffrast is not installed; build it from its source with nvcc, "
+            "or use --backend cuda"
+        ) from None
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError("--backend nvdiffrast: torch finds no CUDA device; use --backend cpu")
+    return dr, torch
+
+
+def _pyrender() -> Any:
+    """pyrender, set to draw off-screen through EGL, or ValueError."""
+    os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+    try:
+        import pyrender
+    except ImportError as error:
+        raise ValueError(
+            f"--backend pyrender: pyrender cannot be imported ({error}); pip install 'worldtrace[gl]', "
+            "or use --backend cpu"
+        ) from None
+    return pyrender
 
 
 def peeler(name: BackendName, vertices: np.ndarray, faces: np.ndarray) -> Peeler:
