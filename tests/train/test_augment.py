@@ -179,6 +179,26 @@ def test_jittered_mask_borrows_the_nearest_layers_at_reduced_weight() -> None:
     assert shrunk > 100
 
 
+def test_what_leaves_the_mask_leaves_the_image_and_nothing_else_does() -> None:
+    """Only the mask is jittered: a translucent patch outside it stays visible, pixels that were dropped do not."""
+    view = plane_view()
+    view.rgba[2:8, 2:8] = (255, 255, 255, 100)  # no surface there
+    still = Geometric(flip=0, zoom=(1, 1), shift=0, rotate=0, aspect=0, shear=0)
+    zero = Photometric(**dict.fromkeys(Photometric.model_fields, 0.0))
+    config = Augment(geometric=still, photometric=zero, mask=MaskJitter(probability=1, radius=0.08))
+    plain = augment.prepare(view, 2, 64, config, None)
+    lost = 0
+    for i in range(20):
+        target = augment.prepare(view, 2, 64, config, generator(0, i))
+        dropped = view.valid & ~target.valid
+        lost += int(dropped.sum())
+        assert not target.rgb[:, dropped].any()
+        np.testing.assert_allclose(target.rgb[:, 2:8, 2:8], 100 / 255, atol=1e-6)
+        both = view.valid & target.valid
+        np.testing.assert_allclose(target.rgb[:, both], plain.rgb[:, both], atol=1e-6)
+    assert lost > 100
+
+
 def test_mask_jitter_drops_thin_structures_and_closes_holes() -> None:
     valid = np.zeros((64, 64), bool)
     valid[20:50, 20:50] = True
