@@ -123,7 +123,7 @@ class NvdiffrastPeeler(_ReferencePeeler):
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.dr, self.torch = _nvdiffrast()
         if NvdiffrastPeeler._context is None:
-            NvdiffrastPeeler._context = dr.RasterizeCudaContext()
+            NvdiffrastPeeler._context = self.dr.RasterizeCudaContext()
         super().__init__(vertices, faces)
 
     def peel(
