@@ -65,8 +65,8 @@ def prepare(view: LayeredView, layers: int, size: int, config: Augment, rng: np.
         return _target(rgb, v, v.valid, v.valid.astype(np.float32))
     rgb = photometric(rgb, config.photometric, rng)
     valid, weight, source = jitter_mask(v.valid, config.mask, rng)
-    # What left the mask leaves the image, its soft rim included; what never was in it (glass, haze) stays. Elsewhere the
-    # background is exact: noise and JPEG blocks are cut away with it, as where a photo is cut out.
+    # What left the mask leaves the image, its soft rim included; what never was in it (glass, haze) stays. The
+    # background is exact elsewhere: noise and JPEG blocks are cut away with it, as where a photo is cut out.
     cut = ndimage.binary_dilation(v.valid & ~valid) & ~valid
     shown = (v.rgba[..., 3:] > 0) & ~cut[..., None]
     v = replace(v, depth=v.depth[:, source[0], source[1]])
