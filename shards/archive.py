@@ -3,8 +3,8 @@
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import CorruptSample
 
@@ -40,25 +40,45 @@ def split_part(key: str, part: bytes, where: str) -> dict[str, bytes]:
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """(key, offset, part) of every sample of a shard, in order. CorruptSample where the archive ends too early or does
-    not end as one: what came before is sound as an archive, what comes after is lost.
+    """(key, offset, part) of every sample of a shard, in order, whatever damage lies between them.
+
+    After a damaged header the next sound one is looked for, block by block. CorruptSample at the end if anything was
+    skipped or the end mark is not where it should be; a part that damage took a member from is yielded as it is.
     """
-    end = 0
+    damaged = False
     with path.open("rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                infos = archive.getmembers()  # headers only
-        except tarfile.TarError as error:
-            raise CorruptSample(f"{path}: {error}") from None
-        for key, members in groupby(infos, lambda info: info.name.partition(".")[0]):
-            group = list(members)
-            begin, end = group[0].offset, group[-1].offset_data + -(-group[-1].size // BLOCK) * BLOCK
-            file.seek(begin)
-            part = file.read(end - begin)
-            if len(part) != end - begin:
-                raise CorruptSample(f"{path} is truncated within {key}")
-            yield key, begin, part
+        key, begin, end = "", 0, 0
+        here, size = 0, file.seek(0, 2)
+        while here + BLOCK <= size:
+            block = _between(file, here, here + BLOCK)
+            if here + len(END) == size and not any(block):
+                break
+            info = _header(block)
+            if info is None:
+                damaged = True
+                here += BLOCK
+                continue
+            name = info.name.partition(".")[0]
+            if name != key or here != end:
+                if key:
+                    yield key, begin, _between(file, begin, end)
+                key, begin = name, here
+            here = end = here + BLOCK + -(-info.size // BLOCK) * BLOCK
+        if key:
+            yield key, begin, _between(file, begin, end)
         file.seek(end)
-        # tarfile takes a damaged header for the end of the archive
-        if file.read(len(END) + 1) != END:
-            raise CorruptSample(f"{path} is damaged or truncated at byte {end}, after {len(infos)} members")
+        if damaged or file.read() != END:
+            raise CorruptSample(f"{path} is damaged or truncated: what is not listed of it cannot be read")
+
+
+def _header(block: bytes) -> tarfile.TarInfo | None:
+    try:
+        info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+    except (tarfile.HeaderError, UnicodeDecodeError):
+        return None
+    return info if info.size >= 0 else None  # a forged negative size would make `walk` go in circles
+
+
+def _between(file: BinaryIO, begin: int, end: int) -> bytes:
+    file.seek(begin)
+    return file.read(end - begin)

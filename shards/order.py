@@ -10,7 +10,6 @@ import hashlib
 import numpy as np
 
 ROUNDS = 8  # 4 suffice for a pseudorandom permutation with ideal rounds (Luby and Rackoff); 8 leave a margin
-SMALLEST_HALF = 4  # bits: on a handful of rows a narrower network has too few keys to reach every permutation
 _LARGEST = 1 << 40
 
 
@@ -21,7 +20,7 @@ class Order:
         if not 0 < n <= _LARGEST:
             raise ValueError(f"an order needs 1 to {_LARGEST} samples, not {n}: is the split empty?")
         self.n, self.seed, self.manifest_hash = int(n), int(seed), manifest_hash
-        self._half = max(SMALLEST_HALF, ((self.n - 1).bit_length() + 1) // 2)
+        self._half = max(1, ((self.n - 1).bit_length() + 1) // 2)
 
     def __getitem__(self, g: int | np.ndarray) -> int | np.ndarray:
         """Row(s) at global position(s) g: int -> int, integer array (any shape) -> int64 array of that shape."""

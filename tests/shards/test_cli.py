@@ -1,0 +1,150 @@
+"""`worldtrace shards`: each command on a real dataset, and its errors."""
+
+import json
+import re
+import socket
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import shards
+from shards import Order
+from shards.cli import app
+from shards.commands.view import describe, serve
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def fails(*arguments: object, match: str) -> None:
+    """The command raises what the top-level command prints as one line."""
+    result = run(*arguments, code=1)
+    assert isinstance(result.exception, ValueError | FileNotFoundError), result.exception
+    assert re.search(match, str(result.exception)), result.exception
+    assert len(str(result.exception).splitlines()) == 1
+
+
+def test_info_states_counts_coverage_and_the_papers(dataset_copy: Path) -> None:
+    ledger = {
+        "status": ["done", "rejected", "rejected", "failed"],
+        "reason": [None, "no_faces", "no_faces", "crash"],
+        "views_rejected": [["3:too_few_pixels"], [], [], []],
+    }
+    pq.write_table(pa.table(ledger), dataset_copy / "ledger.parquet")
+    text = run("info", dataset_copy).stdout
+    dataset = shards.open(dataset_copy)
+    assert "31 samples" in text
+    assert dataset.hash in text
+    coverage = np.mean([row["coverage"][0] for row in dataset.manifest.to_pylist()])
+    assert re.search(rf"L0\W+{100 * coverage:.2f}\W+8\.14", text)
+    assert re.search(r"L5\W+[\d.]+\W+0\.60", text)
+    assert re.search(r"rejected\W+no_faces\W+2", text)
+    assert re.search(r"view rejected\W+too_few_pixels\W+1", text)
+    assert "untextured: 15" in text
+    assert "not measured" in text
+    assert "1.904278" in text
+
+
+def test_stats_are_written_and_then_shown(dataset_copy: Path) -> None:
+    before = json.loads((dataset_copy / "dataset.json").read_text())
+    text = run("stats", dataset_copy).stdout
+    after = json.loads((dataset_copy / "dataset.json").read_text())
+    assert after.pop("statistics") == shards.statistics(dataset_copy)
+    assert after == before
+    mean = shards.open(dataset_copy).statistics["mean"]  # type: ignore[index]
+    assert f"{mean[2]:.6f}" in text
+    assert f"{mean[2]:.6f}" in run("info", dataset_copy).stdout
+    assert run("verify", dataset_copy).stdout.strip().endswith("sound")
+
+
+def test_ls_lists_keys_for_programs_and_a_table_for_people(dataset_on_disk: Path) -> None:
+    dataset = shards.open(dataset_on_disk)
+    assert run("ls", dataset_on_disk, "--keys").stdout.splitlines() == dataset.keys
+    assert run("ls", dataset_on_disk, "--keys", "--limit", 3).stdout.splitlines() == dataset.keys[:3]
+    train = run("ls", dataset_on_disk, "--keys", "--split", "train").stdout.splitlines()
+    assert train == shards.open(dataset_on_disk, "train").keys
+    clips = run("ls", dataset_on_disk, "--keys", "--where", "frames > 1").stdout.splitlines()
+    assert clips == ["clip-40-c000"]
+    assert all(key in run("ls", dataset_on_disk).stdout for key in dataset.keys)
+    fails("ls", dataset_on_disk, "--where", "frame > 1", match="frames")
+    fails("ls", dataset_on_disk / "nothing", match="not a folder")
+
+
+def test_show_draws_a_sheet(dataset_on_disk: Path, tmp_path: Path) -> None:
+    keys = shards.open(dataset_on_disk).keys
+    run("show", dataset_on_disk, keys[2], "5", "--out", tmp_path / "two.png", "--tile", 32)
+    run("show", dataset_on_disk, "--count", 3, "--where", "frames == 1", "--out", tmp_path / "three.png", "--tile", 32)
+    heights = [Image.open(tmp_path / name).size[1] for name in ("two.png", "three.png")]
+    assert heights == [2 * 54 + 4, 3 * 54 + 4]
+    fails("show", dataset_on_disk, "nothing", "--out", tmp_path / "x.png", match="shards ls")
+    fails("show", dataset_on_disk, "99", "--out", tmp_path / "x.png", match="row 99 of 31")
+    fails("show", dataset_on_disk, "--out", tmp_path / "x.jpg", match="PNG")
+    fails("show", dataset_on_disk, "--where", "frames > 9", "--out", tmp_path / "x.png", match="empty")
+
+
+def test_verify_lists_what_is_wrong_and_repairs(dataset_copy: Path) -> None:
+    assert "sound" in run("verify", dataset_copy).stdout
+    (dataset_copy / "manifest.parquet").unlink()
+    assert "missing" in run("verify", dataset_copy, code=1).stdout
+    text = run("verify", dataset_copy, "--repair").stdout
+    assert "31 sound samples" in text
+    assert text.strip().endswith("sound")
+    path = min((dataset_copy / "shards").iterdir())
+    path.write_bytes(path.read_bytes()[:-3])
+    assert path.name in run("verify", dataset_copy, code=1).stdout
+
+
+def test_export_writes_points_and_arrays(dataset_on_disk: Path, tmp_path: Path) -> None:
+    view = shards.open(dataset_on_disk)[4]
+    for suffix in ("ply", "glb"):
+        assert (
+            f"{view.hits.sum()} points"
+            in run("export", dataset_on_disk, view.key, "--out", tmp_path / f"a.{suffix}").stdout
+        )
+    run("export", dataset_on_disk, "4", "--out", tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["depth"], view.depth)
+        np.testing.assert_array_equal(arrays["xyz"], view.xyz())
+        np.testing.assert_array_equal(arrays["K"], view.K)
+    run("export", dataset_on_disk, "clip-40-c000", "--frame", 2, "--out", tmp_path / "c.ply")
+    fails("export", dataset_on_disk, "clip-40-c000", "--frame", 3, "--out", tmp_path / "c.ply", match="0 to 2")
+    fails("export", dataset_on_disk, "4", "--out", tmp_path / "a.obj", match=r"\.glb")
+
+
+def test_order_prints_the_keys_of_a_step(dataset_on_disk: Path) -> None:
+    train = shards.open(dataset_on_disk, "train")
+    order = Order(len(train), 3, train.hash)
+    expected = [train.keys[order[g]] for g in range(4000, 4004)]
+    assert run("order", dataset_on_disk, "--seed", 3, "--batch", 4, "--step", 1000).stdout.splitlines() == expected
+
+
+def test_the_viewer_serves_its_page(dataset_on_disk: Path) -> None:
+    pytest.importorskip("viser", reason="the extra `view` is not installed")
+    dataset = shards.open(dataset_on_disk)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = serve(dataset, "127.0.0.1", port)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.get_port()}/", timeout=20) as page:
+            assert page.status == 200
+            assert b"<html" in page.read()
+    finally:
+        server.stop()
+    assert dataset.keys[0] in describe(dataset[0])
+
+
+def test_help_teaches() -> None:
+    text = run("--help").stdout
+    for command in ("info", "ls", "show", "verify", "stats", "export", "order", "view"):
+        assert re.search(rf"\b{command}\b", text)
+        assert "DIR" in run(command, "--help").stdout

@@ -1,0 +1,121 @@
+"""Sheets and point clouds: they show where the surfaces are, in the frame that the format says."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from shards import colorize, layer_pictures, layered_points, over_checkerboard, sheet, write_points
+from shards.pointcloud import HIDDEN
+from shards.sheet import BACKDROP
+from tests.shards.scenes import spheres_clip, spheres_view
+
+
+def brightness(rgb: np.ndarray) -> np.ndarray:
+    return rgb.astype(float) @ [0.2126, 0.7152, 0.0722]
+
+
+def test_near_is_bright_and_nothing_is_dark() -> None:
+    depth = np.linspace(1, 3, 50, dtype=np.float32).reshape(5, 10)
+    valid = np.ones((5, 10), bool)
+    valid[2, 3] = False
+    rgb = colorize(depth, valid)
+    assert (np.diff(brightness(rgb)[valid]) < 0).all()
+    assert tuple(rgb[2, 3]) == BACKDROP
+    assert brightness(colorize(depth, valid, near=1, far=1000)).min() < brightness(rgb[0, 0]).max()
+    assert (colorize(depth, np.zeros_like(valid)) == BACKDROP).all()
+
+
+def test_copies_are_dimmer_than_true_hits() -> None:
+    view = spheres_view(3)
+    image, *layers = layer_pictures(view)
+    assert len(layers) == 6
+    copied = view.hits == 2
+    # layer 2 shows there what layer 1 has truly, dimmed
+    assert (brightness(layers[2][copied]) < 0.5 * brightness(layers[1][copied]) + 1).all()
+    both = view.hits >= 3
+    assert both.any()
+    assert (layers[2][both] == colorize(view.depth, np.broadcast_to(view.valid, view.depth.shape))[2][both]).all()
+    opaque = view.rgba[..., 3] == 255
+    np.testing.assert_array_equal(image[opaque], view.rgba[opaque][:, :3])
+
+
+def test_the_checkerboard_shows_through_alpha() -> None:
+    rgba = np.zeros((48, 48, 4), np.uint8)
+    assert len(np.unique(over_checkerboard(rgba))) == 2
+    rgba[..., 3] = 255
+    assert (over_checkerboard(rgba) == 0).all()
+
+
+def test_a_sheet_has_a_row_per_view_and_a_tile_per_layer(tmp_path: Path) -> None:
+    page = sheet([spheres_view(0), spheres_view(1, 64, 20), spheres_clip(2, frames=9)], tmp_path / "s.png", tile=40)
+    assert page.size[0] == 7 * 44 + 4
+    assert page.size[1] == (2 + 4) * 62 + 4
+    with Image.open(tmp_path / "s.png") as saved:
+        assert saved.size == page.size
+    with pytest.raises(ValueError, match="empty"):
+        sheet([])
+
+
+def test_layered_points_are_the_true_hits() -> None:
+    view = spheres_view(3)
+    xyz, rgb = layered_points(view)
+    assert len(xyz) == int(view.hits.sum())
+    projected = (view.K @ (xyz / xyz[:, 2:]).T.astype(float))[:2].T
+    np.testing.assert_allclose(projected % 1, 0.5, atol=1e-3)  # every point lies behind the centre of a pixel
+    visible = int(view.valid.sum())
+    np.testing.assert_array_equal(rgb[:visible], view.rgba[view.valid][:, :3])
+    assert (rgb[visible:] == HIDDEN).all()
+
+
+def cloud(n: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 3)).astype(np.float32), rng.integers(0, 256, (n, 3), dtype=np.uint8)
+
+
+def test_ply_keeps_the_camera_frame(tmp_path: Path) -> None:
+    xyz, rgb = cloud()
+    loaded = trimesh.load(write_points(tmp_path / "a.ply", xyz, rgb))
+    np.testing.assert_array_equal(np.asarray(loaded.vertices, np.float32), xyz)
+    np.testing.assert_array_equal(loaded.colors[:, :3], rgb)
+
+
+def test_glb_is_y_up_with_linear_colours(tmp_path: Path) -> None:
+    xyz, rgb = cloud()
+    path = write_points(tmp_path / "a.glb", xyz, rgb)
+    (loaded,) = trimesh.load(path).geometry.values()
+    np.testing.assert_array_equal(np.asarray(loaded.vertices, np.float32), xyz * np.float32([1, -1, -1]))
+    data = path.read_bytes()
+    assert struct.unpack_from("<4sII", data) == (b"glTF", 2, len(data))
+    json_length = struct.unpack_from("<I", data, 12)[0]
+    colors = np.frombuffer(data, "<u2", offset=20 + json_length + 8 + xyz.nbytes).reshape(-1, 4)[:, :3] / 65535
+    # back through the sRGB transfer function: 16 bits lose nothing of 8
+    srgb = np.where(colors <= 0.0031308, colors * 12.92, 1.055 * colors ** (1 / 2.4) - 0.055)
+    np.testing.assert_array_equal(np.rint(255 * srgb), rgb)
+
+
+def test_npz_is_plain_arrays(tmp_path: Path) -> None:
+    xyz, rgb = cloud()
+    with np.load(write_points(tmp_path / "a.npz", xyz, rgb), allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["xyz"], xyz)
+        np.testing.assert_array_equal(arrays["rgb"], rgb)
+
+
+@pytest.mark.parametrize("suffix", ["ply", "glb", "npz"])
+def test_no_points_are_a_file_too(tmp_path: Path, suffix: str) -> None:
+    path = write_points(tmp_path / f"a.{suffix}", np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
+    assert path.stat().st_size > 0
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    xyz, rgb = cloud(3)
+    with pytest.raises(ValueError, match=r"\.ply, \.glb, \.npz"):
+        write_points(tmp_path / "a.obj", xyz, rgb)
+    with pytest.raises(ValueError, match="uint8"):
+        write_points(tmp_path / "a.ply", xyz, rgb.astype(float))
+    with pytest.raises(ValueError, match="1 of 3 points"):
+        write_points(tmp_path / "a.ply", np.where(np.arange(3)[:, None] == 1, np.nan, xyz), rgb)
+    assert list(tmp_path.iterdir()) == []
