@@ -126,6 +126,18 @@ def test_faces_without_area_have_no_hits():
     assert (triangle == -1).all()
 
 
+def test_faces_without_area_have_no_hits_where_their_line_passes_a_pixel_centre_up_to_rounding():
+    generator = np.random.Generator(np.random.Philox(8))
+    for _ in range(200):
+        # Three points of a line, exact in integers, that meets the ray of pixel (20, 20).
+        through, along = generator.integers([-9, -9, 20], [10, 10, 40]), generator.integers(-6, 7, 3)
+        focal = generator.uniform(20, 90, 2)
+        K = np.array([[focal[0], 0, 20.5], [0, focal[1], 20.5], [0, 0, 1]])
+        K[:2, 2] -= focal * through[:2] / through[2]
+        _, triangle = peel(np.array([through - along, through + along, through + 2 * along]), [[0, 1, 2]], K, 41, 41, 1)
+        assert (triangle == -1).all()
+
+
 def soup(seed: int, count: int = 120) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.Generator(np.random.Philox(seed))
     vertices = generator.normal(size=(count, 3)) * [1.0, 1.0, 0.6] + [0, 0, 2.0]
