@@ -67,8 +67,8 @@ def intrinsics(fov: float, height: int, width: int, cx: float | None = None, cy:
 def object_camera(generator: np.random.Generator, settings: RenderSettings, vertices: np.ndarray) -> Camera:
     """A view of an object normalised to a longest side of 1: vertices (V,3), world frame.
 
-    The distance follows from the framing (share of the image that the longest side takes), and is never so small that
-    the camera enters the sphere around the object.
+    The distance follows from the framing (share of the image that the longest side takes), and is at least 1.5 radii of
+    the sphere around the object: from nearer, wide lenses fill the whole image with one face of it.
     """
     s, h, w = settings, settings.height, settings.width
     low, high = vertices.min(axis=0), vertices.max(axis=0)
@@ -89,7 +89,7 @@ def object_camera(generator: np.random.Generator, settings: RenderSettings, vert
 
     K = intrinsics(fov, h, w, w * (0.5 + shift[0]), h * (0.5 + shift[1]))
     longest = float((high - low).max())
-    distance = float(max(K[0, 0] * longest / (framing * min(h, w)), 1.05 * radius + 0.05 * longest))
+    distance = float(max(K[0, 0] * longest / (framing * min(h, w)), 1.5 * radius))
     eye = centre + distance * direction(azimuth, elevation)
     pose = look_at(eye, centre, np.radians(roll))
     target = centre + pose[:3, 0] * aim[0] * longest + pose[:3, 1] * aim[1] * longest

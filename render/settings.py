@@ -47,7 +47,7 @@ class RenderSettings(BaseModel):
     elevation: Span = (-30.0, 85.0)
     elevation_mode: float = 18.0
     elevation_deviation: float = Field(22.0, ge=0)
-    framing: Span = (0.3, 1.2)  # longest side of the box over the shorter image side, at the distance of its centre
+    framing: Span = (0.3, 0.8)  # longest side of the box over the shorter image side, at the distance of its centre
     framing_median: float = Field(0.5, gt=0)
     framing_deviation: float = Field(0.3, ge=0)  # of the logarithm
     crop: float = Field(0.1, ge=0, le=1)  # share of views that aim beside the object, so that the frame may cut it
