@@ -68,7 +68,7 @@ def decode(key: str, members: Mapping[str, bytes]) -> Sample:
                     regime=meta["regime"],
                     origin=Origin(**meta["origin"]),
                     single_layer=bool(entry["single_layer"]),
-                    info=entry["info"],
+                    info=dict(entry["info"]),
                 )
             )
         except (ValueError, KeyError, TypeError) as error:

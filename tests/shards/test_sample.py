@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import Clip, CorruptSample, LayeredView, decode, encode, split_of
+from shards import Clip, CorruptSample, LayeredView, decode, encode, generator, split_of
 from shards.image import decode_rgba, encode_rgba
 from tests.shards.scenes import spheres_clip, spheres_view
 
@@ -115,6 +115,10 @@ def test_damaged_members_are_named() -> None:
         {"origin": {}},
         {"frames": [{**first, "K": [[1, 0], [0, 1]]}]},
         {"frames": [{**first, "K": "three"}]},
+        {"frames": [{**first, "info": 5}]},
+        {"frames": [7]},
+        {"frames": 7},
+        {"origin": 7},
         {"frames": [{**first, "world_from_camera": None}]},
     ):
         with pytest.raises(CorruptSample, match=view.key):
@@ -165,3 +169,23 @@ def test_splits_are_nine_to_a_half_to_a_half_and_never_move() -> None:
     assert abs(counts["test"] - 1000) < 120
     # these three are part of the format: a change would leak assets between the splits of existing datasets
     assert [split_of(f"{i:064x}") for i in (1, 2, 4)] == ["train", "val", "test"]
+
+
+def test_damage_that_no_hash_has_caught_still_ends_as_a_corrupt_sample() -> None:
+    """Flips and truncations of members, decoded without the manifest: a sample or CorruptSample, nothing else."""
+    clip = spheres_clip(2, frames=2, height=12, width=14)
+    good = encode(clip).members
+    rng = generator(0, "damage")
+    refused = 0
+    for i in range(600):
+        suffix = sorted(good)[i % len(good)]
+        data = bytearray(good[suffix])
+        if i % 3 == 0:
+            del data[rng.integers(len(data)) :]
+        else:
+            data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        try:
+            decode(clip.key, {**good, suffix: bytes(data)})
+        except CorruptSample:
+            refused += 1
+    assert refused > 300
