@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.times import shifted
 from model.wt_dit import WTDiT
 
 MONOTONICITY_WEIGHT = 0.1  # lambda of App. A
@@ -101,6 +102,8 @@ def monotonicity_penalty(z_hat_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:
 def sample(model: WTDiT, rgb_B3HW: Tensor, valid_BHW: Tensor, generator: Generators, steps: int = 20) -> Tensor:
     """Normalised points (B,L,H,W,3) by Euler's method from t = 1 to 0; what stands at invalid pixels means nothing.
 
+    The times are even, then moved by the model's `time_shift`.
+
     rgb in [0, 1]; valid bool. `generator` is one, or one per sample (then a sample's result does not depend on the
     batch it is in). The velocity is (x_t - x0) / max(t, 0.05). The last step returns the prediction x0 itself: with 20
     steps Euler does that anyway (its last t is 0.05), with more the clamp would leave noise in the result.
@@ -113,7 +116,7 @@ def sample(model: WTDiT, rgb_B3HW: Tensor, valid_BHW: Tensor, generator: Generat
     x = gaussian(shape, generator, rgb_B3HW.device)
     x0 = x
     for step in range(steps):
-        t, t_next = 1 - step / steps, 1 - (step + 1) / steps
+        t, t_next = (shifted(1 - k / steps, model.config.time_shift) for k in (step, step + 1))
         filled = noise_fill(x, valid_BHW, gaussian(shape, generator, x.device))
         x0 = model.denoise(features, rgb_B3HW, filled, torch.full((batch,), t, device=x.device)).float()
         x = x + (t_next - t) * (x - x0) / max(t, CLAMP)

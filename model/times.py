@@ -7,11 +7,12 @@ training) owns the times. t = 0 is data, t = 1 is noise.
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+Time = TypeVar("Time", float, Tensor)
 Phase = Literal["independent", "shared"]
 
 
@@ -46,6 +47,21 @@ class LogitNormal:
     def cdf(self, t: float) -> float:
         score = (math.log(t / (1 - t)) - self.mu) / self.sigma
         return 0.5 * (1 + math.erf(score / math.sqrt(2)))
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """The times of `base` moved towards noise: t -> s t / (1 + (s - 1) t), which adds ln s to logit(t)."""
+
+    base: Schedule
+    shift: float
+
+    def pdf(self, t: Tensor) -> Tensor:
+        denominator = self.shift - (self.shift - 1) * t
+        return self.base.pdf(t / denominator) * self.shift / denominator**2
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        return shifted(self.base.draw(uniform), self.shift)
 
 
 @dataclass(frozen=True)
@@ -109,15 +125,20 @@ class Mixture:
         return torch.where(twice < 1, self.first.draw(twice), self.second.draw((twice - 1).clamp(min=0)))
 
 
-def draw_times(uniform_BL: Tensor, phase: Phase) -> Tensor:
-    """Uniform numbers (B,L) in [0, 1) -> times (B,L) of the curriculum's phase.
+def shifted(t: Time, shift: float) -> Time:
+    """t in [0, 1] -> s t / (1 + (s - 1) t): 0 and 1 stay, what lies between moves towards 1 for s > 1."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def draw_times(uniform_BL: Tensor, phase: Phase, shift: float = 1.0) -> Tensor:
+    """Uniform numbers (B,L) in [0, 1) -> times (B,L) of the curriculum's phase, shifted (`WTConfig.time_shift`).
 
     "independent" is phase (i): a time per layer, plateaued for the visible layer, logit-normal for those behind it.
     "shared" is phase (ii): one time for the stack from the equal mixture, drawn from the uniforms of layer 0.
     """
     if phase == "independent":
-        visible_B1 = PlateauedLogitNormal().draw(uniform_BL[:, :1])
-        return torch.cat([visible_B1, LogitNormal().draw(uniform_BL[:, 1:])], dim=1)
+        visible_B1 = Shifted(PlateauedLogitNormal(), shift).draw(uniform_BL[:, :1])
+        return torch.cat([visible_B1, Shifted(LogitNormal(), shift).draw(uniform_BL[:, 1:])], dim=1)
     if phase == "shared":
-        return Mixture().draw(uniform_BL[:, :1]).expand_as(uniform_BL)
+        return Shifted(Mixture(), shift).draw(uniform_BL[:, :1]).expand_as(uniform_BL)
     raise ValueError(f"phase of the time curriculum is {phase!r}; choose 'independent' or 'shared'")

@@ -39,6 +39,8 @@ class Head(nn.Module):
         self.layer = LayerConditioning(config.layers, config.width)
         self.blocks = nn.ModuleList(_block(config, config.layer_scale) for _ in range(config.head_blocks))
         self.projection = nn.Linear(config.width, 3 * config.patch**2)
+        nn.init.zeros_(self.projection.weight)  # the first prediction is the training set's mean, not noise
+        nn.init.zeros_(self.projection.bias)
 
     def forward(self, x_BLPD: Tensor, adaln_B16D: Tensor, rope: Rope) -> Tensor:
         for i, block in enumerate(self.blocks):

@@ -51,6 +51,7 @@ def test_changes_reach_nested_fields_and_leave_the_preset_alone():
         (lambda: preset("zzz"), "tiny"),
         (lambda: preset("tiny", width=130), "head"),
         (lambda: preset("tiny", encoder={"taps": 99}), "taps"),
+        (lambda: preset("tiny", time_shift=0.0), "time_shift"),
     ],
 )
 def test_mistakes_are_named(call, meant):

@@ -14,9 +14,9 @@ B, L, H, W = 3, 6, 8, 8
 class Oracle(nn.Module):
     """Answers with the points it was given and remembers what it was asked."""
 
-    def __init__(self, x0):
+    def __init__(self, x0, shift=1.0):
         super().__init__()
-        self.x0, self.config, self.asked = x0, WTConfig(), []
+        self.x0, self.config, self.asked = x0, WTConfig(time_shift=shift), []
 
     def forward(self, rgb, x_t, t):
         return self.denoise(None, rgb, x_t, t)
@@ -42,6 +42,13 @@ def batch():
         "t_BL": torch.rand(B, L, generator=generator),
         "noise_BLHW3": torch.randn(B, L, H, W, 3, generator=generator),
     }
+
+
+def small_model():
+    torch.manual_seed(0)
+    model = WTDiT(preset("tiny", width=32, heads=2, decoder_blocks=3, head_blocks=1, patch=4))
+    nn.init.normal_(model.head.projection.weight, std=0.1)  # it starts at zero, and with it every prediction
+    return model
 
 
 def garbage_outside(batch):
@@ -79,8 +86,7 @@ def test_the_network_sees_x_t_inside_and_noise_outside(batch):
 
 
 def test_what_stands_at_invalid_pixels_reaches_neither_network_nor_loss(batch):
-    torch.manual_seed(0)
-    model = WTDiT(preset("tiny", width=32, heads=2, decoder_blocks=3, head_blocks=1, patch=4))
+    model = small_model()
     results = []
     for values in (batch, garbage_outside(batch)):
         model.zero_grad()
@@ -147,14 +153,16 @@ def test_total_adds_the_weighted_penalty(batch):
         torch.testing.assert_close(loss.total, loss.endpoint + weight * loss.monotonicity)
 
 
+@pytest.mark.parametrize("shift", [1.0, 8.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 33, 100])
-def test_the_sampler_returns_an_oracles_points_at_any_step_count(batch, steps):
-    oracle = Oracle(batch["x0_BLHW3"])
+def test_the_sampler_returns_an_oracles_points_at_any_step_count(batch, steps, shift):
+    oracle = Oracle(batch["x0_BLHW3"], shift)
     out = sample(oracle, batch["rgb_B3HW"], batch["valid_BHW"], torch.Generator().manual_seed(0), steps)
     assert torch.equal(out, batch["x0_BLHW3"])
     times = torch.stack([t for _, t in oracle.asked])
     assert times.shape == (steps, B)
-    torch.testing.assert_close(times[:, 0], 1 - torch.arange(steps) / steps)
+    even = 1 - torch.arange(steps) / steps
+    torch.testing.assert_close(times[:, 0], shift * even / (1 + (shift - 1) * even))
 
 
 def test_the_sampler_walks_the_straight_line_to_an_oracle(batch):
@@ -175,8 +183,7 @@ def test_every_step_gets_fresh_noise_at_invalid_pixels(batch):
 
 
 def test_sampling_replays_and_a_sample_does_not_depend_on_its_batch():
-    torch.manual_seed(0)
-    model = WTDiT(preset("tiny", width=32, heads=2, decoder_blocks=3, head_blocks=1, patch=4)).eval()
+    model = small_model().eval()
     rgb, valid = torch.rand(2, 3, H, W), torch.ones(2, H, W)
 
     def seeds(*values):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
+from model.times import LogitNormal, Mixture, PlateauedLogitNormal, Shifted, draw_times
 
 SCHEDULES = {
     "logit-normal": LogitNormal(),
@@ -15,6 +15,7 @@ SCHEDULES = {
     "plateaued": PlateauedLogitNormal(),
     "plateaued, shifted": PlateauedLogitNormal(LogitNormal(0.5, 1.2)),
     "mixture": Mixture(),
+    "mixture, moved towards noise": Shifted(Mixture(), 5.0),
 }
 GRID = torch.linspace(0, 1, 20001, dtype=torch.float64)
 
@@ -49,6 +50,15 @@ def test_plateau_is_flat_to_the_mode_continuous_there_and_logit_normal_beyond():
     assert torch.allclose(ratio, ratio[:1].expand_as(ratio))
     assert schedule.pdf(beyond[:1]) == pytest.approx(float(below[0]), rel=1e-6)
     assert schedule.base.pdf(GRID).max() == pytest.approx(float(schedule.base.pdf(torch.tensor(t_star))), rel=1e-4)
+
+
+def test_a_shift_adds_its_logarithm_to_the_logit():
+    t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    torch.testing.assert_close(Shifted(LogitNormal(0.2, 0.9), 7.0).pdf(t), LogitNormal(0.2 + math.log(7), 0.9).pdf(t))
+    uniform = torch.rand(5, 6, generator=torch.Generator().manual_seed(0))
+    for phase in ("independent", "shared"):
+        moved = draw_times(uniform, phase, shift=7.0).logit() - draw_times(uniform, phase).logit()
+        torch.testing.assert_close(moved, torch.full_like(moved, math.log(7)), atol=1e-3, rtol=0)
 
 
 def test_standard_mode_is_a_half():
