@@ -68,6 +68,8 @@ def render(
     from render.settings import settings_of
 
     parsed = [sources.parse(text) for text in source]
+    if not out.is_absolute() and "runtime_resources" in Path.cwd().parts:
+        raise ValueError(f"--out {out} would lie in the job's own copy of the working directory: give an absolute path")
     height, width = image_size(size)
     settings = settings_of(
         {

@@ -53,7 +53,8 @@ def connected(address: str | None, workers: int | None, debug: bool = False) -> 
             ray.init(address, **common)
         except ConnectionError as error:
             raise ValueError(
-                f"no Ray answers at {address}: start one with `ray start --head`, or leave --address out"
+                f"no Ray answers at {address}: start one with `ray start --head`, or leave --address out "
+                "(one that asks for a token lets nobody in without RAY_AUTH_MODE=token)"
             ) from error
     try:
         yield

@@ -159,7 +159,7 @@ def _render(
     with Live(console, assets, standing=assets - to_do) as live:
         pool = Pool(lambda: actor.remote(shared, means.memory), min(max(workers, 1), to_do), means.asset_timeout)
         try:
-            Job(folder, missing, pool, live.settle).run(lambda: live.tick(pool.ready))
+            Job(folder, missing, pool, live).run()
         finally:
             pool.close()
     return live.summary.views

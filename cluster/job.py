@@ -6,8 +6,8 @@ rows of the unfinished units only. What is committed is on disk, so a killed job
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import ray
@@ -15,12 +15,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.ledger import Attempt, Ledger
 from cluster.pool import Finished, Lost, Pool
+from cluster.progress import Live
 from cluster.renderer import Outcome, commit_unit
 from cluster.units import Task, Unit
 
 ATTEMPTS = 2  # at an asset whose renderer crashes or hangs
 NODE_LOSSES = 5  # renderers an asset may lose with their nodes before that counts against it
 COMMITS = 3  # attempts at a unit whose samples are lost with a node before they are written
+
+SAMPLES_LOST = "its samples went with their node before they were written"
 
 
 @dataclass(eq=False)
@@ -34,9 +37,9 @@ class _Open:
     commits: int = 0
 
     @classmethod
-    def of(cls, unit: Unit, commits: int = 0) -> "_Open":
+    def of(cls, unit: Unit) -> "_Open":
         count = len(unit.tasks)
-        return cls(unit, [[] for _ in range(count)], [None] * count, count, commits)
+        return cls(unit, [[] for _ in range(count)], [None] * count, count)
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,13 @@ class _Ticket:
 
 
 class Job:
-    """Renders `units` into `folder`. `settled` is called with the last attempt at every asset, for the progress bar."""
+    """Renders `units` into `folder` with the actors of `pool`, and tells `live` how it goes."""
 
-    def __init__(self, folder: Path, units: Sequence[Unit], pool: Pool, settled: Callable[[Attempt], None]) -> None:
+    def __init__(self, folder: Path, units: Sequence[Unit], pool: Pool, live: Live) -> None:
         self.folder = folder.absolute()
         self.ledger = Ledger(self.folder)
         self.pool = pool
-        self.settled = settled
+        self.live = live
         self.fresh = deque(units)
         self.queue: deque[_Ticket] = deque()
         self.committing: dict[ray.ObjectRef, _Open] = {}
@@ -66,8 +69,8 @@ class Job:
         # Committing is waiting for a disk; asking for a CPU, it would never run beside renderers that hold them all.
         self.commit = ray.remote(num_cpus=0)(commit_unit)
 
-    def run(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Until every unit is committed. `tick` is called at least once a second."""
+    def run(self) -> None:
+        """Until every unit is committed. ValueError or OSError where that cannot be."""
         while self.fresh or self.unfinished:
             while self.pool.idle and (ticket := self._next()) is not None:
                 self.pool.submit(ticket, ticket.task)
@@ -81,7 +84,7 @@ class Job:
             for ref in ready:
                 if ref in self.committing:
                     self._committed(ref)
-            tick()
+            self.live.tick(self.pool.ready)
 
     def _next(self) -> _Ticket | None:
         """Assets in the order of the plan, second attempts first. New units wait while too many are unfinished: what
@@ -89,12 +92,9 @@ class Job:
         """
         if not self.queue and self.fresh and self.unfinished < 2 * self.pool.size + 2:
             self.unfinished += 1
-            self._open(self.fresh.popleft(), commits=0)
+            opened = _Open.of(self.fresh.popleft())
+            self.queue.extend(_Ticket(opened, position) for position in range(opened.left))
         return self.queue.popleft() if self.queue else None
-
-    def _open(self, unit: Unit, commits: int) -> None:
-        opened = _Open.of(unit, commits)
-        self.queue.extend(_Ticket(opened, position) for position in range(len(unit.tasks)))
 
     def _finished(self, event: Finished) -> None:
         opened, position = event.ticket.open, event.ticket.position
@@ -128,7 +128,7 @@ class Job:
         return attempts[-1]
 
     def _settle(self, ticket: _Ticket, attempt: Attempt) -> None:
-        self.settled(attempt)
+        self.live.settle(attempt)
         opened = ticket.open
         opened.left -= 1
         if opened.left == 0:
@@ -145,10 +145,23 @@ class Job:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, OSError | ValueError):  # a full disk, a folder that may not be written
                 raise cause from None
-            if not isinstance(cause, RayError) or opened.commits + 1 >= COMMITS:
+            opened.commits += 1
+            if not isinstance(cause, RayError) or opened.commits >= COMMITS:
                 raise
-            self._open(opened.unit, opened.commits + 1)  # a node took samples with it: render the unit again
+            self._reopen(opened)
             return
         if self.ledger.read(opened.unit.name) is None:
             raise ValueError(f"{self.folder} is not the same folder on every node: give one that all nodes share")
         self.unfinished -= 1
+
+    def _reopen(self, opened: _Open) -> None:
+        """A node went down with samples that were not written yet: render these assets again."""
+        for position, samples in enumerate(opened.samples):
+            if samples is None:
+                continue
+            attempts = opened.attempts[position]
+            self.live.take_back(attempts[-1])
+            attempts[-1] = replace(attempts[-1], status="failed", reason="node_lost", message=SAMPLES_LOST, views=0)
+            opened.samples[position] = None
+            opened.left += 1
+            self.queue.append(_Ticket(opened, position))

@@ -105,6 +105,14 @@ class Live:
         self.summary.add(attempt)
         self.settled += 1
 
+    def take_back(self, attempt: Attempt) -> None:
+        """A settled asset that gave views is to be rendered again."""
+        self.summary.assets -= 1
+        self.summary.done -= 1
+        self.summary.views -= attempt.views
+        self.summary.views_rejected.subtract(view.partition(":")[2] for view in attempt.views_rejected)
+        self.settled -= 1
+
     def tick(self, renderers: int) -> None:
         """Show where the job is. `renderers` is how many are ready."""
         now = time.monotonic()

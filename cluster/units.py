@@ -7,12 +7,13 @@ Hence any number of workers, and any number of interrupted attempts, make the sa
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.sources import AssetRef, Source
+from render.views import sample_key
+from shards import Origin
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,12 @@ def digest_of_assets(units: Sequence[Unit]) -> str:
 
 
 def _tasks(sources: Sequence[Source]) -> Iterator[Task]:
-    first: dict[tuple[str, str | None], str] = {}
+    first: dict[str, str] = {}
     for index, source in enumerate(sources):
         for ref in source.assets():
-            name = (re.sub(r"[^a-z0-9]+", "-", ref.uid.lower()).strip("-"), ref.sha256)
-            yield Task(ref, index, first.get(name))
-            first.setdefault(name, ref.label)
+            if ref.sha256 is None:  # unreadable: it has no samples whose keys could clash
+                yield Task(ref, index)
+                continue
+            key = sample_key(Origin(ref.uid, ref.source, ref.sha256), "v", 0)
+            yield Task(ref, index, first.get(key))
+            first.setdefault(key, ref.label)

@@ -1,5 +1,7 @@
 """The plan is a pure function of assets and settings, and parts no asset."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +58,12 @@ def test_an_asset_that_comes_again_is_marked() -> None:
     marked = [(task.ref.locator, task.source) for task in tasks if task.duplicate_of]
     assert marked == [("2", 1), ("3", 1)]
     assert tasks[4].duplicate_of == "procedural:objects/objects-s0-000002"
+
+
+def test_copies_whose_long_names_end_in_one_key_are_marked(tmp_path: Path) -> None:
+    """Keys are cut to fit a tar header; the manifest would refuse double ones when all the work is done."""
+    for name in ("a" * 70 + "1.obj", "a" * 70 + "2.obj", "b.obj"):
+        (tmp_path / name).write_text("the same")
+    (tmp_path / ("a" * 70 + "3.obj")).write_text("another")
+    tasks = plan([parse(str(tmp_path))], SETTINGS, 4, 64)[0].tasks
+    assert [task.duplicate_of is not None for task in tasks] == [False, True, False, False]
