@@ -153,7 +153,7 @@ def loss_of(model: WTDiT, normalisation: Normalisation, batch: Batch, settings: 
             batch.rgb,
             x0,
             batch.valid,
-            draw_times(uniform, phase),
+            draw_times(uniform, phase, model.config.time_shift),
             noise,
             batch.single_layer,
             batch.weight,
