@@ -84,7 +84,11 @@ def render(
         }
     )
     means = Means(address, workers, asset_timeout, int(memory * 2**30), debug)
-    summary = render_dataset(parsed, out, settings, shard_views, means)
+    try:
+        summary = render_dataset(parsed, out, settings, shard_views, means)
+    except KeyboardInterrupt:
+        typer.echo(f"{out}: stopped; the same command goes on from here", err=True)
+        raise
     typer.echo(f"{out}: {summary.line()}")
     if summary.rejected or summary.failed:
         typer.echo(f"{out / 'ledger.parquet'} says why, asset by asset.")

@@ -1,4 +1,4 @@
-"""What happens in a worker: load one asset, render its views, encode them; and write the shard of a finished unit."""
+"""What happens in a worker: load one asset, render its views, encode them."""
 
 import socket
 import time
@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import render
 import shards
-from cluster.ledger import Attempt, Ledger, Record, Status
+from cluster.ledger import Status
 from cluster.sources import Source
 from cluster.units import Task
 from render.mesh import Material, Mesh, Rejected
@@ -115,17 +114,3 @@ def limited_memory(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
-
-
-def commit_unit(folder: str, unit: str, attempts: list[Attempt], batches: list[Any]) -> None:
-    """Write the shard, then the record. `batches` are references to lists of samples, fetched one at a time.
-
-    A unit without a sample has a record and no shard.
-    """
-    import ray
-
-    rows: list[dict[str, Any]] = []
-    if batches:
-        samples = (sample for batch in batches for sample in ray.get(batch))
-        rows = shards.write_shard(Path(folder) / "shards" / f"{unit}.tar", samples)
-    Ledger(Path(folder)).write(Record(unit, rows, attempts))
