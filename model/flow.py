@@ -60,7 +60,7 @@ def objective(
 
 
 def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:
-    """Eq. 7: noise in place of the points at invalid pixels. A selection, not a product: 0 * NaN would be NaN."""
+    """Eq. 7: noise in place of the points at invalid pixels."""
     return torch.where(valid_BHW.bool()[:, None, :, :, None], x_BLHW3, noise_BLHW3)
 
 
@@ -81,8 +81,8 @@ def endpoint_loss(x0_hat_BLHW3: Tensor, x0_BLHW3: Tensor, weight_BLHW: Tensor) -
     object counts as much as a large one, and the loss of a batch does not depend on how it is split over processes.
     A sample without a supervised element counts as 0.
     """
-    supervised = weight_BLHW[..., None] > 0
-    error_BLHW = torch.where(supervised, x0_hat_BLHW3 - x0_BLHW3, 0.0).square().mean(dim=-1) * weight_BLHW
+    target_BLHW3 = torch.where(weight_BLHW[..., None] > 0, x0_BLHW3, 0.0)  # selected first: 0 * NaN would be NaN
+    error_BLHW = (x0_hat_BLHW3 - target_BLHW3).square().mean(dim=-1) * weight_BLHW
     loss_B = error_BLHW.sum(dim=(1, 2, 3)) / weight_BLHW.sum(dim=(1, 2, 3)).clamp(min=1e-6)
     layers_L = error_BLHW.detach().sum(dim=(0, 2, 3)) / weight_BLHW.sum(dim=(0, 2, 3))
     return loss_B.mean(), layers_L
