@@ -30,7 +30,7 @@ WT := $(BIN)/worldtrace
 # Assets in, a trained model and a layered point cloud out: the five commands of the README, one after the other.
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(WT) render 'procedural:objects?count=240' --out $(DEMO)/dataset --views 4 --size 112
+	$(WT) render 'procedural:objects?count=600' --out $(DEMO)/dataset --views 4 --size 112
 	$(WT) shards info $(DEMO)/dataset
 	$(WT) shards verify $(DEMO)/dataset
 	$(WT) shards show $(DEMO)/dataset --count 6 --out $(DEMO)/sheet.png
@@ -38,7 +38,7 @@ demo: $(READY)
 	cp $(DEMO)/run/training.png $(DEMO)/training.png
 	$(WT) predict "$(DEMO)/dataset#heldout" --checkpoint $(DEMO)/run --steps 20 \
 	  --out $(DEMO)/prediction.glb --out $(DEMO)/prediction.ply --out $(DEMO)/prediction.png
-	$(WT) eval --checkpoint $(DEMO)/run --data $(DEMO)/dataset --seeds 4 --steps 10 --out $(DEMO)/report.json
+	$(WT) eval --checkpoint $(DEMO)/run --data $(DEMO)/dataset --seeds 4 --steps 10 --limit 64 --out $(DEMO)/report.json
 
 clean:
 	rm -rf out .mypy_cache .ruff_cache .pytest_cache
