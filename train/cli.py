@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 # torch's OpenMP threads spin while they wait for each other, far longer than two busy cores can bear: with other work
-# on them a step of a micro model took 4 to 500 times its time. Spinning for some microseconds and then sleeping costs an
-# idle machine nothing (24.1 samples/s of `tiny` against 23.9 spinning and 20.0 sleeping at once). libgomp reads it once,
-# when torch is imported.
+# on them a step of a micro model took 4 to 500 times its time. To spin for some microseconds and then sleep costs an
+# idle machine nothing (24.1 samples/s of `tiny`; 23.9 spinning, 20.0 sleeping at once). libgomp reads it once, when
+# torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
