@@ -12,7 +12,7 @@ from model import ZScore
 from shards import Clip
 from train.evaluate import held_out, truth_of
 from train.framing import composite, frame_object, frame_scene, read_image
-from train.metrics import stack_metrics
+from train.metrics import align_points, align_scale_shift, stack_metrics
 from train.pictures import prediction_sheet
 from train.predict import Prediction, point_cloud, typical
 from train.run import Run
@@ -42,8 +42,8 @@ def check(paths: Sequence[Path]) -> None:
 
 
 def resolve(image: str, mask: Path | None, run: Run) -> Asked:
-    """`image` is a file, or DATASET#KEY. KEY may be `heldout`: of the samples that were not trained on, the one whose
-    object fills the median part of the image. FileNotFoundError or ValueError says what is missing."""
+    """`image` is a file, or DATASET#KEY. KEY may be `heldout`: of the samples that were not trained on, the one with
+    the median number of surface points. FileNotFoundError or ValueError says what is missing."""
     background = "white" if run.config.augment.background == "white" else "black"
     size, shape = run.config.data.size, run.model.config
     folder, hash_mark, key = image.rpartition("#")
@@ -51,8 +51,8 @@ def resolve(image: str, mask: Path | None, run: Run) -> Asked:
         dataset = shards.open(folder)
         if key == HELD_OUT:
             rows = held_out(dataset, ("val", "test"))
-            coverage = [dataset.manifest["coverage"][row].as_py()[0] for row in rows]
-            key = dataset.keys[rows[int(np.argsort(coverage, kind="stable")[len(rows) // 2])]]
+            surfaces = [sum(dataset.manifest["coverage"][row].as_py()) for row in rows]
+            key = dataset.keys[rows[int(np.argsort(surfaces, kind="stable")[len(rows) // 2])]]
         if key not in dataset.keys:
             raise ValueError(f"{folder} has no sample {key!r}; `worldtrace shards ls {folder}` lists them")
         sample = dataset[key]
@@ -77,8 +77,11 @@ def write(prediction: Prediction, asked: Asked, paths: Sequence[Path]) -> list[s
     xyz = prediction.xyz[chosen]
     points, colours = point_cloud(xyz, prediction.rgb, prediction.valid)
     lines = [_summary(prediction, asked, chosen, len(points))]
+    title, shown = f"{asked.name}, seed {prediction.seeds[chosen]} of {len(prediction.seeds)}", xyz
     if asked.true_xyz is not None and asked.hits is not None:
-        got = stack_metrics(xyz, asked.true_xyz, asked.hits)
+        valid, got = prediction.valid, stack_metrics(xyz, asked.true_xyz, asked.hits)
+        shown = align_points(xyz, *align_scale_shift(xyz[0, ..., 2][valid], asked.true_xyz[0, ..., 2][valid]))
+        title += ", predicted depth aligned to the truth by one scale and shift"
         lines.append(
             f"against the truth, aligned: layer-0 AbsRel {got['depth/absrel']:.4f}, "
             f"CD-L1 visible {got['visible/cd_l1']:.4f}, all layers {got['all/cd_l1']:.4f}"
@@ -86,8 +89,7 @@ def write(prediction: Prediction, asked: Asked, paths: Sequence[Path]) -> list[s
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
-            title = f"{asked.name}, seed {prediction.seeds[chosen]} of {len(prediction.seeds)}"
-            prediction_sheet(path, prediction.rgb, prediction.valid, xyz, asked.true_xyz, title)
+            prediction_sheet(path, prediction.rgb, prediction.valid, shown, asked.true_xyz, title)
         elif path.suffix.lower() == ".npz":
             _write_npz(path, prediction, asked)
         else:
