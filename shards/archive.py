@@ -1,6 +1,5 @@
 """One sample inside a tar archive: its part is written, taken apart and found again here."""
 
-import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,16 +25,19 @@ def archive_part(key: str, members: Mapping[str, bytes]) -> bytes:
 def split_part(key: str, part: bytes, where: str) -> dict[str, bytes]:
     """The inverse: suffix -> bytes. CorruptSample, naming `where`, for anything but plain files named after the key."""
     members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(part), mode="r:") as archive:
-            for info in archive:
-                name, _, suffix = info.name.partition(".")
-                if name != key or not info.isreg() or suffix in members:
-                    raise CorruptSample(f"{where}: {info.name!r} is not a member of it")
-                file = archive.extractfile(info)
-                members[suffix] = file.read() if file is not None else b""
-    except tarfile.TarError as error:
-        raise CorruptSample(f"{where}: {error}") from None
+    here = 0
+    while here < len(part):
+        info = _header(part[here : here + BLOCK], len(part) - here - BLOCK)
+        if info is None:
+            raise CorruptSample(
+                f"{where}: there is no header of a plain file that fits in, {here} bytes after its begin"
+            )
+        name, _, suffix = info.name.partition(".")
+        if name != key or suffix in members:
+            raise CorruptSample(f"{where}: {info.name!r} is not a member of it")
+        here += BLOCK
+        members[suffix] = part[here : here + info.size]
+        here += _padded(info.size)
     return members
 
 
@@ -53,7 +55,7 @@ def walk(path: Path) -> Iterator[tuple[str, int, bytes]]:
             block = _between(file, here, here + BLOCK)
             if here + len(END) == size and not any(block):
                 break
-            info = _header(block)
+            info = _header(block, size - here - BLOCK)
             if info is None:
                 damaged = True
                 here += BLOCK
@@ -63,20 +65,29 @@ def walk(path: Path) -> Iterator[tuple[str, int, bytes]]:
                 if key:
                     yield key, begin, _between(file, begin, end)
                 key, begin = name, here
-            here = end = here + BLOCK + -(-info.size // BLOCK) * BLOCK
+            here = end = here + BLOCK + _padded(info.size)
         if key:
             yield key, begin, _between(file, begin, end)
         file.seek(end)
-        if damaged or file.read() != END:
+        if damaged or file.read(len(END) + 1) != END:
             raise CorruptSample(f"{path} is damaged or truncated: what is not listed of it cannot be read")
 
 
-def _header(block: bytes) -> tarfile.TarInfo | None:
+def _header(block: bytes, left: int) -> tarfile.TarInfo | None:
+    """What the header says, if it is that of a plain file whose padded contents fit into the `left` bytes after it.
+
+    `tarfile` parses the fields, but not the archive: it would follow sparse maps, links and sizes without bound.
+    """
     try:
         info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError):
         return None
-    return info if info.size >= 0 else None  # a forged negative size would make `walk` go in circles
+    plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.name.startswith(".")
+    return info if plain and info.size >= 0 and _padded(info.size) <= left else None
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
 
 
 def _between(file: BinaryIO, begin: int, end: int) -> bytes:
