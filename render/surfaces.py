@@ -14,6 +14,8 @@ from render.peel import Hits
 # A face whose height is below this fraction of its longest edge has no area that a float32 asset could mean.
 FLAT = 1e-12
 
+CHUNK = 1 << 15  # faces looked at together
+
 
 class Surfaces(NamedTuple):
     """The layers of a view.
@@ -85,19 +87,43 @@ def drop_duplicate_faces(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """
     faces = np.asarray(faces)
     vertices = np.asarray(vertices, dtype=np.float64) + 0.0  # -0 and 0 are one position
-    keep = np.ones(len(faces), dtype=bool)
-    if not len(faces):
-        return keep
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    keep = np.zeros(len(faces), dtype=bool)
+    place = _digest(vertices)
+    face = np.empty(len(faces), dtype=np.uint64)
+    for start in range(0, len(faces), CHUNK):  # in the cache: the arrays between would be gigabytes
+        part = slice(start, start + CHUNK)
+        keep[part] = _has_area(*(vertices[faces[part, i]] for i in range(3)))
+        face[part] = place[faces[part]].sum(axis=1)  # a sum, for the order of the corners does not matter
+
+    # Equal faces have equal digests. Those with one of their own, which is nearly all, are settled by a plain sort.
+    ordered = np.sort(face)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(shared):
+        suspect = np.zeros(1 << 24, dtype=bool)  # by the digest's first bits: some faces too many do no harm
+        suspect[shared >> 40] = True
+        alike = np.flatnonzero(suspect[face >> 40])
+        _, position = _distinct(vertices)
+        first, _ = _distinct(np.sort(position[faces[alike]], axis=1))
+        once = np.zeros(len(alike), dtype=bool)
+        once[first] = True
+        keep[alike] &= once
+    return keep
+
+
+def _has_area(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Whether the triangles with corners a, b, c (N,3) have an area, (N,) bool."""
     doubled_area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     longest = np.max([((p - q) ** 2).sum(axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
-    keep &= doubled_area > FLAT * longest
+    return doubled_area > FLAT * longest
 
-    _, position = _distinct(vertices)
-    first, _ = _distinct(np.sort(position[faces], axis=1))
-    once = np.zeros(len(faces), dtype=bool)
-    once[first] = True
-    return keep & once
+
+def _digest(rows: np.ndarray) -> np.ndarray:
+    """A hash (N,) uint64 of each row of (N,M), 8 bytes a number."""
+    digest = np.zeros(len(rows), dtype=np.uint64)
+    for column in np.ascontiguousarray(rows).view(np.uint64).T:
+        digest = (digest ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        digest ^= digest >> np.uint64(29)
+    return digest
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,11 +131,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Sorting one hash a row takes a fraction of the time that sorting rows takes: many seconds for millions of faces.
     """
-    digest = np.zeros(len(rows), dtype=np.uint64)
-    for column in np.ascontiguousarray(rows).view(np.uint64).T:
-        digest = (digest ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        digest ^= digest >> np.uint64(29)
-    _, first, which = np.unique(digest, return_index=True, return_inverse=True)
+    _, first, which = np.unique(_digest(rows), return_index=True, return_inverse=True)
     if (rows != rows[first[which]]).any():  # two different rows of one hash
         _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return first, which.reshape(-1)

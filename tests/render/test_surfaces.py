@@ -6,6 +6,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from render import surfaces
 from render.peel import Hits, Scene
 from render.surfaces import compact, drop_duplicate_faces, merge_coincident
 
@@ -164,3 +165,20 @@ def test_an_ordinary_mesh_loses_no_face():
     twice = np.concatenate([mesh.faces, mesh.faces[::-1, ::-1]])
     keep = drop_duplicate_faces(twice, mesh.vertices)
     assert np.array_equal(keep, np.arange(len(twice)) < len(mesh.faces))
+
+
+@pytest.mark.parametrize("digest", [surfaces._digest, lambda rows: np.full(len(rows), 7, np.uint64)], ids=["hash", "7"])
+def test_faces_are_dropped_as_comparing_them_all_would_even_where_all_hashes_collide(digest, monkeypatch):
+    monkeypatch.setattr(surfaces, "_digest", digest)
+    rng = np.random.default_rng(5)
+    for vertex_count, face_count in ((4, 30), (20, 200), (60, 1500)):
+        vertices = rng.integers(-1, 2, (vertex_count, 3)).astype(float)
+        faces = rng.integers(0, vertex_count, (face_count, 3))
+        seen, expected = set(), []
+        for corners in vertices[faces]:
+            key = tuple(sorted(map(tuple, corners.tolist())))
+            area = np.linalg.norm(np.cross(corners[1] - corners[0], corners[2] - corners[0]))
+            expected.append(bool(area > 0 and key not in seen))
+            seen.add(key)
+        assert drop_duplicate_faces(faces, vertices).tolist() == expected
+        assert 0 < sum(expected) < face_count
