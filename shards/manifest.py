@@ -83,6 +83,10 @@ def read_manifest(directory: str | PathLike[str]) -> pa.Table:
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}: it was not written by worldtrace")
+    if empty := [name for name in SCHEMA.names if table[name].null_count]:
+        raise ValueError(
+            f"{path} is damaged (a row has no {empty[0]}): rebuild it with `worldtrace shards verify DIR --repair`"
+        )
     return table.select(SCHEMA.names).cast(SCHEMA)
 
 

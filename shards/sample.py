@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .codec import DEFAULT_BOUND, Codec, decode_layers, encode_layers
-from .contract import Clip, LayeredView, Origin, Sample
+from .contract import REGIMES, Clip, LayeredView, Origin, Sample
 from .errors import CorruptSample
 from .image import decode_rgba, encode_rgba
 from .split import split_of
@@ -43,6 +43,7 @@ def encode(sample: Sample, codec: Codec = "inverse", bound: float = DEFAULT_BOUN
             members[f"{prefix}rgba.webp"] = encode_rgba(frame.rgba)
             members[f"{prefix}layers.zst"] = encode_layers(frame.hits, frame.depth, codec, bound)
         members["json"] = _to_json(sample, frames)
+        read_meta(sample.key, members)  # what decode would refuse is not written
     except ValueError as error:
         raise ValueError(f"{sample.key}: {error}") from None
     return EncodedSample(sample.key, dict(sorted(members.items())), describe(sample.key, frames))
@@ -63,15 +64,15 @@ def decode(key: str, members: Mapping[str, bytes]) -> Sample:
                     rgba=rgba,
                     hits=hits,
                     depth=depth,
-                    K=_matrix(entry, "K", 3),
-                    world_from_camera=_matrix(entry, "world_from_camera", 4),
+                    K=np.array(entry["K"], np.float64),
+                    world_from_camera=np.array(entry["world_from_camera"], np.float64),
                     regime=meta["regime"],
                     origin=Origin(**meta["origin"]),
-                    single_layer=bool(entry["single_layer"]),
-                    info=dict(entry["info"]),
+                    single_layer=entry["single_layer"],
+                    info=entry["info"],
                 )
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             where = f"frame {t}: " if meta["clip"] else ""
             raise CorruptSample(f"{key}: {where}{error}") from None
     try:
@@ -82,18 +83,25 @@ def decode(key: str, members: Mapping[str, bytes]) -> Sample:
 
 def read_meta(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     """The JSON member: {version, key, clip, regime, origin, frames: [{key, K, world_from_camera, single_layer,
-    info}]}.
+    info}]}, with every type and range that readers, and the manifest, rely on. CorruptSample names what is amiss.
     """
     try:
-        meta = json.loads(_member(members, "json"))
-        if meta["version"] > SAMPLE_VERSION:
-            raise CorruptSample(f"sample version {meta['version']} is newer than this reader; update worldtrace")
-        if meta["key"] != key:
-            raise CorruptSample(f"the JSON member is that of {meta['key']!r}")
-        if not meta["frames"] or (len(meta["frames"]) != 1 and not meta["clip"]):
-            raise CorruptSample(f"{len(meta['frames'])} frames cannot be")
+        meta = json.loads(_member(members, "json"), parse_constant=_no_number)
+        _require(isinstance(meta, dict), "the JSON member is not a map")
+        version = meta.get("version")
+        _require(type(version) is int and version >= 1, f"version {version!r} is not a number from 1 on")
+        _require(version <= SAMPLE_VERSION, f"sample version {version} is newer than this reader; update worldtrace")
+        _require(meta.get("key") == key, f"the JSON member is that of {meta.get('key')!r}")
+        _require(bool(KEY.match(key)), "such a key no sample has")
+        _require(meta.get("regime") in REGIMES, f"regime {meta.get('regime')!r} is none of {', '.join(REGIMES)}")
+        _check_origin(meta.get("origin"))
+        clip, frames = meta.get("clip"), meta.get("frames")
+        _require(type(clip) is bool and isinstance(frames, list), "clip is not true or false, or frames not a list")
+        _require(bool(frames) and (clip or len(frames) == 1), f"{len(frames)} frames cannot be")
+        for frame in frames:
+            _check_frame(frame)
         return dict(meta)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise CorruptSample(f"{key}: {error}") from None
 
 
@@ -167,8 +175,53 @@ def _member(members: Mapping[str, bytes], suffix: str) -> bytes:
     return members[suffix]
 
 
-def _matrix(entry: Mapping[str, Any], name: str, size: int) -> np.ndarray:
-    matrix = np.asarray(entry[name], np.float64)
-    if matrix.shape != (size, size) or not np.isfinite(matrix).all():
-        raise CorruptSample(f"{name} is not a finite {size}x{size} matrix")
+def _check_origin(origin: Any) -> None:
+    names = {"uid", "source", "sha256", "licence"}
+    _require(
+        isinstance(origin, dict) and set(origin) == names, f"origin does not hold {', '.join(sorted(names))} alone"
+    )
+    for name, value in origin.items():
+        _require(_is_text(value), f"origin.{name} is not text")
+
+
+def _check_frame(frame: Any) -> None:
+    names = {"key", "K", "world_from_camera", "single_layer", "info"}
+    _require(isinstance(frame, dict) and names <= set(frame), f"a frame does not hold {', '.join(sorted(names))}")
+    _require(_is_text(frame["key"]), "key of a frame is not text")
+    _require(type(frame["single_layer"]) is bool, "single_layer is not true or false")
+    _matrix(frame, "world_from_camera", 4)
+    K = _matrix(frame, "K", 3)
+    with np.errstate(all="ignore"):
+        invertible = np.linalg.matrix_rank(K) == 3 and bool(np.isfinite(np.linalg.inv(K)).all())
+    _require(invertible and K[2].tolist() == [0, 0, 1], "K is not invertible with last row 0, 0, 1")
+    info = frame["info"]
+    _require(isinstance(info, dict), "info is not a map")
+    for name in ("view", "overflow"):
+        value = info.get(name, 0)
+        _require(type(value) is int and 0 <= value < 1 << 31, f"info.{name} is not a number from 0 to 2^31 - 1")
+    flags = info.get("flags", [])
+    _require(isinstance(flags, list) and all(map(_is_text, flags)), "info.flags is not a list of text")
+
+
+def _matrix(frame: Mapping[str, Any], name: str, size: int) -> np.ndarray:
+    rows = frame[name]
+    plain = isinstance(rows, list) and all(isinstance(row, list) and {*map(type, row)} <= {int, float} for row in rows)
+    matrix = np.array(rows, np.float64) if plain else np.zeros(())
+    _require(
+        matrix.shape == (size, size) and bool(np.isfinite(matrix).all()), f"{name} is not a finite {size}x{size} matrix"
+    )
     return matrix
+
+
+def _is_text(value: Any) -> bool:
+    """A string that UTF-8, and so the manifest, can hold: JSON may spell half of a surrogate pair."""
+    return isinstance(value, str) and value.encode(errors="replace").decode() == value
+
+
+def _no_number(name: str) -> float:
+    raise CorruptSample(f"the JSON member holds {name}, which is no JSON")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise CorruptSample(otherwise)

@@ -5,13 +5,18 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from shards import Clip, CorruptSample, LayeredView, decode, encode, generator, split_of
+from shards import Clip, CorruptSample, LayeredView, decode, encode, generator, rays, split_of
 from shards.image import decode_rgba, encode_rgba
+from shards.manifest import SCHEMA
+from shards.sample import describe
 from tests.shards.scenes import spheres_clip, spheres_view
 
 
@@ -123,6 +128,73 @@ def test_damaged_members_are_named() -> None:
     ):
         with pytest.raises(CorruptSample, match=view.key):
             decode(view.key, _edited(good, **change))
+
+
+HOSTILE = [
+    5,
+    -1,
+    2**40,
+    10**400,
+    1.5,
+    float("nan"),
+    True,
+    None,
+    "x",
+    "\ud800",
+    "a\0b",
+    [],
+    ["x"],
+    [[1.0]],
+    {},
+    {"a": 1},
+]
+
+
+def _places(node: object, path: tuple = ()) -> Iterator[tuple]:
+    yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in items:
+        yield from _places(child, (*path, name))
+
+
+def test_whatever_the_json_member_holds_a_manifest_can_be_made_of_what_is_decoded() -> None:
+    """Every value of the JSON replaced by every kind of value: CorruptSample, or a sample that the schema fits."""
+    clip = spheres_clip(2, frames=2, height=4, width=4)
+    good = encode(clip).members
+    decoded = refused = 0
+    for path in _places(json.loads(good["json"])):
+        for value in HOSTILE:
+            meta = {"": json.loads(good["json"])}
+            node: Any = meta
+            for name in ("", *path)[:-1]:
+                node = node[name]
+            node[("", *path)[-1]] = value
+            try:
+                sample = decode(clip.key, {**good, "json": json.dumps(meta[""]).encode()})
+            except CorruptSample:
+                refused += 1
+                continue
+            decoded += 1
+            assert isinstance(sample, Clip)
+            row = {**describe(clip.key, sample.frames), "shard": "a.tar", "offset": 0, "bytes": 0, "sha256": ""}
+            pa.Table.from_pylist([row], schema=SCHEMA).validate(full=True)
+            rays(sample.frames[0].K, 4, 4)
+            encode(sample)
+    assert decoded > 100
+    assert refused > 1000
+
+
+@pytest.mark.parametrize(
+    "K", [np.zeros((3, 3)), np.diag([1, 0, 1]), np.diag([1, 1, 2]), np.ones((3, 3)), np.diag([1e-310, 1, 1])]
+)
+def test_a_camera_that_sees_nothing_is_neither_written_nor_read(K: np.ndarray) -> None:
+    view = spheres_view(0, 4, 4)
+    with pytest.raises(ValueError, match="K is not invertible"):
+        encode(dataclasses.replace(view, K=K))
+    good = encode(view).members
+    first = json.loads(good["json"])["frames"][0]
+    with pytest.raises(CorruptSample, match="K is not invertible"):
+        decode(view.key, _edited(good, frames=[{**first, "K": K.tolist()}]))
 
 
 def test_a_fresh_process_writes_the_same_bytes() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,13 +18,14 @@ def first_shard(root: Path) -> Path:
     return min((root / "shards").glob("*.tar"))
 
 
-def rewrite(root: Path, change: Callable[[list[dict]], None]) -> None:
+def rewrite(root: Path, change: Callable[[list[dict]], object], nullable: bool = False) -> None:
     """Let `change` edit the rows of the manifest, and write them without the checks of write_manifest."""
     path = root / "manifest.parquet"
     table = pq.read_table(path)
     rows = table.to_pylist()
     change(rows)
-    pq.write_table(table.from_pylist(rows, schema=table.schema), path)
+    schema = pa.schema([field.with_nullable(nullable) for field in table.schema])
+    pq.write_table(table.from_pylist(rows, schema=schema), path)
 
 
 def flip(path: Path, at: int) -> None:
@@ -73,6 +75,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong split": (lambda root: rewrite(root, lambda rows: rows[2].update(split="test")), "split is 'test'"),
     "wrong coverage": (lambda root: rewrite(root, lambda rows: rows[2].update(coverage=[0.5])), "coverage is"),
     "wrong depth": (lambda root: rewrite(root, lambda rows: rows[2].update(z_max=9.0)), "z_max is 9.0"),
+    "empty field": (lambda root: rewrite(root, lambda rows: rows[2].update(shard=None), nullable=True), "no shard"),
     "no manifest": (lambda root: (root / "manifest.parquet").unlink(), "missing"),
     "damaged manifest": (lambda root: (root / "manifest.parquet").write_bytes(b"PAR1"), "damaged"),
     "damaged ledger": (lambda root: (root / "ledger.parquet").write_bytes(b"PAR1"), "cannot be read"),
@@ -98,6 +101,38 @@ def test_a_sample_that_hashes_right_but_decodes_wrong_is_found(dataset_copy: Pat
     rows = write_shard(dataset_copy / "shards" / "000009-bad.tar", [encoded])
     write_manifest(dataset_copy, [*shards.read_manifest(dataset_copy).to_pylist(), *rows])
     assert ["K is not" in str(problem) for problem in verify(dataset_copy)] == [True]
+
+
+CRAFTED: dict[str, Callable[[dict], object]] = {
+    "origin.sha256": lambda meta: meta["origin"].update(sha256=5),
+    "origin.uid": lambda meta: meta["origin"].update(uid=["a"]),
+    "origin.licence": lambda meta: meta["origin"].update(licence="\ud800"),
+    "info.flags": lambda meta: meta["frames"][0]["info"].update(flags=5),
+    "info.view": lambda meta: meta["frames"][0]["info"].update(view=2**40),
+    "info.overflow": lambda meta: meta["frames"][0]["info"].update(overflow="x"),
+    "K is not invertible": lambda meta: meta["frames"][0].update(K=[[0, 0, 0]] * 3),
+    "world_from_camera": lambda meta: meta["frames"][0].update(world_from_camera=[[None] * 4] * 4),
+}
+
+
+def test_crafted_samples_stop_neither_verify_nor_repair(dataset_copy: Path) -> None:
+    """A shard of members whose hashes are right and whose JSON is not; the sound samples beside them are kept."""
+    before = shards.open(dataset_copy)
+    crafted = []
+    for i, change in enumerate(CRAFTED.values()):
+        encoded = encode(spheres_view(i, 24, 28, key=f"crafted-{i}"))
+        meta = json.loads(encoded.members["json"])
+        change(meta)
+        encoded.members["json"] = json.dumps(meta).encode()
+        crafted.append(encoded)
+    rows = write_shard(dataset_copy / "shards" / "000009-bad.tar", crafted)
+    write_manifest(dataset_copy, [*shards.read_manifest(dataset_copy).to_pylist(), *rows])
+    found = [str(problem) for problem in verify(dataset_copy)]
+    count, left_out = repair(dataset_copy)
+    assert count == len(before)
+    assert shards.open(dataset_copy).hash == before.hash
+    for problems in (found, [str(problem) for problem in left_out]):
+        assert [words in problem for words, problem in zip(CRAFTED, problems, strict=True)] == [True] * len(CRAFTED)
 
 
 def test_repair_gives_the_manifest_that_was_lost(dataset_copy: Path) -> None:
