@@ -68,7 +68,8 @@ def object_camera(generator: np.random.Generator, settings: RenderSettings, vert
     """A view of an object normalised to a longest side of 1: vertices (V,3), world frame.
 
     The distance follows from the framing (share of the image that the longest side takes), and is at least 1.5 radii of
-    the sphere around the object: from nearer, wide lenses fill the whole image with one face of it.
+    the sphere around the object: from nearer, wide lenses fill the whole image with one face of it. `info` records the
+    framing that results.
     """
     s, h, w = settings, settings.height, settings.width
     low, high = vertices.min(axis=0), vertices.max(axis=0)
@@ -95,7 +96,7 @@ def object_camera(generator: np.random.Generator, settings: RenderSettings, vert
     target = centre + pose[:3, 0] * aim[0] * longest + pose[:3, 1] * aim[1] * longest
     pose = look_at(eye, target, np.radians(roll))
     info = {"kind": "object", "fov": fov, "azimuth": azimuth, "elevation": elevation, "distance": distance,
-            "framing": framing, "roll": roll, "cropped": cropped}  # fmt: skip
+            "framing": float(K[0, 0] * longest / (distance * min(h, w))), "roll": roll, "cropped": cropped}  # fmt: skip
     return Camera(K, pose, h, w, info)
 
 

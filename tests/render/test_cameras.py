@@ -19,7 +19,7 @@ from render.cameras import (
 from render.settings import RenderSettings, settings_of
 from shards.contract import rays
 from shards.randomness import generator
-from tests.render.shapes import small, sphere
+from tests.render.shapes import box, small, sphere
 
 
 def some_camera() -> Camera:
@@ -85,6 +85,18 @@ def test_framing_is_the_share_of_the_image_that_the_longest_side_takes():
     side = camera.world_from_camera[:3, 0] / 2  # from the centre to either end of a unit length across the view
     ends = camera.project(np.stack([side, -side]))
     assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(0.5 * 200, rel=0.01)
+
+
+def test_the_recorded_framing_is_that_of_the_picture_where_the_camera_keeps_its_distance():
+    wide = {"fov": (70.0, 70.0), "framing": (0.8, 0.8), "crop": 0.0, "principal_deviation": 0.0}
+    vertices = box((1.0, 1.0, 1.0)).vertices
+    radius = np.linalg.norm(vertices, axis=1).max()
+    for view in range(10):
+        camera = object_camera(generator(0, "a", view, "camera"), small(**wide), vertices)
+        assert np.linalg.norm(camera.eye) == pytest.approx(1.5 * radius)
+        shown = camera.K[0, 0] / np.linalg.norm(camera.eye) / min(camera.height, camera.width)
+        assert camera.info["framing"] == pytest.approx(shown)
+        assert shown < 0.6  # and not the 0.8 that was drawn
 
 
 def test_orbit_keeps_the_distance_and_the_centre_in_place():
