@@ -105,8 +105,8 @@ def _view(rays: Rays) -> Any:
 def metered(image: np.ndarray, target: float) -> float:
     """Exposure that brings the mean irradiance of the lit pixels of image (H,W,5) to `target`.
 
-    Irradiance and not brightness: a black piano stays black. Four digits, so that another machine's summation order
-    cannot change a byte of the picture.
+    Irradiance and not brightness: a black piano stays black. Four digits, so that the last bits of a sum, which differ
+    between devices, rarely reach the picture; where the mean lies at the edge of a digit they still do.
     """
     weight = float(image[..., 3].sum(dtype=np.float64))
     mean = float(image[..., 4].sum(dtype=np.float64)) / max(weight, 1e-9)

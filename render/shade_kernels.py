@@ -9,7 +9,7 @@ import warp as wp
 from render import texels as tx
 from render.shade_numpy import CLEAR, LEAST_ROUGHNESS
 
-# Products and sums are not fused, so that every CPU gives the same bytes; fast_math would drop the NaN guards.
+# Products and sums are not fused, for CPUs differ in what they would fuse; fast_math would drop the NaN guards.
 wp.set_module_options({"fuse_fp": False, "fast_math": False, "enable_backward": False})
 
 _WIDTH, _HEIGHT, _COUNT, _WRAP_S, _WRAP_T = map(
