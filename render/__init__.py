@@ -1,7 +1,7 @@
 """The `render` room: an asset goes in, layered views come out.
 
 `load` and `procedural.make` give a `Mesh`; `render_views` gives its views with the ordered surfaces behind every pixel;
-`peel` is the depth peeling alone. It knows of `shards` only the contract.
+`peel` is the depth peeling alone. Of `shards` it uses the contract and the randomness.
 """
 
 from render import device, procedural
@@ -9,7 +9,7 @@ from render.load import load
 from render.mesh import Material, Mesh, Rejected, Room, Texture
 from render.peel import peel
 from render.settings import RenderSettings, settings_of
-from render.views import Rendered, render_views
+from render.views import Rendered, render_views, sample_key
 
 device.start()
 
@@ -25,5 +25,6 @@ __all__ = [
     "peel",
     "procedural",
     "render_views",
+    "sample_key",
     "settings_of",
 ]
