@@ -16,11 +16,10 @@ from .archive import split_part
 from .contract import Sample
 from .dataset_json import read_dataset_json
 from .errors import CorruptSample
+from .layout import SHARDS
 from .manifest import hash_of, read_manifest
 from .sample import decode
 from .split import SPLITS
-
-SHARDS = "shards"
 
 
 def open(path: str | PathLike[str], split: str | None = None) -> "Dataset":
@@ -109,8 +108,8 @@ class Dataset:
         part = _pread(path, int(self._offset[row]), int(self._bytes[row]))
         if hashlib.sha256(part).hexdigest() != self.manifest["sha256"][row].as_py():
             raise CorruptSample(
-                f"{where}: the bytes are not those of the manifest (sha256 differs); copy or render the shard again, "
-                "and see what else is damaged with `worldtrace shards verify`"
+                f"{where}: the bytes are not those of the manifest (sha256 differs): {_anew(path)}, and see what else "
+                "is damaged with `worldtrace shards verify`"
             )
         return split_part(key, part, where)
 
@@ -120,15 +119,19 @@ def _pread(path: Path, offset: int, size: int) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path} is missing, but the manifest names it: restore it, run the render job again, or rebuild the "
-            "manifest without it with `worldtrace shards verify DIR --repair`"
+            f"{path} is missing, but the manifest names it: restore it from a copy, run the same render command again, "
+            "or rebuild the manifest without it with `worldtrace shards verify DIR --repair`"
         ) from None
     try:
         if offset < 0 or size < 0 or offset + size > os.fstat(handle).st_size:
             raise CorruptSample(
-                f"{path} ends before byte {offset + size} that the manifest names: it is truncated; copy or render "
-                "it again"
+                f"{path} ends before byte {offset + size} that the manifest names: it is truncated: {_anew(path)}"
             )
         return os.pread(handle, size, offset)
     finally:
         os.close(handle)
+
+
+def _anew(path: Path) -> str:
+    """How to get a damaged shard back; the render job makes what is missing, with the same bytes."""
+    return f"restore the shard from a copy, or delete it ({path}) and run the same render command again"
