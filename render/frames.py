@@ -13,14 +13,12 @@ from render.cameras import Camera
 from render.lights import Lights
 from render.mesh import Mesh
 from render.peel import Hits
-from render.settings import RenderSettings
+from render.settings import COLOR_SLOTS, RenderSettings
 from render.shade import Shader
 from render.shade_numpy import Rays, Shadows
 from render.surfaces import compact, merge_coincident
 from render.texels import Packed, pack
 from shards.contract import forward_fill
-
-COLOR_SLOTS = 4  # surfaces per colour sample where something may be seen through; doubled where that is not enough
 
 
 @dataclass(frozen=True, eq=False)

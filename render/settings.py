@@ -11,6 +11,12 @@ BackendName = Literal["auto", "cpu", "cuda", "nvdiffrast", "pyrender"]
 
 Span = tuple[float, float]
 
+# Limits of what comes after, stated here so that a job is refused before it starts and not at its first view: the
+# values of one depth map that `shards` stores, and the hits of one image that the peel can index.
+STORED_VALUES = 1 << 26
+PEELED_HITS = 1 << 31
+COLOR_SLOTS = 4  # surfaces per colour sample where something may be seen through; doubled where that is not enough
+
 
 class RenderSettings(BaseModel):
     """Settings of `render_views`. Angles in degrees, lengths in the units of the normalised scene (rooms: metres).
@@ -90,6 +96,28 @@ class RenderSettings(BaseModel):
             raise ValueError("framing and exposure must be positive")
         return self
 
+    @model_validator(mode="after")
+    def _fits(self) -> "RenderSettings":
+        h, w = self.height, self.width
+        if self.layers * h * w > STORED_VALUES:
+            raise ValueError(
+                f"{self.layers} layers of {h} x {w} are more than the {STORED_VALUES} depths that a sample can hold; "
+                "lower layers, height or width"
+            )
+        deepest = max(self.slots, self.slots_limit)
+        if deepest * h * w >= PEELED_HITS:
+            raise ValueError(
+                f"{deepest} surfaces at {h} x {w} pixels are {PEELED_HITS} hits or more; "
+                "lower slots_limit, extra_slots, height or width"
+            )
+        seen = max(COLOR_SLOTS, self.slots_limit)
+        if seen * h * w * self.samples**2 >= PEELED_HITS:
+            raise ValueError(
+                f"{seen} surfaces at {self.samples} x {self.samples} samples for each of {h} x {w} pixels are "
+                f"{PEELED_HITS} hits or more; lower samples, slots_limit, height or width"
+            )
+        return self
+
     @property
     def slots(self) -> int:
         """Surfaces kept per pixel by the first peel, before merging."""
@@ -109,5 +137,7 @@ def settings_of(values: Mapping[str, Any]) -> RenderSettings:
         return RenderSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        if not first["loc"]:  # several settings that do not go together: the message has their values
+            raise ValueError(f"render settings: {first['ctx']['error']}") from None
+        where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"render settings: {where}: {first['msg']} (found {first.get('input')!r})") from None

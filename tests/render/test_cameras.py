@@ -16,7 +16,9 @@ from render.cameras import (
     room_faults,
     turned,
 )
-from render.settings import RenderSettings, settings_of
+from render.peel import check_view
+from render.settings import PEELED_HITS, STORED_VALUES, RenderSettings, settings_of
+from shards.codec import MAX_ELEMENTS
 from shards.contract import rays
 from shards.randomness import generator
 from tests.render.shapes import box, small, sphere
@@ -186,4 +188,23 @@ def test_settings_name_the_nearest_key_in_one_line():
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="runs backwards"):
         settings_of({"fov": (60, 20)})
+    for values, why in (
+        ({"height": 4096, "width": 4096}, "more than the 67108864 depths"),
+        ({"height": 8192, "width": 8192, "layers": 1, "samples": 1}, "32 surfaces at 8192 x 8192 pixels"),
+        ({"height": 2048, "width": 2048, "samples": 4}, "32 surfaces at 4 x 4 samples"),
+    ):
+        with pytest.raises(ValueError, match=why) as caught:
+            settings_of(values)
+        assert len(str(caught.value).split("\n")) == 1
     assert settings_of({"height": 196, "regime": "scene"}) == RenderSettings(height=196, regime="scene")
+
+
+def test_the_largest_images_that_settings_allow_are_the_largest_that_can_be_peeled_and_stored():
+    assert STORED_VALUES == MAX_ELEMENTS
+    check_view(1, PEELED_HITS - 1, 1, 1e-3)
+    with pytest.raises(ValueError, match="2\\*\\*31 hits or more"):
+        check_view(1, PEELED_HITS, 1, 1e-3)
+    most = {"height": 4096, "width": 4096, "layers": 4, "samples": 1, "slots_limit": 8}
+    assert settings_of(most).slots == 8
+    with pytest.raises(ValueError, match="5 layers of 4096 x 4096"):
+        settings_of({**most, "layers": 5})
