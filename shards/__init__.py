@@ -2,13 +2,15 @@
 
 A sample is a `LayeredView` (or a `Clip` of them). `encode` and `write_shard` put samples into WebDataset shards,
 `write_manifest` and `write_dataset_json` make a dataset of shards, `open` reads one; `Order` says which sample
-comes when. The format is described in docs/format.md.
+comes when; `layout` names the files of a dataset. The format is described in docs/format.md.
 """
 
-from .commit import TEMPORARY, committed
+from . import layout
+from .commit import committed
 from .contract import REGIMES, Clip, LayeredView, Origin, Regime, Sample, forward_fill, rays
 from .dataset_json import read_dataset_json, write_dataset_json
 from .errors import CorruptSample
+from .layout import TEMPORARY
 from .manifest import read_manifest, write_manifest
 from .moments import statistics
 from .order import Order
@@ -42,6 +44,7 @@ __all__ = [
     "generator",
     "layer_pictures",
     "layered_points",
+    "layout",
     "open",
     "over_checkerboard",
     "rays",

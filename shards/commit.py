@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-TEMPORARY = ".tmp"  # suffix of what an interrupted write leaves; `verify` reports it, nothing ever reads it
+from .layout import TEMPORARY
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .commit import committed
+from .layout import DATASET_JSON
 
-NAME = "dataset.json"
 FORMAT = "worldtrace"
 VERSION = 1
 
@@ -33,9 +33,9 @@ def write_dataset_json(directory: str | PathLike[str], config: Mapping[str, Any]
     """DIR/dataset.json = `config` plus format, version, conventions and software versions (a given value stands).
 
     `config` needs "layers" (L) and "size" ([H, W]); "job" holds the job's configuration, "statistics" those of
-    shards/statistics.py. Keys are sorted and nothing depends on the time, so the bytes are a function of `config`.
+    shards/moments.py. Keys are sorted and nothing depends on the time, so the bytes are a function of `config`.
     """
-    path = Path(directory) / NAME
+    path = Path(directory) / DATASET_JSON
     for name in ("layers", "size"):
         if name not in config:
             raise ValueError(f"{path}: the dataset's {name!r} is not given")
@@ -57,14 +57,14 @@ def write_dataset_json(directory: str | PathLike[str], config: Mapping[str, Any]
 
 def read_dataset_json(directory: str | PathLike[str]) -> dict[str, Any]:
     """The dictionary. FileNotFoundError / ValueError where it is missing, damaged, foreign or of a later version."""
-    path = Path(directory) / NAME
+    path = Path(directory) / DATASET_JSON
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: give the folder that `worldtrace render --out` wrote")
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error}): restore it, or run the render job again, which rewrites it"
+            f"{path} is damaged ({error}): restore it from a copy, or remove it and run the same render command again"
         ) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not that of a worldtrace dataset")

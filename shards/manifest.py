@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .commit import committed
+from .layout import MANIFEST
 
-NAME = "manifest.parquet"
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -47,7 +47,7 @@ def write_manifest(directory: str | PathLike[str], rows: Iterable[Mapping[str, A
     """Rows in any order -> DIR/manifest.parquet, sorted by (shard, offset). ValueError on double keys or a missing
     column.
     """
-    path = Path(directory) / NAME
+    path = Path(directory) / MANIFEST
     ordered = sorted(rows, key=lambda row: (row["shard"], row["offset"]))
     try:
         table = pa.Table.from_pylist([dict(row) for row in ordered], schema=SCHEMA)
@@ -67,7 +67,7 @@ def write_manifest(directory: str | PathLike[str], rows: Iterable[Mapping[str, A
 
 def read_manifest(directory: str | PathLike[str]) -> pa.Table:
     """The manifest as a table of SCHEMA. FileNotFoundError or ValueError say what is wrong and what to do."""
-    path = Path(directory) / NAME
+    path = Path(directory) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: give the folder that `worldtrace render --out` wrote, or rebuild it with "

@@ -10,18 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from .archive import END, split_part, walk
-from .commit import TEMPORARY
 from .contract import Clip, Sample
-from .dataset_json import NAME as DATASET_JSON
 from .dataset_json import read_dataset_json
-from .manifest import NAME as MANIFEST
+from .layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
 from .manifest import read_manifest, write_manifest
-from .reader import SHARDS, Dataset
+from .reader import Dataset
 from .sample import decode, describe
 
-LEDGER = "ledger.parquet"
-_KNOWN = {DATASET_JSON, MANIFEST, LEDGER, SHARDS}
-_UNFINISHED = {"units", ".render.lock"}  # what a running render job keeps beside them
 Progress = Callable[[int, int], None]
 
 
@@ -109,7 +104,7 @@ def _files(root: Path) -> list[Problem]:
     for path in sorted(root.iterdir()):
         if path.name.endswith(TEMPORARY):
             problems.append(Problem(path.name, "left by an interrupted write; remove it if no job is running"))
-        elif path.name not in _KNOWN | _UNFINISHED:
+        elif path.name not in FINISHED | UNFINISHED:
             problems.append(Problem(path.name, "does not belong to a dataset; move it elsewhere"))
     folder = root / SHARDS
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import reader
+from ..layout import LEDGER
 from ..moments import RELEASED
-from ..verify import LEDGER
 from .arguments import Directory, SplitOption
 
 PAPER_COVERAGE = (8.14, 7.90, 2.53, 1.74, 0.72, 0.60)  # % of pixels, Table 5: object renderings at 504x504

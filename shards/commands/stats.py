@@ -4,6 +4,7 @@ import typer
 
 from .. import reader
 from ..dataset_json import write_dataset_json
+from ..layout import DATASET_JSON
 from ..moments import RELEASED, Moments, as_json, measure
 from .arguments import Directory, advance, bar
 
@@ -26,4 +27,4 @@ def stats(directory: Directory) -> None:
     for name in ("mean", "std"):
         ours, released = (" ".join(f"{v:10.6f}" for v in which[name]) for which in (statistics, RELEASED))
         typer.echo(f"{name:<5}{ours}    released object model:{released}")
-    typer.echo(f"over {moments.count} points of {samples} samples, written to {directory / 'dataset.json'}")
+    typer.echo(f"over {moments.count} points of {samples} samples, written to {directory / DATASET_JSON}")
