@@ -1,6 +1,6 @@
 """`--where`: simple comparisons over manifest columns, joined by `and`. Parsed here: nothing is ever evaluated.
 
-regime == object and z_max < 3 and coverage[3] > 0.01 and flags has untextured and key ~ chair
+regime == object and z_max < 3 and coverage[3] > 0.01 and flags has untextured and asset ~ 'salt and pepper'
 """
 
 import difflib
@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _COMPARISON = re.compile(
-    r"\s*(?P<column>[a-z_0-9]+)(?:\[(?P<index>\d+)\])?\s*(?P<op>==|!=|<=|>=|<|>|=|~|\bhas\b)\s*(?P<value>.+?)\s*"
+    r"\s*(?P<column>[a-z_0-9]+)(?:\[(?P<index>\d+)\])?\s*(?P<op>==|!=|<=|>=|<|>|=|~|\bhas\b)\s*"
+    r"""(?P<value>'[^']*'|"[^"]*"|[^\s'"=].*?)\s*(?P<more>\band\b|\Z)"""
 )
 _COMPARE = {
     "==": pc.equal,
@@ -27,16 +28,19 @@ _COMPARE = {
 def select(table: pa.Table, where: str) -> pa.ChunkedArray:
     """Boolean mask over the rows of `table`. ValueError says what cannot be understood, and the nearest column."""
     mask: Any = None
-    for text in re.split(r"\band\b", where):
-        one = _mask(table, text)
+    begin, more = 0, True
+    while more:
+        match = _COMPARISON.match(where, begin)
+        if match is None:
+            rest = where[begin:].strip()
+            raise ValueError(f"--where: {rest!r} is not a comparison such as `z_max < 3` or `flags has untextured`")
+        one = _mask(table, match)
         mask = one if mask is None else pc.and_(mask, one)
+        begin, more = match.end(), bool(match["more"])
     return mask
 
 
-def _mask(table: pa.Table, text: str) -> Any:
-    match = _COMPARISON.fullmatch(text)
-    if match is None:
-        raise ValueError(f"--where: {text.strip()!r} is not a comparison such as `z_max < 3` or `flags has untextured`")
+def _mask(table: pa.Table, match: re.Match[str]) -> Any:
     name, op, value = match["column"], match["op"], match["value"].strip("'\"")
     if name not in table.column_names:
         near = difflib.get_close_matches(name, table.column_names, n=1)
@@ -67,6 +71,8 @@ def _typed(value: str, kind: pa.DataType, name: str) -> pa.Scalar:
             return pa.scalar({"true": True, "false": False}[value.lower()])
         if pa.types.is_string(kind):
             return pa.scalar(value)
+        if pa.types.is_floating(kind):
+            return pa.scalar(float(value), kind)  # in the column's own precision: float32 0.1 is not float64 0.1
         return pa.scalar(float(value))
     except (ValueError, KeyError):
         raise ValueError(f"--where: {value!r} cannot be compared with {name}, which is {kind}") from None

@@ -7,9 +7,11 @@ from shards.where import select
 
 TABLE = pa.table(
     {
+        "asset": ["salt and pepper.glb", "it's and.glb", "salt"],
         "key": ["chair-1", "chair-2", "lamp-1"],
         "regime": ["object", "scene", "object"],
         "z_max": pa.array([1.0, 2.0, 3.0], pa.float32()),
+        "near": pa.array([0.1, 0.2, 0.3], pa.float32()),
         "views": pa.array([1, 2, 3], pa.int32()),
         "single_layer": [True, False, False],
         "coverage": [[0.5, 0.1], [0.2], [0.3, 0.3]],
@@ -33,6 +35,15 @@ TABLE = pa.table(
         ("coverage[9] > 0", []),
         ("flags has untextured and coverage[0] > 0.4", [0]),
         ("key ~ chair", [0, 1]),
+        ("asset == 'salt and pepper.glb'", [0]),
+        ('views < 3 and asset == "it\'s and.glb" and key ~ chair', [1]),
+        ("asset ~ 'and'", [0, 1]),
+        ("asset ~ and", [0, 1]),
+        ("asset == it's", []),
+        ("near == 0.1", [0]),
+        ("near <= 0.1", [0]),
+        ("near > 0.1 and near != 0.3", [1]),
+        ("coverage[0] == 0.3", [2]),
     ],
 )
 def test_comparisons(where: str, rows: list[int]) -> None:
@@ -45,6 +56,9 @@ def test_comparisons(where: str, rows: list[int]) -> None:
         ("z_mx < 2", "did you mean z_max"),
         ("something", "not a comparison"),
         ("", "not a comparison"),
+        ("z_max < 3 and", "not a comparison"),
+        ("key == 'chair", "not a comparison"),
+        ("key == 'chair' or views > 2", "not a comparison"),
         ("__import__('os')", "not a comparison"),
         ("z_max < near", "cannot be compared"),
         ("single_layer == 7", "cannot be compared"),
