@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ class Stage:
         self.settings = settings
         self.vertices = np.ascontiguousarray(mesh.vertices, np.float64)
         self.used = np.unique(mesh.faces)
-        with self._clock("prepare"):
+        with self.clock("prepare"):
             self.packed: Packed = pack(mesh, settings.texture_limit)
             self.peeler = backends.peeler(settings.backend, self.vertices, mesh.faces)
             self.shader = Shader(self.packed, self.vertices, "cuda" if self.peeler.name == "cuda" else "cpu")
@@ -59,7 +58,7 @@ class Stage:
     def move(self, vertices: np.ndarray, normals: np.ndarray | None) -> None:
         """The next pose of an animation."""
         self.vertices = np.ascontiguousarray(vertices, np.float64)
-        with self._clock("prepare"):
+        with self.clock("prepare"):
             self.peeler.update(self.vertices)
             self.shader.move(self.vertices, normals)
 
@@ -71,7 +70,7 @@ class Stage:
     def layers(self, camera: Camera) -> Layers:
         """The first L surfaces of every pixel. Raises ValueError where the backend cannot peel that many."""
         s = self.settings
-        with self._clock("peel"):
+        with self.clock("peel"):
             slots = 1 if self.backend == "pyrender" and s.layers == 1 else s.slots
             while True:
                 merged, starved = self._surfaces(camera, slots)
@@ -84,10 +83,10 @@ class Stage:
     def _surfaces(self, camera: Camera, slots: int) -> tuple[Hits, int]:
         s = self.settings
         hits = self.peeler.peel(camera.K, camera.height, camera.width, slots, s.near, _inverse(camera))
-        full = hits.triangle[-1] >= 0
+        full = hits.triangle[-1] >= 0  # before any hit is dropped: there may be more behind
         if self.packed.tested:
             hits = compact(hits, self.shader.keep(_rays(camera, 1), hits.triangle), slots)
-        merged = merge_coincident(hits, self.tolerance, s.layers).hits
+        merged = merge_coincident(hits, self.tolerance, s.layers)
         return merged, int(np.count_nonzero(full & ~np.isfinite(merged.depth[-1])))
 
     def shadows(self, lights: Lights, indoors: bool) -> Shadows:
@@ -97,7 +96,7 @@ class Stage:
         points = self.points
         centre = (points.min(axis=0) + points.max(axis=0)) / 2
         radius = float(np.linalg.norm(points - centre, axis=1).max())
-        with self._clock("shadow"):
+        with self.clock("shadow"):
             return shadows.cast(lights, self._first_depth, centre, radius, indoors)
 
     def _first_depth(self, K: np.ndarray, size: int, camera_from_world: np.ndarray, rays: Rays) -> np.ndarray:
@@ -114,12 +113,12 @@ class Stage:
         slots = COLOR_SLOTS if self.packed.tested and self.backend != "pyrender" else 1
         rays = _rays(camera, side)
         while True:
-            with self._clock("peel"):
+            with self.clock("peel"):
                 triangle = self.peeler.triangles(K, height, width, slots, self.settings.near, _inverse(camera))
             if slots == 1 or slots >= self.settings.slots_limit or not self.shader.unresolved(rays, triangle):
                 break
             slots = min(2 * slots, self.settings.slots_limit)
-        with self._clock("shade"):
+        with self.clock("shade"):
             return self.shader.shade(rays, lights, maps, triangle, side)
 
     def coarse_depth(self, camera: Camera, longest: int = 64) -> np.ndarray:
@@ -127,20 +126,17 @@ class Stage:
         step = max(camera.height, camera.width) / longest
         height, width = max(1, round(camera.height / step)), max(1, round(camera.width / step))
         K = np.diag([width / camera.width, height / camera.height, 1.0]) @ camera.K
-        with self._clock("peel"):
+        with self.clock("peel"):
             return self.peeler.peel(K, height, width, 1, self.settings.near, _inverse(camera)).depth[0]
 
     @contextmanager
-    def _clock(self, name: str) -> Iterator[None]:
+    def clock(self, name: str) -> Iterator[None]:
+        """Adds the seconds of a `with` block to `seconds[name]`."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def clock(self, name: str) -> Any:
-        """Adds the seconds of a `with` block to `seconds[name]`."""
-        return self._clock(name)
 
 
 def _inverse(camera: Camera) -> np.ndarray:

@@ -5,8 +5,6 @@ are mostly transparent; each would spend a layer on nothing. Peel more slots tha
 is cut out there (`compact`), then merge what coincides (`merge_coincident`).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from render.peel import Hits
@@ -15,18 +13,6 @@ from render.peel import Hits
 FLAT = 1e-12
 
 CHUNK = 1 << 15  # faces looked at together
-
-
-class Surfaces(NamedTuple):
-    """The layers of a view.
-
-    hits: L layers | overflow: pixels all of whose slots were full before merging, so that there may be more behind |
-    doubtful: those among them that kept fewer than L hits, so that a layer in them may be missing.
-    """
-
-    hits: Hits
-    overflow: int
-    doubtful: int
 
 
 def compact(hits: Hits, keep: np.ndarray, layers: int) -> Hits:
@@ -53,7 +39,7 @@ def compact(hits: Hits, keep: np.ndarray, layers: int) -> Hits:
     return result
 
 
-def merge_coincident(hits: Hits, tolerance: float | np.ndarray, layers: int) -> Surfaces:
+def merge_coincident(hits: Hits, tolerance: float | np.ndarray, layers: int) -> Hits:
     """Hits closer than `tolerance` to the last one kept that faces the same way are one surface; the first is kept.
 
     tolerance: depth in the units of the scene, one number or (H,W). Two sides of a shell never merge, however thin it
@@ -64,11 +50,10 @@ def merge_coincident(hits: Hits, tolerance: float | np.ndarray, layers: int) -> 
         raise ValueError(
             f"tolerance has shape {tolerance.shape} or is negative; give 0 or more, one number or one a pixel."
         )
-    full = hits.triangle[-1] >= 0
     keep = np.ones(hits.depth.shape, dtype=bool)
     if len(keep) > 1:
         v, u = np.nonzero(hits.triangle[1] >= 0)
-        near = np.broadcast_to(tolerance, full.shape)[v, u]
+        near = np.broadcast_to(tolerance, keep.shape[1:])[v, u]
         last = {1: np.full(len(v), -np.inf), -1: np.full(len(v), -np.inf)}
         for slot in range(len(keep)):
             depth, facing = hits.depth[slot, v, u].astype(np.float64), hits.facing[slot, v, u]
@@ -76,8 +61,7 @@ def merge_coincident(hits: Hits, tolerance: float | np.ndarray, layers: int) -> 
             keep[slot, v, u] = new
             for side, kept in last.items():
                 kept[:] = np.where(new & (facing == side), depth, kept)
-    merged = compact(hits, keep, layers)
-    return Surfaces(merged, int(full.sum()), int((full & (merged.triangle[-1] < 0)).sum()))
+    return compact(hits, keep, layers)
 
 
 def drop_duplicate_faces(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
