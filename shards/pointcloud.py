@@ -1,10 +1,9 @@
-"""Layered point clouds as PLY, GLB or NPZ.
+"""Layered point clouds as PLY or GLB.
 
-PLY and NPZ keep the camera frame (OpenCV: +x right, +y down, +z forward). GLB is y-up by definition: (x, y, z) becomes
+PLY keeps the camera frame (OpenCV: +x right, +y down, +z forward). GLB is y-up by definition: (x, y, z) becomes
 (x, -y, -z), so that a viewer shows the cloud as the camera saw it; its colours are linear, as glTF wants.
 """
 
-import io
 import json
 import struct
 from os import PathLike
@@ -16,7 +15,7 @@ from .commit import committed
 from .contract import LayeredView
 
 HIDDEN = (150, 150, 150)  # colour of what no pixel of the image shows
-FORMATS = (".ply", ".glb", ".npz")
+FORMATS = (".ply", ".glb")
 
 
 def layered_points(view: LayeredView) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +30,7 @@ def layered_points(view: LayeredView) -> tuple[np.ndarray, np.ndarray]:
 def write_points(path: str | PathLike[str], xyz: np.ndarray, rgb: np.ndarray) -> Path:
     """Write points xyz (N,3) (camera frame) with colours rgb (N,3) uint8 sRGB; the format follows the suffix.
 
-    .ply: binary little endian. .glb: glTF 2.0 points, y-up. .npz: arrays `xyz` and `rgb`. ValueError for another
+    .ply: binary little endian. .glb: glTF 2.0 points, y-up. ValueError for another
     suffix, for points that are not finite, or shapes that do not match.
     """
     path = Path(path)
@@ -43,7 +42,7 @@ def write_points(path: str | PathLike[str], xyz: np.ndarray, rgb: np.ndarray) ->
         raise ValueError(f"{path}: xyz {xyz.shape} and rgb {rgb.shape} {rgb.dtype} are not (N,3) and (N,3) uint8")
     if not np.isfinite(xyz).all():
         raise ValueError(f"{path}: {int((~np.isfinite(xyz)).any(axis=1).sum())} of {len(xyz)} points are not finite")
-    write = {".ply": _ply, ".glb": _glb, ".npz": _npz}[path.suffix.lower()]
+    write = {".ply": _ply, ".glb": _glb}[path.suffix.lower()]
     with committed(path) as file:
         file.write(write(xyz, rgb))
     return path
@@ -55,12 +54,6 @@ def _ply(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
     vertices = np.empty(len(xyz), np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)]))
     vertices["xyz"], vertices["rgb"] = xyz, rgb
     return "\n".join([*header, "end_header", ""]).encode() + vertices.tobytes()
-
-
-def _npz(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, xyz=xyz, rgb=rgb)
-    return out.getvalue()
 
 
 def _glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:

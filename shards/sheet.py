@@ -15,12 +15,10 @@ CLIP_FRAMES = 4  # of a clip, evenly spaced
 _DIM = 0.25  # brightness of forward-filled copies: what was copied is not mistaken for what is there
 
 
-def colorize(
-    depth: np.ndarray, valid: np.ndarray, near: float | None = None, far: float | None = None, cmap: str = "magma"
-) -> np.ndarray:
+def colorize(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Depth (...,H,W) where `valid` (...,H,W) bool -> (...,H,W,3) uint8: near bright, far dark, invalid the backdrop.
 
-    `near` and `far` are the ends of the scale; by default those of the valid pixels.
+    The ends of the scale are the nearest and the farthest of all valid pixels.
     """
     from matplotlib import colormaps  # a second's import, which reading a dataset need not wait for
 
@@ -28,10 +26,9 @@ def colorize(
     out[:] = BACKDROP
     z = depth[valid]
     if z.size:
-        near = float(z.min()) if near is None else near
-        far = float(z.max()) if far is None else far
+        near, far = float(z.min()), float(z.max())
         closeness = np.clip((far - z) / max(far - near, 1e-9), 0, 1)
-        out[valid] = colormaps[cmap](0.15 + 0.85 * closeness, bytes=True)[..., :3]
+        out[valid] = colormaps["magma"](0.15 + 0.85 * closeness, bytes=True)[..., :3]
     return out
 
 

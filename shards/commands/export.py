@@ -24,8 +24,8 @@ def export(
     PLY keeps the camera frame (+x right, +y down, +z forward); GLB is y-up. NPZ holds rgba, hits, depth, K,
     world_from_camera, xyz and needs no pickle to be read.
     """
-    if out.suffix.lower() not in FORMATS:
-        raise ValueError(f"--out {out}: give a name that ends in {', '.join(FORMATS)}")
+    if out.suffix.lower() not in (*FORMATS, ".npz"):
+        raise ValueError(f"--out {out}: give a name that ends in {', '.join(FORMATS)} or .npz")
     dataset = reader.open(directory)
     sample = dataset[row_of(dataset, key)]
     frames = sample.frames if isinstance(sample, Clip) else (sample,)
