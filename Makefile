@@ -3,15 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup demo test test-all lint clean
 setup: $(READY)
 
-# torch goes first and alone: pulled in by another package it would arrive with gigabytes of CUDA libraries.
+# torch goes first: pip would otherwise choose it for another package, in a newer version. What is there already (a
+# build for your CUDA, say) stays. On Linux the package index serves the CUDA build, gigabytes of it: for the CPU build,
+# make setup TORCH_FLAGS='--index-url URL' with the URL that PyTorch's installation page gives.
+TORCH_FLAGS ?=
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "worldtrace needs Python 3.11 or later: make setup PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,view]' -c constraints.txt
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check torch -c constraints.txt $(TORCH_FLAGS)
+	grep -v '^torch==' constraints.txt > .venv/constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -e '.[dev,view]' -c .venv/constraints.txt
 	touch $(READY)
 
 lint: $(READY)

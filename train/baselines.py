@@ -8,37 +8,37 @@ import torch
 
 import shards
 from model.normalisation import Normalisation
-from shards import Clip
-from train import augment
-from train.config import Augment
+from train.truth import truth_of
 
 
 def mean_stack(
     dataset: shards.Dataset, layers: int, size: int, normalisation: Normalisation, limit: int, seed: int = 0
-) -> np.ndarray:
-    """(L,H,W,3) float32 camera-space points: per layer and pixel the mean over the training samples valid there.
+) -> np.ndarray | None:
+    """(L,H,W,3) float32 camera-space points: per layer and pixel the mean over the samples valid there.
 
     The mean is taken in the model's normalised space over at most `limit` samples, spread over the dataset by the keyed
-    order of `seed`. Pixels that no sample covers take the layer's mean. ValueError where the dataset is empty.
+    order of `seed`; single-layer samples count in layer 0. Pixels that no sample covers take the layer's mean, layers
+    that no sample knows repeat the one before. None where there is no sample with a valid pixel.
     """
+    total, count = np.zeros((layers, size, size, 3)), np.zeros((layers, size, size, 1))
     if not len(dataset):
-        raise ValueError(f"{dataset.directory}: no samples to take the mean of")
+        return None
     order = shards.Order(len(dataset), seed, dataset.hash)
-    total, count = np.zeros((layers, size, size, 3)), np.zeros((1, size, size, 1))
     for index in range(min(limit, len(dataset))):
-        sample = dataset[int(order[index])]
-        view = sample.frames[0] if isinstance(sample, Clip) else sample
-        target = augment.prepare(view, layers, size, Augment(enabled=False), None)
-        if view.single_layer or not target.valid.any():
-            continue
-        valid = torch.from_numpy(target.valid)[None]
-        x, _ = normalisation.forward(torch.from_numpy(target.xyz)[None], valid)
-        total += np.where(target.valid[None, ..., None], x[0].numpy(), 0.0)
-        count += target.valid[None, ..., None]
+        truth = truth_of(dataset[int(order[index])], layers, size, "black")
+        x, _ = normalisation.forward(torch.from_numpy(truth.xyz)[None], torch.from_numpy(truth.valid)[None])
+        known = slice(0, 1 if truth.single_layer else layers)
+        total[known] += np.where(truth.valid[None, ..., None], x[0].numpy(), 0.0)[known]
+        count[known] += truth.valid[None, ..., None]
     if not count.any():
-        raise ValueError(f"{dataset.directory}: no sample with hidden layers to take the mean of")
-    overall = total.sum(axis=(1, 2), keepdims=True) / count.sum()
-    mean = np.where(count > 0, total / np.maximum(count, 1), overall)
+        return None
+    mean = np.zeros_like(total)
+    for layer in range(layers):
+        if count[layer].any():
+            overall = total[layer].sum(axis=(0, 1)) / count[layer].sum()
+            mean[layer] = np.where(count[layer] > 0, total[layer] / np.maximum(count[layer], 1), overall)
+        else:
+            mean[layer] = mean[layer - 1]
     return normalisation.inverse(torch.from_numpy(mean.astype(np.float32))[None])[0].numpy()
 
 

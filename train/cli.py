@@ -3,7 +3,7 @@
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,8 @@ import typer
 # idle machine nothing (24.1 samples/s of `tiny`; 23.9 spinning, 20.0 sleeping at once). libgomp reads it once, when
 # torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def train(
@@ -55,7 +57,7 @@ def predict(
     mask: Annotated[
         Path | None, typer.Option(help="A picture, white where the object is; else the alpha is used.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = "auto",
 ) -> None:
     """Predict the layered point cloud behind an image: what is seen in its colours, what is hidden in grey.
 
@@ -64,7 +66,7 @@ def predict(
 
     Examples:
 
-    worldtrace predict photo.png --checkpoint out/run --out photo.glb --out photo.png
+    worldtrace predict photo.png --checkpoint out/run --out photo.glb --out photo-layers.png
 
     worldtrace predict 'out/data#heldout' --checkpoint out/run --out sample.glb    (a sample the run was not trained on)
     """
@@ -72,7 +74,7 @@ def predict(
     from train.predict import predict as run_model
     from train.run import device_of, load_run
 
-    output.check(out)
+    output.check(out, [Path(image), *([mask] if mask else [])])
     run = load_run(checkpoint, device_of(device))
     asked = output.resolve(image, mask, run)
     prediction = run_model(run, asked.rgb, asked.valid, range(seeds), steps, asked.name)
@@ -88,7 +90,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test, or several joined by +.")] = "val+test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples, fixed by the manifest.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write everything, sample by sample, as JSON.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = "auto",
 ) -> None:
     """Judge a trained run on samples it has not seen, beside the training set's mean and a perfect layer 0.
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import shards
-from shards import Clip, LayeredView
-from train import augment
 from train.baselines import mean_stack, repeated_layer0
-from train.config import Augment
 from train.metrics import stack_metrics
 from train.predict import predict_batch
 from train.run import Run
+from train.truth import Truth, truth_of
 
 SELECTED_BY = "all/cd_l1"  # best of K: the seed with the best complete geometry, judged with the truth in hand
 MEAN_OVER = 512  # training samples behind the mean baseline
@@ -21,7 +20,7 @@ MEAN_OVER = 512  # training samples behind the mean baseline
 METHODS = {
     "model_best": "the model, best of K seeds",
     "model": "the model, one seed (mean over K)",
-    "mean": "the mean of the training set",
+    "mean": "the mean of the split `train` of the judged dataset",
     "layer0": "a perfect layer 0 repeated: the true visible surface and nothing behind it",
 }
 
@@ -36,18 +35,6 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         return {"settings": self.settings, "methods": self.methods, "samples": self.samples}
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """One evaluated view at the model's size: rgb (H,W,3) float32, valid (H,W), xyz (L,H,W,3), hits (H,W)."""
-
-    key: str
-    rgb: np.ndarray
-    valid: np.ndarray
-    xyz: np.ndarray
-    hits: np.ndarray
-    single_layer: bool
 
 
 def held_out(dataset: shards.Dataset, splits: Sequence[str], limit: int | None = None) -> list[int]:
@@ -68,16 +55,6 @@ def held_out(dataset: shards.Dataset, splits: Sequence[str], limit: int | None =
     return rows
 
 
-def truth_of(view: LayeredView, layers: int, size: int, background: str) -> Truth:
-    """A view as the model is shown it: resized without augmentation."""
-    config = Augment(enabled=False, background="white" if background == "white" else "black")
-    target = augment.prepare(view, layers, size, config, None)
-    # Forward filling repeats a point exactly, so what changes along a ray is what was hit.
-    changes = (np.diff(target.xyz[..., 2], axis=0) != 0).sum(axis=0)
-    hits = np.where(target.valid, 1 + changes, 0).astype(np.uint8)
-    return Truth(view.key, target.rgb.transpose(1, 2, 0), target.valid, target.xyz, hits, view.single_layer)
-
-
 def evaluate(
     run: Run,
     dataset: shards.Dataset,
@@ -87,27 +64,30 @@ def evaluate(
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Metrics of the model and the baselines on the held-out samples of a dataset.
+    """Metrics of the model and the baselines on some splits of a dataset.
 
     Every prediction gets the same per-sample scale-shift alignment on layer-0 depth (train/metrics.py). The mean is
-    that of the split `train` of the same dataset. A clip is judged by its first frame: this model is static.
+    that of the split `train` of the same dataset, and left out where that is empty. A clip is judged by its first
+    frame. `settings["seen_in_training"]` says whether the run was trained on these very samples. ValueError where no
+    sample has a valid pixel.
     """
     layers, size = run.model.config.layers, run.config.data.size
+    rows = held_out(dataset, splits, limit)
     training = shards.open(dataset.directory, split="train")
     mean = mean_stack(training, layers, size, run.normalisation, MEAN_OVER)
-    rows = held_out(dataset, splits, limit)
     samples: list[dict[str, Any]] = []
     for done, row in enumerate(rows):
         progress(done, len(rows))
-        sample = dataset[row]
-        view = sample.frames[0] if isinstance(sample, Clip) else sample
-        truth = truth_of(view, layers, size, run.config.augment.background)
+        truth = truth_of(dataset[row], layers, size, run.config.augment.background)
         if truth.valid.any():
             samples.append({"key": truth.key, **judge(run, truth, mean, seeds, steps)})
     progress(len(rows), len(rows))
+    if not samples:
+        raise ValueError(f"{dataset.directory}: none of its {len(rows)} samples has a valid pixel to judge")
     settings = {
         "samples": len(samples),
         "splits": list(splits),
+        "seen_in_training": seen_in_training(run, dataset, splits),
         "manifest_hash": dataset.hash,
         "seeds": seeds,
         "steps": steps,
@@ -117,11 +97,17 @@ def evaluate(
         "best_of_k_selected_by": SELECTED_BY,
         "methods": METHODS,
     }
-    return Report(settings, {m: _mean([s[m] for s in samples]) for m in METHODS}, samples)
+    return Report(settings, {m: _mean([s[m] for s in samples]) for m in METHODS if m in samples[0]}, samples)
 
 
-def judge(run: Run, truth: Truth, mean: np.ndarray, seeds: int, steps: int) -> dict[str, dict[str, float]]:
-    """Metrics of every method on one view."""
+def seen_in_training(run: Run, dataset: shards.Dataset, splits: Sequence[str]) -> bool:
+    """Whether one of the run's own sources is this folder with one of these splits, or with all."""
+    here = dataset.directory.resolve()
+    return any(Path(s.path).resolve() == here and s.split in ("all", *splits) for s in run.config.data.sources)
+
+
+def judge(run: Run, truth: Truth, mean: np.ndarray | None, seeds: int, steps: int) -> dict[str, dict[str, float]]:
+    """Metrics of every method on one view; no "mean" without one."""
 
     def metrics(xyz: np.ndarray) -> dict[str, float]:
         return stack_metrics(xyz, truth.xyz, truth.hits, truth.single_layer)
@@ -130,12 +116,9 @@ def judge(run: Run, truth: Truth, mean: np.ndarray, seeds: int, steps: int) -> d
     stacks = predict_batch(run, truth.rgb[None], truth.valid[None], draws, steps)
     each = [metrics(stack) for stack in stacks]
     selected_by = "depth/absrel" if truth.single_layer else SELECTED_BY
-    return {
-        "model_best": min(each, key=lambda m: m[selected_by]),
-        "model": _mean(each),
-        "mean": metrics(mean),
-        "layer0": metrics(repeated_layer0(truth.xyz)),
-    }
+    model = {"model_best": min(each, key=lambda m: m[selected_by]), "model": _mean(each)}
+    baseline = {} if mean is None else {"mean": metrics(mean)}
+    return {**model, **baseline, "layer0": metrics(repeated_layer0(truth.xyz))}
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 OBJECT_FILL = 2 / 3
 MAX_PIXELS = 100_000_000
@@ -26,14 +26,14 @@ class Framed:
 def read_image(path: Path, mask: Path | None = None) -> tuple[np.ndarray, bool]:
     """(rgba (h,w,4) uint8, whether it has a mask): a mask file (any picture, white = valid), or the image's alpha.
 
-    Raises FileNotFoundError or ValueError with what to do.
+    Turned upright as the file's EXIF orientation says. Raises FileNotFoundError or ValueError with what to do.
     """
     rgba = _open(path)
     if mask is not None:
         alpha = np.asarray(Image.fromarray(_open(mask)).convert("L"))
         if alpha.shape != rgba.shape[:2]:
             raise ValueError(f"{mask}: mask is {_wxh(alpha)}, the image {path} is {_wxh(rgba)}; they must agree")
-        rgba = np.dstack([rgba[..., :3], alpha])
+        return np.dstack([rgba[..., :3], alpha]), True
     return rgba, bool((rgba[..., 3] < 255).any())
 
 
@@ -50,18 +50,12 @@ def frame_object(rgba: np.ndarray, size: int) -> Framed:
 def frame_scene(rgba: np.ndarray, size: int, patch: int) -> Framed:
     """Scale the longer side to `size`; the shorter one is cropped, about its centre, to a multiple of the patch."""
     h, w = rgba.shape[:2]
-    scale = size / max(h, w)
-    height, width = (max(patch, int(side * scale) // patch * patch) for side in (h, w))
+    longest = max(h, w)
+    height, width = (max(patch, side * size // longest // patch * patch) for side in (h, w))
+    scale = size / longest
     return _resample(
         rgba, (w - width / scale) / 2, (h - height / scale) / 2, width / scale, height / scale, width, height
     )
-
-
-def composite(rgba: np.ndarray, background: str) -> np.ndarray:
-    """Straight RGBA uint8 -> RGB (H,W,3) float32 in [0, 1] over black or white, as the trainer does."""
-    colour = rgba[..., :3].astype(np.float32) / 255
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    return colour * alpha + (1 - alpha) * (1.0 if background == "white" else 0.0)
 
 
 def _resample(rgba: np.ndarray, x: float, y: float, w: float, h: float, width: int, height: int) -> Framed:
@@ -83,7 +77,7 @@ def _open(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{path}: {image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
-            return np.asarray(image.convert("RGBA"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({error}); give a PNG, JPEG or WebP") from None
 

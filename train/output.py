@@ -9,13 +9,14 @@ import numpy as np
 
 import shards
 from model import ZScore
-from shards import Clip
-from train.evaluate import held_out, truth_of
-from train.framing import composite, frame_object, frame_scene, read_image
+from train import augment
+from train.evaluate import held_out
+from train.framing import frame_object, frame_scene, read_image
 from train.metrics import align_points, align_scale_shift, stack_metrics
 from train.pictures import prediction_sheet
 from train.predict import Prediction, point_cloud, typical
 from train.run import Run
+from train.truth import Truth, truth_of
 
 SUFFIXES = (".glb", ".ply", ".png", ".npz")
 HELD_OUT = "heldout"
@@ -23,20 +24,21 @@ HELD_OUT = "heldout"
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What to predict: rgb (H,W,3) float32, valid (H,W) bool; for a sample its truth xyz (L,H,W,3) and hits (H,W); for
-    a picture framed_from_image (3,3), from its pixels to those of the frame that the model sees."""
+    """What to predict: rgb (H,W,3) float32, valid (H,W) bool; for a sample its truth; for a picture framed_from_image
+    (3,3), from its pixels to those of the frame that the model sees."""
 
     name: str
     rgb: np.ndarray
     valid: np.ndarray
-    true_xyz: np.ndarray | None = None
-    hits: np.ndarray | None = None
+    truth: Truth | None = None
     framed_from_image: np.ndarray | None = None
 
 
-def check(paths: Sequence[Path]) -> None:
-    """ValueError before anything is computed where an output has a suffix that nothing writes."""
+def check(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """ValueError, before anything is computed, for an output that nothing writes or that would replace an input."""
     for path in paths:
+        if path.resolve() in [each.resolve() for each in inputs]:
+            raise ValueError(f"--out {path} is the picture itself; give the sheet another name")
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"--out {path}: its suffix says what is written; use one of {', '.join(SUFFIXES)}")
 
@@ -44,7 +46,6 @@ def check(paths: Sequence[Path]) -> None:
 def resolve(image: str, mask: Path | None, run: Run) -> Asked:
     """`image` is a file, or DATASET#KEY. KEY may be `heldout`: of the samples that were not trained on, the one with
     the median number of surface points. FileNotFoundError or ValueError says what is missing."""
-    background = "white" if run.config.augment.background == "white" else "black"
     size, shape = run.config.data.size, run.model.config
     folder, hash_mark, key = image.rpartition("#")
     if hash_mark and not Path(image).exists():
@@ -55,9 +56,8 @@ def resolve(image: str, mask: Path | None, run: Run) -> Asked:
             key = dataset.keys[rows[int(np.argsort(surfaces, kind="stable")[len(rows) // 2])]]
         if key not in dataset.keys:
             raise ValueError(f"{folder} has no sample {key!r}; `worldtrace shards ls {folder}` lists them")
-        sample = dataset[key]
-        truth = truth_of(sample.frames[0] if isinstance(sample, Clip) else sample, shape.layers, size, background)
-        return Asked(key, truth.rgb, truth.valid, truth.xyz, truth.hits)
+        truth = truth_of(dataset[key], shape.layers, size, run.config.augment.background)
+        return Asked(key, truth.rgb, truth.valid, truth)
     rgba, masked = read_image(Path(image), mask)
     if isinstance(run.normalisation, ZScore):  # an object model
         if not masked:
@@ -67,7 +67,7 @@ def resolve(image: str, mask: Path | None, run: Run) -> Asked:
         framed = frame_object(rgba, size)
     else:
         framed = frame_scene(rgba, size, shape.patch)
-    rgb = composite(framed.rgba, background)
+    rgb = augment.composite(framed.rgba, augment.background(run.config.augment.background, None))
     return Asked(Path(image).name, rgb, framed.valid, framed_from_image=framed.framed_from_image)
 
 
@@ -78,18 +78,22 @@ def write(prediction: Prediction, asked: Asked, paths: Sequence[Path]) -> list[s
     points, colours = point_cloud(xyz, prediction.rgb, prediction.valid)
     lines = [_summary(prediction, asked, chosen, len(points))]
     title, shown = f"{asked.name}, seed {prediction.seeds[chosen]} of {len(prediction.seeds)}", xyz
-    if asked.true_xyz is not None and asked.hits is not None:
-        valid, got = prediction.valid, stack_metrics(xyz, asked.true_xyz, asked.hits)
-        shown = align_points(xyz, *align_scale_shift(xyz[0, ..., 2][valid], asked.true_xyz[0, ..., 2][valid]))
+    true_xyz = None
+    if (truth := asked.truth) is not None:
+        true_xyz = truth.xyz[:1] if truth.single_layer else truth.xyz
+        got = stack_metrics(xyz, truth.xyz, truth.hits, truth.single_layer)
+        scale, shift = align_scale_shift(xyz[0, ..., 2][truth.valid], truth.xyz[0, ..., 2][truth.valid])
+        shown = align_points(xyz, scale, shift)
         title += ", predicted depth aligned to the truth by one scale and shift"
+        everything = "" if truth.single_layer else f", all layers {got['all/cd_l1']:.4f}"
         lines.append(
             f"against the truth, aligned: layer-0 AbsRel {got['depth/absrel']:.4f}, "
-            f"CD-L1 visible {got['visible/cd_l1']:.4f}, all layers {got['all/cd_l1']:.4f}"
+            f"CD-L1 visible {got['visible/cd_l1']:.4f}{everything}"
         )
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
-            prediction_sheet(path, prediction.rgb, prediction.valid, shown, asked.true_xyz, title)
+            prediction_sheet(path, prediction.rgb, prediction.valid, shown, true_xyz, title)
         elif path.suffix.lower() == ".npz":
             _write_npz(path, prediction, asked)
         else:
@@ -116,5 +120,6 @@ def _write_npz(path: Path, prediction: Prediction, asked: Asked) -> None:
         "valid": prediction.valid,
         "seeds": prediction.seeds,
     }
-    arrays |= {"K": prediction.K, "true_xyz": asked.true_xyz, "framed_from_image": asked.framed_from_image}
+    arrays |= {"K": prediction.K, "framed_from_image": asked.framed_from_image}
+    arrays["true_xyz"] = None if asked.truth is None else asked.truth.xyz
     np.savez_compressed(path, **{name: value for name, value in arrays.items() if value is not None})

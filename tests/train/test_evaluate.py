@@ -1,5 +1,6 @@
 """Evaluation on a small analytic dataset: what is judged, against what, and that the numbers mean what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from model import WTDiT, ZScore, preset
 from tests.shards.scenes import spheres_view
 from train import config
 from train.baselines import mean_stack, repeated_layer0
-from train.evaluate import evaluate, held_out, truth_of
+from train.evaluate import evaluate, held_out
 from train.run import Run
+from train.truth import truth_of
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +55,35 @@ def test_the_truth_keeps_its_hits_through_resizing(dataset: shards.Dataset) -> N
     assert set(np.unique(half.hits)) <= set(np.unique(view.hits))
 
 
+def test_hits_that_share_a_depth_hide_none_behind_them() -> None:
+    """The two sides of a sheet at one depth, and a surface behind: three hits, though z changes once."""
+    view = spheres_view(3, 8, 8, layers=4)
+    depth = np.broadcast_to(np.array([1, 1, 2, 2], np.float32)[:, None, None], (4, 8, 8)).copy()
+    truth = truth_of(replace(view, depth=depth, hits=np.full((8, 8), 3, np.uint8)), 4, 8, "black")
+    assert (truth.hits == 3).all()
+
+
+def test_a_split_that_was_trained_on_is_called_that(dataset: shards.Dataset, run: Run) -> None:
+    assert not evaluate(run, dataset, seeds=1, steps=1, limit=1).settings["seen_in_training"]
+    data = run.config.data.model_copy(update={"path": str(dataset.directory), "split": "all"})
+    trained_here = replace(run, config=run.config.model_copy(update={"data": data}))
+    assert evaluate(trained_here, dataset, seeds=1, steps=1, limit=1).settings["seen_in_training"]
+
+
+def test_single_layer_samples_are_judged_and_averaged_on_layer_0(tmp_path: Path, run: Run) -> None:
+    views = [replace(spheres_view(i, 28, 28, layers=3), single_layer=True, regime="rgbd") for i in range(40)]
+    rows = shards.write_shard(tmp_path / "shards" / "000000-test.tar", [shards.encode(v) for v in views])
+    shards.write_manifest(tmp_path, rows)
+    shards.write_dataset_json(tmp_path, {"layers": 3, "size": [28, 28]})
+    report = evaluate(run, shards.open(tmp_path), seeds=1, steps=1)
+    assert "hidden/cd_l1" not in report.methods["mean"]
+    assert report.methods["mean"]["layer0/rmse"] > 0
+
+
 def test_the_mean_is_the_mean(dataset: shards.Dataset) -> None:
     norm = ZScore((0.0, 0.0, 1.9), (0.2, 0.2, 0.2))
     mean = mean_stack(dataset, 3, 56, norm, limit=1000)
+    assert mean is not None
     views = list(dataset)
     stack, valid = np.stack([v.xyz() for v in views]), np.stack([v.valid for v in views])
     v, u = 28, 28

@@ -79,6 +79,9 @@ def test_predicting_a_picture_needs_a_mask_and_uses_it(
     assert code == 2
     assert "--mask" in error
     assert error.count("\n") == 1
+    code, _, error = command(capsys, *call, tmp_path / "photo.png", "--mask", tmp_path / "mask.png")
+    assert code == 2
+    assert "is the picture itself" in error
     code, said, _ = command(capsys, *call, tmp_path / "photo.ply", "--mask", tmp_path / "mask.png")
     assert code == 0
     assert "photo.png" in said
