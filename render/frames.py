@@ -12,7 +12,7 @@ from render.cameras import Camera
 from render.lights import Lights
 from render.mesh import Mesh
 from render.peel import Hits
-from render.settings import COLOR_SLOTS, RenderSettings
+from render.settings import COLOR_SLOTS, DEPTH_ERROR, RenderSettings
 from render.shade import Shader
 from render.shade_numpy import Rays, Shadows
 from render.surfaces import compact, merge_coincident
@@ -86,7 +86,7 @@ class Stage:
         full = hits.triangle[-1] >= 0  # before any hit is dropped: there may be more behind
         if self.packed.tested:
             hits = compact(hits, self.shader.keep(_rays(camera, 1), hits.triangle), slots)
-        merged = merge_coincident(hits, self.tolerance, s.layers)
+        merged = merge_coincident(hits, self.tolerance, s.layers, 4 * DEPTH_ERROR)
         return merged, int(np.count_nonzero(full & ~np.isfinite(merged.depth[-1])))
 
     def shadows(self, lights: Lights, indoors: bool) -> Shadows:

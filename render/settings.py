@@ -15,6 +15,8 @@ Span = tuple[float, float]
 # values of one depth map that `shards` stores, and the hits of one image that the peel can index.
 STORED_VALUES = 1 << 26
 PEELED_HITS = 1 << 31
+
+DEPTH_ERROR = 5e-5  # of z, the most that `shards` may change a depth by: closer surfaces could not be told apart there
 COLOR_SLOTS = 4  # surfaces per colour sample where something may be seen through; doubled where that is not enough
 
 
@@ -41,7 +43,8 @@ class RenderSettings(BaseModel):
     extra_slots: int = Field(4, ge=0)  # surfaces peeled beyond `layers`, so that merging cannot starve the last layer
     slots_limit: int = Field(32, ge=1)  # peeling is repeated with twice the slots, up to this, where a pixel filled up
     near: float = Field(1e-3, gt=0)
-    merge: float = Field(1e-4, ge=0)  # hits closer than this share of the scene diagonal, facing alike, are one
+    merge: float = Field(1e-4, ge=0)  # hits facing alike are one if closer than this share of the scene diagonal, or
+    # than 4 times DEPTH_ERROR
     texture_limit: int = Field(2048, ge=16)  # textures are halved until no side exceeds this
 
     # Objects. The released renders have f = 500 at 512 pixels (54.2 degrees) and mean z 1.904, which frames the longest

@@ -39,25 +39,22 @@ def compact(hits: Hits, keep: np.ndarray, layers: int) -> Hits:
     return result
 
 
-def merge_coincident(hits: Hits, tolerance: float | np.ndarray, layers: int) -> Hits:
-    """Hits closer than `tolerance` to the last one kept that faces the same way are one surface; the first is kept.
+def merge_coincident(hits: Hits, tolerance: float, layers: int, relative: float = 0.0) -> Hits:
+    """Hits closer than max(tolerance, relative * depth) to the last one kept that faces the same way are one surface.
 
-    tolerance: depth in the units of the scene, one number or (H,W). Two sides of a shell never merge, however thin it
-    is, and neither the order of coincident hits nor an opposite one between them matters. With 0 nothing is merged.
+    The first is kept. `tolerance` is in the units of the scene. Two sides of a shell never merge, however thin it is,
+    and neither the order of coincident hits nor an opposite one between them matters. With 0 nothing is merged.
     """
-    tolerance = np.asarray(tolerance, dtype=np.float64)
-    if tolerance.shape not in ((), hits.depth.shape[1:]) or not (tolerance >= 0).all():
-        raise ValueError(
-            f"tolerance has shape {tolerance.shape} or is negative; give 0 or more, one number or one a pixel."
-        )
+    if not (tolerance >= 0 and relative >= 0):
+        raise ValueError(f"tolerance is {tolerance} and relative is {relative}; give 0 or more for each.")
     keep = np.ones(hits.depth.shape, dtype=bool)
     if len(keep) > 1:
         v, u = np.nonzero(hits.triangle[1] >= 0)
-        near = np.broadcast_to(tolerance, keep.shape[1:])[v, u]
         last = {1: np.full(len(v), -np.inf), -1: np.full(len(v), -np.inf)}
         for slot in range(len(keep)):
             depth, facing = hits.depth[slot, v, u].astype(np.float64), hits.facing[slot, v, u]
-            new = depth - np.where(facing > 0, last[1], last[-1]) >= near
+            near = np.minimum(depth - tolerance, depth * (1 - relative))
+            new = near >= np.where(facing > 0, last[1], last[-1])
             keep[slot, v, u] = new
             for side, kept in last.items():
                 kept[:] = np.where(new & (facing == side), depth, kept)

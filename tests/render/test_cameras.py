@@ -17,8 +17,8 @@ from render.cameras import (
     turned,
 )
 from render.peel import check_view
-from render.settings import PEELED_HITS, STORED_VALUES, RenderSettings, settings_of
-from shards.codec import MAX_ELEMENTS
+from render.settings import DEPTH_ERROR, PEELED_HITS, STORED_VALUES, RenderSettings, settings_of
+from shards.codec import DEFAULT_BOUND, MAX_ELEMENTS
 from shards.contract import rays
 from shards.randomness import generator
 from tests.render.shapes import box, small, sphere
@@ -199,8 +199,9 @@ def test_settings_name_the_nearest_key_in_one_line():
     assert settings_of({"height": 196, "regime": "scene"}) == RenderSettings(height=196, regime="scene")
 
 
-def test_the_largest_images_that_settings_allow_are_the_largest_that_can_be_peeled_and_stored():
+def test_settings_allow_what_can_be_peeled_and_stored_and_no_more():
     assert STORED_VALUES == MAX_ELEMENTS
+    assert DEPTH_ERROR == DEFAULT_BOUND
     check_view(1, PEELED_HITS - 1, 1, 1e-3)
     with pytest.raises(ValueError, match="2\\*\\*31 hits or more"):
         check_view(1, PEELED_HITS, 1, 1e-3)

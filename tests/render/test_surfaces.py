@@ -70,10 +70,11 @@ def test_a_doubled_and_a_near_doubled_mesh_look_like_the_mesh():
     assert np.array_equal(merged.facing[finite], single.facing[finite])
 
 
-def test_tolerance_may_differ_from_pixel_to_pixel():
-    hits = Hits(*(np.concatenate([a, a], axis=2) for a in column((1.0, 1), (1.05, 1))))
-    merged = merge_coincident(hits, np.array([[0.01, 0.1]]), 2)
-    assert (merged.triangle >= 0).sum(axis=0).tolist() == [[2, 1]]
+def test_tolerance_grows_with_depth_but_has_a_least_value():
+    hits = column((1.0, 1), (1.05, 1), (1.2, 1), (5.0, 1), (5.2, 1), (6.0, 1), slots=8)
+    assert kept(merge_coincident(hits, 0.0, 6, relative=0.1)) == [0, 2, 3, 5]
+    assert kept(merge_coincident(hits, 0.3, 6, relative=0.1)) == [0, 3, 5]
+    assert kept(merge_coincident(hits, 0.1, 6, relative=0.001)) == [0, 2, 3, 4, 5]
 
 
 @st.composite
@@ -131,9 +132,11 @@ def test_wrong_shapes_and_ranges_are_named():
         compact(hits, np.ones((8, 2, 1), bool), 2)
     with pytest.raises(ValueError, match="layers is 9"):
         compact(hits, np.ones((8, 1, 1), bool), 9)
-    for tolerance in (-1.0, np.nan, np.ones((3, 3))):
-        with pytest.raises(ValueError, match="tolerance"):
-            merge_coincident(hits, tolerance, 2)
+    for bad in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="tolerance is"):
+            merge_coincident(hits, bad, 2)
+        with pytest.raises(ValueError, match="relative is"):
+            merge_coincident(hits, 0.1, 2, bad)
 
 
 def test_duplicate_faces_are_dropped_whatever_their_winding_or_indices():

@@ -179,6 +179,16 @@ def test_coincident_faces_are_one_surface_and_shells_keep_both_sides():
     assert (stage.layers(camera).hits[16, 16]) == 2
 
 
+def test_surfaces_that_stored_depths_could_not_tell_apart_are_one():
+    # panes 1.4 wide, so that 1e-4 of the diagonal is less than 4 times the error of a depth of 2
+    camera = camera_along_z(distance=2.0)
+    for gap, expected in ((3e-4, 1), (6e-4, 2)):
+        mesh = quads([0.0, gap], (Material(), Material()), size=0.7)
+        stage = Stage(mesh, small(), {})
+        assert stage.tolerance < 3e-4
+        assert stage.layers(camera).hits[16, 16] == expected
+
+
 def test_overflow_is_counted_and_more_slots_are_peeled_before_it_is():
     # panes all but one of which are cut away: the last, and only, surface is beyond the first slots
     clear = Material(base_color=(1.0, 1.0, 1.0, 0.0), alpha_mode="MASK")
