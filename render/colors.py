@@ -14,12 +14,17 @@ def linear(srgb: np.ndarray, white: float | None = None) -> np.ndarray:
         white = 1.0 if top <= 1 else 255.0 if top <= 255 else 65535.0
     values = np.clip(values / white, 0, 1)
     out = np.ones((len(values), 4), np.float32)
-    out[:, :3] = to_linear(values[:, :3])
+    out[:, :3] = srgb_to_linear(values[:, :3])
     if values.shape[1] == 4:
         out[:, 3] = values[:, 3]
     return out
 
 
-def to_linear(srgb: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1, for values in [0, 1]."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+def srgb_to_linear(x: np.ndarray) -> np.ndarray:
+    """sRGB decoding (IEC 61966-2-1) of values in [0, 1]."""
+    return np.where(x <= 0.04045, x / 12.92, ((np.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(x: np.ndarray) -> np.ndarray:
+    """sRGB encoding (IEC 61966-2-1) of values in [0, 1]."""
+    return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from render.colors import to_linear
+from render.colors import srgb_to_linear
 from render.mesh import Material, Texture, Wrap
 from render.textures import Textures
 
@@ -36,13 +36,13 @@ def read_mtl(data: bytes, textures: Textures, used: set[str]) -> dict[str, Mater
 
 def _material(name: str, lines: dict[str, str], textures: Textures) -> Material:
     color = _texture(lines.get("map_kd"), textures)
-    diffuse = np.ones(3) if color is not None else to_linear(np.clip(_numbers(lines.get("kd"), 3, 0.5), 0, 1))
+    diffuse = np.ones(3) if color is not None else srgb_to_linear(np.clip(_numbers(lines.get("kd"), 3, 0.5), 0, 1))
     opacity = float(_numbers(lines.get("d", "").removeprefix("-halo"), 1, -1)[0])
     if opacity < 0 and "tr" in lines:
         opacity = 1 - float(_numbers(lines["tr"], 1, 0)[0])
     opacity = opacity if 0 < opacity <= 1 else 1.0
     glowing = _texture(lines.get("map_ke"), textures)
-    emissive = np.ones(3) if glowing is not None else to_linear(np.clip(_numbers(lines.get("ke"), 3, 0.0), 0, 1))
+    emissive = np.ones(3) if glowing is not None else srgb_to_linear(np.clip(_numbers(lines.get("ke"), 3, 0.0), 0, 1))
     material = Material(
         name=name[:200],
         base_color=(float(diffuse[0]), float(diffuse[1]), float(diffuse[2]), opacity),

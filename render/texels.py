@@ -11,6 +11,7 @@ import numpy as np
 import warp as wp
 
 from render import texel_kernels as kernels
+from render.colors import linear_to_srgb, srgb_to_linear
 from render.mesh import AlphaMode, Material, Mesh, Texture
 
 OPAQUE, MASK, BLEND = 0, 1, 2
@@ -24,17 +25,6 @@ UV_LIMIT = 1e6  # farther out a float32 coordinate has no fraction left that cou
 # Columns of `material_int` and `material_float`.
 BASE_TEX, ROUGH_TEX, EMISSIVE_TEX, NORMAL_TEX, OCCLUSION_TEX, ALPHA_MODE = range(6)
 BASE, METALLIC, ROUGHNESS, EMISSIVE, NORMAL_SCALE, CUTOFF = 0, 4, 5, 6, 9, 10
-
-
-def srgb_to_linear(x: np.ndarray) -> np.ndarray:
-    """sRGB decoding (IEC 61966-2-1) of values in [0, 1]."""
-    return np.where(x <= 0.04045, x / 12.92, ((np.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(x: np.ndarray) -> np.ndarray:
-    """sRGB encoding (IEC 61966-2-1) of values in [0, 1]."""
-    return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
-
 
 SRGB_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # decodes one byte
 TO_16 = np.round(SRGB_LINEAR.astype(np.float64) * 65535).astype(np.uint32)
