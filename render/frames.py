@@ -12,9 +12,9 @@ from render.cameras import Camera
 from render.lights import Lights
 from render.mesh import Mesh
 from render.peel import Hits
+from render.rays import Rays, Shadows
 from render.settings import COLOR_SLOTS, DEPTH_ERROR, RenderSettings
 from render.shade import Shader
-from render.shade_numpy import Rays, Shadows
 from render.surfaces import compact, merge_coincident
 from render.texels import Packed, pack
 from shards.contract import forward_fill

@@ -10,7 +10,7 @@ from render import shade_kernels as kernels
 from render.colors import linear_to_srgb
 from render.lights import Lights
 from render.peel import device_of
-from render.shade_numpy import Rays, Shadows
+from render.rays import Rays, Shadows
 from render.texels import SRGB_LINEAR, Packed
 
 SHOULDER = 0.8  # linear values above are rolled off towards 1 instead of being cut

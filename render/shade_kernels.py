@@ -7,7 +7,9 @@
 import warp as wp
 
 from render import texels as tx
-from render.shade_numpy import CLEAR, LEAST_ROUGHNESS
+
+LEAST_ROUGHNESS = 0.2  # a point light on a smoother surface is a highlight smaller than a sample: fireflies
+CLEAR = 1.0 / 255.0  # what is behind less than this share of transmission is not looked at
 
 # Products and sums are not fused, for CPUs differ in what they would fuse; fast_math would drop the NaN guards.
 wp.set_module_options({"fuse_fp": False, "fast_math": False, "enable_backward": False})
@@ -48,7 +50,7 @@ class Scene:
 
 @wp.struct
 class View:
-    """`shade_numpy.Rays`."""
+    """`rays.Rays`."""
 
     eye: wp.vec3
     rotation: wp.mat33
@@ -60,7 +62,7 @@ class View:
 
 @wp.struct
 class Lighting:
-    """`lights.Lights` and `shade_numpy.Shadows`; matrix is (M,12)."""
+    """`lights.Lights` and `rays.Shadows`; matrix is (M,12)."""
 
     sh: wp.array(dtype=wp.vec3)
     kind: wp.array(dtype=wp.int32)

@@ -6,7 +6,7 @@ import numpy as np
 
 from render.cameras import look_at
 from render.lights import POINT, Lights
-from render.shade_numpy import Rays, Shadows
+from render.rays import Rays, Shadows
 
 SIZE = 512  # of a map, pixels
 CUBE_SIZE = 256  # of each of the six maps around a lamp inside a room

@@ -19,9 +19,9 @@ from render.lights import Lights, object_lights, room_lights
 from render.mesh import Mesh, Rejected
 from render.motion import Creases, clip_times, posed
 from render.normalise import normalise
+from render.rays import Shadows
 from render.settings import RenderSettings
 from render.shade import develop, metered
-from render.shade_numpy import Shadows
 from shards.contract import Clip, LayeredView, Origin, Sample
 from shards.randomness import generator
 

@@ -8,8 +8,8 @@ from render.colors import linear_to_srgb, srgb_to_linear
 from render.frames import Stage
 from render.lights import DIRECTIONAL, POINT, Lights, environment, irradiance, object_lights, room_lights
 from render.mesh import Material, Mesh
+from render.rays import Shadows
 from render.shade import develop, metered
-from render.shade_numpy import Shadows
 from shards.randomness import generator
 from tests.render.shapes import camera_along_z, quads, small, sphere, texture
 
