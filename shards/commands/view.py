@@ -48,30 +48,42 @@ def serve(dataset: Dataset, host: str, port: int) -> Any:
     layers = max(dataset.manifest["layers"].to_pylist())
     with server.gui.add_folder("Sample"):
         number = server.gui.add_slider("number", 0, max(1, len(dataset) - 1), 1, 0)
-        frame = server.gui.add_slider("frame", 0, max(1, max(dataset.manifest["frames"].to_pylist()) - 1), 1, 0)
+        frames = max(dataset.manifest["frames"].to_pylist())
+        frame = server.gui.add_slider("frame", 0, max(1, frames - 1), 1, 0, visible=frames > 1)
         words = server.gui.add_markdown("")
         picture = server.gui.add_image(np.zeros((8, 8, 3), np.uint8))
     with server.gui.add_folder("Layers"):
         shown = [server.gui.add_checkbox(f"L{l}", True) for l in range(layers)]
-        size = server.gui.add_slider("point size", 0.0005, 0.02, 0.0005, 0.003)
+        size = server.gui.add_slider("point size", 0.25, 4.0, 0.25, 1.0, hint="In pixels of the image, at mid depth.")
 
     clouds: list[Any] = []
+    pixel = 0.0
 
     def draw(_: Any = None) -> None:
         sample = dataset[min(int(number.value), len(dataset) - 1)]
         view = sample.frames[min(int(frame.value), len(sample.frames) - 1)] if isinstance(sample, Clip) else sample
+        nonlocal pixel
         words.content = describe(view)
         image = over_checkerboard(view.rgba)
         picture.image = image
-        clouds[:] = [_cloud(server, view, l, float(size.value), shown[l].value) for l in range(view.layers)]
+        middle = np.median(view.xyz()[view.hit], axis=0) if view.hits.any() else np.array([0.0, 0.0, 1.0])
+        pixel = float(middle[2] / view.K[1, 1])
+        for cloud in clouds:  # the sample before may have had more layers
+            cloud.remove()
+        clouds[:] = [_cloud(server, view, l, pixel * size.value, shown[l].value) for l in range(view.layers)]
         height, width = view.size
         field_of_view = 2 * np.arctan(height / 2 / view.K[1, 1])
-        server.scene.add_camera_frustum("/camera", field_of_view, width / height, scale=0.15, image=image)
+        server.scene.add_camera_frustum(
+            "/camera", field_of_view, width / height, scale=0.15, color=(200, 200, 200), image=image
+        )
+        # where a new page, and its "Reset View", look from: aside of the camera, so that hidden layers show
+        server.initial_camera.position = middle + middle[2] * np.array([0.45, -0.3, -0.75])
+        server.initial_camera.look_at = middle
 
     def switch(_: Any = None) -> None:
         for l, cloud in enumerate(clouds):
             cloud.visible = shown[l].value
-            cloud.point_size = float(size.value)
+            cloud.point_size = pixel * size.value
 
     number.on_update(draw)
     frame.on_update(draw)
@@ -98,5 +110,11 @@ def _cloud(server: Any, view: LayeredView, l: int, size: float, visible: bool) -
     hit = view.hit[l]
     colors = view.rgba[..., :3][hit] if l == 0 else np.tile(np.array(HIDDEN, np.uint8), (int(hit.sum()), 1))
     return server.scene.add_point_cloud(
-        f"/layers/L{l}", view.xyz()[l][hit], colors, point_size=size, point_shape="circle", visible=visible
+        f"/layers/L{l}",
+        view.xyz()[l][hit],
+        colors,
+        point_size=size,
+        point_shape="circle",
+        precision="float32",  # half floats at z = 2 are 2 mm apart: half a pixel of a 504x504 view
+        visible=visible,
     )
