@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from render.mesh import Mesh, Rejected
+from render.normals import corner_sums
 from render.settings import RenderSettings
 
 
@@ -44,12 +45,7 @@ class Creases:
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """Area-weighted normals (V,3) float32 of a pose: creases stay sharp, seams of the UV map stay invisible."""
-        corner = vertices[self.faces]
-        cross = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-        total = np.zeros((int(self.group.max()) + 1, 3))
-        for k in range(3):
-            at = self.group[self.faces[:, k]]
-            for c in range(3):
-                total[:, c] += np.bincount(at, weights=cross[:, c], minlength=len(total))
+        total = corner_sums(vertices, self.faces, self.group[self.faces], int(self.group.max()) + 1)
+        # Where all cancels the normal stays zero, and the shader takes that of the face.
         total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-30)
         return total[self.group].astype(np.float32)

@@ -11,18 +11,25 @@ def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V,3) float64 unit normals, weighted by area; +y where a vertex has no face with an area."""
-    sums = np.zeros((len(vertices), 3))
+    return unit(corner_sums(vertices, faces, faces, len(vertices)))
+
+
+def corner_sums(vertices: np.ndarray, faces: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """(groups,3) float64: the sum of `face_normals` over the corners of each group; group (F,3) names each corner's."""
+    sums = np.zeros((groups, 3))
     across = face_normals(vertices, faces)
     for corner in range(3):
         for axis in range(3):
-            sums[:, axis] += np.bincount(faces[:, corner], across[:, axis], len(vertices))
-    return unit(sums)
+            sums[:, axis] += np.bincount(group[:, corner], across[:, axis], groups)
+    return sums
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """(N,3) float64 of length 1; +y where the length is zero or not finite."""
+    """(...,3) float64 of length 1; +y where the length is zero or not finite."""
     with np.errstate(all="ignore"):
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+        if length.size and length.min() > 0 and length.max() < np.inf:
+            return vectors / length  # nearly always so, and rooms are made of thousands of small pieces
         sound = (length > 0) & np.isfinite(length)
         return np.where(sound, vectors / np.where(sound, length, 1), [0.0, 1.0, 0.0])
 

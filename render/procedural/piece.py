@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from render.normals import face_normals, unit
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -65,7 +67,7 @@ class Piece:
     def faceted(self) -> "Piece":
         """Every face with vertices and a normal of its own, as low-polygon models are."""
         corners = self.vertices[self.faces]
-        normals = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+        normals = unit(face_normals(self.vertices, self.faces))
         return Piece(
             corners.reshape(-1, 3),
             np.arange(len(self.faces) * 3).reshape(-1, 3),
@@ -91,14 +93,6 @@ def join(pieces: Sequence[Piece]) -> Piece:
         np.concatenate([p.normals for p in pieces]),
         np.concatenate([p.uv for p in pieces]),
     )
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of unit length (N,3); a zero row becomes +y."""
-    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
-    if length.size and length.min() > 0:
-        return vectors / length
-    return np.where(length > 0, vectors / np.where(length > 0, length, 1.0), np.array([0.0, 1.0, 0.0]))
 
 
 def turn(axis: str, angle: float) -> np.ndarray:
@@ -129,12 +123,3 @@ def along(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, 0], matrix[:3, 1], matrix[:3, 2], matrix[:3, 3] = x, y, np.cross(x, y), start
     return matrix
-
-
-def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted vertex normals (V,3)."""
-    corners = vertices[faces]
-    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    flat = faces.ravel()
-    sums = [np.bincount(flat, np.repeat(weighted[:, k], 3), minlength=len(vertices)) for k in range(3)]
-    return unit(np.stack(sums, axis=1))

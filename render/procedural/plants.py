@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from render.normals import unit
 from render.procedural import textures, vessels
 from render.procedural.assembly import Assembly
 from render.procedural.looks import Look, Palette
-from render.procedural.piece import Piece, unit
+from render.procedural.piece import Piece
 from render.procedural.shapes import ellipsoid, grid, revolve, tube
 from render.procedural.vessels import curve
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from render.procedural.piece import Piece, along, join, unit
+from render.normals import unit
+from render.procedural.piece import Piece, along, join
 
 # The 24 vertices of a box: corner (8) x face axis (3), and its 6 sides, 12 bevelled edges and 8 cut corners.
 _SIGNS: np.ndarray = np.repeat(

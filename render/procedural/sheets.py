@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from render.procedural.piece import Piece, join, smooth_normals
+from render.normals import vertex_normals
+from render.procedural.piece import Piece, join
 from render.procedural.shapes import grid, rod
 
 Opening = tuple[float, float, float, float]
@@ -74,7 +75,7 @@ def perforated(columns: int, rows: int, cell: float, hole: float, thickness: flo
     outline = _outline(columns, rows, cell, quarter)
     border = np.stack([np.c_[outline, np.full(len(outline), z)] for z in (-thickness / 2, thickness / 2)])
     parts = [(front, faces, uv), (back, faces[:, ::-1], uv), (walls, wall_faces, np.tile(uv[inner], (2, 1)))]
-    pieces = [Piece(at, triangles, smooth_normals(at, triangles), where) for at, triangles, where in parts]
+    pieces = [Piece(at, triangles, vertex_normals(at, triangles), where) for at, triangles, where in parts]
     return join([*pieces, *_border_strips(border, columns * quarter, rows * quarter)])
 
 

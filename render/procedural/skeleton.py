@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from render.procedural.piece import turn, unit
+from render.normals import unit
+from render.procedural.piece import turn
 
 
 @dataclass(frozen=True, eq=False)
