@@ -52,11 +52,11 @@ class GltfFile:
         _check_version_and_extensions(self.json)
 
     def count(self, kind: str) -> int:
-        return len(_array(self.json, kind))
+        return len(array(self.json, kind))
 
     def item(self, kind: str, index: Any) -> dict[str, Any]:
         """Entry `index` of the top-level array `kind`, such as "meshes"."""
-        items = _array(self.json, kind)
+        items = array(self.json, kind)
         return _object(items[integer(index, f"index into {kind}", len(items))], kind)
 
     def accessor(
@@ -274,7 +274,7 @@ def _check_version_and_extensions(root: dict[str, Any]) -> None:
     version = str(_object(root.get("asset", {}), "asset").get("version", ""))
     if not version.startswith("2."):
         raise Rejected("unsupported_version", f"glTF version {version[:20]!r}; version 2 is supported")
-    required = [str(name) for name in _array(root, "extensionsRequired")]
+    required = [str(name) for name in array(root, "extensionsRequired")]
     unknown = [n for n in required if n not in _DECODED and not n.startswith(_DECODED_FAMILY)]
     if unknown:
         raise Rejected("unsupported_extension", f"the asset requires {', '.join(unknown)[:200]}")
@@ -297,8 +297,9 @@ def _object(value: Any, what: str) -> dict[str, Any]:
     return value
 
 
-def _array(root: dict[str, Any], kind: str) -> list[Any]:
-    value = root.get(kind, [])
+def array(entry: dict[str, Any], key: str) -> list[Any]:
+    """entry[key], which must be a JSON array; empty where it is left out. Raises Rejected("corrupt")."""
+    value = entry.get(key, [])
     if not isinstance(value, list):
-        raise Rejected("corrupt", f"{kind} is {type(value).__name__}, expected an array")
+        raise Rejected("corrupt", f"{key} is {type(value).__name__}, expected an array")
     return value

@@ -5,11 +5,10 @@ with two parents (through which 40 nodes can stand for 2^40), is refused.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from render.gltf_file import GltfFile, integer, numbers
+from render.gltf_file import GltfFile, array, integer, numbers
 from render.mesh import Rejected
 
 
@@ -60,7 +59,7 @@ def read_nodes(gltf: GltfFile) -> Nodes:
     parent = np.full(count, -1, np.int64)
     children: list[list[int]] = []
     for index in range(count):
-        own = [integer(c, f"child of node {index}", count) for c in _list(gltf.item("nodes", index), "children")]
+        own = [integer(c, f"child of node {index}", count) for c in array(gltf.item("nodes", index), "children")]
         for child in own:
             if parent[child] >= 0 or child == index:
                 cyclic = child == index or _is_above(child, index, parent)
@@ -118,7 +117,7 @@ def _in_scene(gltf: GltfFile, children: list[list[int]], parent: np.ndarray) -> 
     shown = np.zeros(len(parent), bool)
     if gltf.count("scenes"):
         scene = gltf.item("scenes", gltf.json.get("scene", 0))
-        stack = [integer(root, "root of the scene", len(parent)) for root in _list(scene, "nodes")]
+        stack = [integer(root, "root of the scene", len(parent)) for root in array(scene, "nodes")]
     else:
         stack = [int(i) for i in np.flatnonzero(parent < 0)]
     while stack:
@@ -137,10 +136,3 @@ def _is_above(node: int, start: int, parent: np.ndarray) -> bool:
             return False
         start = int(parent[start])
     return True
-
-
-def _list(entry: dict[str, Any], key: str) -> list[Any]:
-    value = entry.get(key, [])
-    if not isinstance(value, list):
-        raise Rejected("corrupt", f"{key} is {type(value).__name__}, expected an array")
-    return value
