@@ -133,5 +133,5 @@ def _pread(path: Path, offset: int, size: int) -> bytes:
 
 
 def _anew(path: Path) -> str:
-    """How to get a damaged shard back; the render job makes what is missing, with the same bytes."""
+    """How to get a damaged shard back; the render job makes what is missing anew."""
     return f"restore the shard from a copy, or delete it ({path}) and run the same render command again"

@@ -32,7 +32,10 @@ class EncodedSample:
 
 
 def encode(sample: Sample, codec: Codec = "inverse", bound: float = DEFAULT_BOUND) -> EncodedSample:
-    """A view or a clip -> its bytes, the same on every run. ValueError names the sample and what is wrong with it."""
+    """A view or a clip -> its bytes, the same for the same arrays with the same versions of libwebp and zstd.
+
+    ValueError names the sample and what is wrong with it.
+    """
     if not KEY.match(sample.key):
         raise ValueError(f"{sample.key!r} cannot be a key: use 1 to 80 characters of a-z, 0-9, _ and -")
     frames = sample.frames if isinstance(sample, Clip) else (sample,)

@@ -12,7 +12,7 @@ from .sample import EncodedSample
 
 
 def write_shard(path: str | PathLike[str], samples: Iterable[EncodedSample]) -> list[dict[str, Any]]:
-    """Write `samples` in the order given; the same samples give the same bytes, on any machine and at any time.
+    """Write `samples` in the order given; the same encoded samples give the same bytes, anywhere and at any time.
 
     Returns a manifest row a sample, with `shard` (the file's name), `offset` and `bytes` (of the sample's part of the
     archive, headers included) and `sha256` (of that part). Samples are taken one at a time, so a generator keeps
