@@ -64,7 +64,6 @@ class Materials:
             occlusion_texture=self._texture(entry.get("occlusionTexture")),
             alpha_mode=_alpha_mode(entry.get("alphaMode", "OPAQUE")),
             alpha_cutoff=number(entry.get("alphaCutoff", 0.5), "alphaCutoff"),
-            double_sided=entry.get("doubleSided") is True,
         )
 
     def _texture(self, info: Any) -> Texture | None:

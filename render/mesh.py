@@ -27,7 +27,8 @@ class Texture:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """glTF metallic-roughness. Factors multiply textures."""
+    """glTF metallic-roughness. Factors multiply textures. Every face has two sides, whatever glTF's `doubleSided` says: what
+    is seen from behind is a surface too."""
 
     name: str = ""
     base_color: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -42,7 +43,6 @@ class Material:
     occlusion_texture: Texture | None = None
     alpha_mode: AlphaMode = "OPAQUE"
     alpha_cutoff: float = 0.5
-    double_sided: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -329,7 +329,6 @@ def test_factors_modes_and_extensions_of_a_material(tmp_path: Path) -> None:
     more = {
         "alphaMode": "MASK",
         "alphaCutoff": 0.75,
-        "doubleSided": True,
         "emissiveFactor": [0.1, 0.2, 0.4],
         "normalTexture": {"index": 0, "scale": 2},
         "occlusionTexture": {"index": 0},
@@ -338,7 +337,7 @@ def test_factors_modes_and_extensions_of_a_material(tmp_path: Path) -> None:
     }
     mesh = textured(tmp_path, material=more)
     material = mesh.materials[int(mesh.material[0])]
-    assert (material.alpha_mode, material.alpha_cutoff, material.double_sided) == ("MASK", 0.75, True)
+    assert (material.alpha_mode, material.alpha_cutoff) == ("MASK", 0.75)
     np.testing.assert_allclose(material.emissive, [0.5, 1.0, 2.0])
     assert (material.metallic, material.roughness, material.normal_scale) == (1, 1, 2)
     for texture in (material.normal_texture, material.occlusion_texture, material.emissive_texture):
