@@ -65,7 +65,7 @@ def render(
 
     connection.quiet(debug)  # before anything imports ray
     from cluster.dataset import Means, render_dataset
-    from render.settings import settings_of
+    from render import settings_of
 
     parsed = [sources.parse(text) for text in source]
     if not out.is_absolute() and "runtime_resources" in Path.cwd().parts:

@@ -21,7 +21,7 @@ from cluster.progress import Live, Summary
 from cluster.renderer import Renderer
 from cluster.sources import Source
 from cluster.units import Unit, digest_of_assets, plan
-from render.settings import RenderSettings
+from render import RenderSettings
 
 SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "ray", "trimesh", "warp-lang", "zstandard")
 RENDERERS_PER_GPU = 8  # encoding on the CPU keeps that many busy beside one GPU

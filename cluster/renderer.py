@@ -15,8 +15,7 @@ import shards
 from cluster.ledger import Status
 from cluster.sources import Source
 from cluster.units import Task
-from render.mesh import Material, Mesh, Rejected
-from render.settings import RenderSettings
+from render import Material, Mesh, Rejected, RenderSettings
 from shards import EncodedSample, Origin
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.sources import AssetRef, Source
-from render.views import sample_key
+from render import sample_key
 from shards import Origin
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from cluster.sources.base import AssetRef, Source
 from cluster.sources.files import FileSource
 from cluster.sources.procedural import ProceduralSource
-from shards.contract import Regime
+from shards import Regime
 
 SCHEMES: dict[str, Callable[[str], Source]] = {"procedural": ProceduralSource.parse}
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from render.mesh import Mesh
-from shards.contract import Origin, Regime
+from render import Mesh
+from shards import Origin, Regime
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Source(Protocol):
         """Every asset, in the same order every time."""
 
     def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
-        """The asset itself; `render.mesh.Rejected` where it cannot become ground truth."""
+        """The asset itself; `render.Rejected` where it cannot become ground truth."""

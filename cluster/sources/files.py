@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import render
 from cluster.sources.base import AssetRef
-from render.mesh import Mesh, Rejected
-from shards.contract import Origin, Regime
+from render import Mesh, Rejected
+from shards import Origin, Regime
 
 READABLE = {".gltf", ".glb", ".obj", ".ply", ".stl"}
 # Listed so that they end in the ledger as rejected, rather than pass unseen. Textures, .bin and .mtl are companions.
@@ -63,8 +64,6 @@ class FileSource:
             )
 
     def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
-        import render  # wanted in the workers only
-
         now = _sha256(Path(ref.locator))
         if now is None:
             raise Rejected("unreadable", f"{ref.locator} cannot be read on this node")

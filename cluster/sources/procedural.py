@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from cluster.sources.base import AssetRef
-from render.mesh import Mesh
-from shards.contract import Origin, Regime
+from render import Mesh, procedural
+from shards import Origin, Regime
 
 REGIME_OF_KIND: dict[str, Regime] = {"objects": "object", "rooms": "scene", "actors": "dynamic"}
 DEFAULTS = {"count": 64, "start": 0, "seed": 0}
@@ -65,8 +65,6 @@ class ProceduralSource:
             yield AssetRef(uid, f"procedural:{self.kind}", "CC0-1.0", str(index), sha256)
 
     def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
-        from render import procedural  # the renderer is wanted in the workers only
-
         assert ref.sha256 is not None
         mesh = procedural.make(self.kind, self.seed, int(ref.locator))
         return mesh, Origin(ref.uid, ref.source, ref.sha256, ref.licence)

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.sources import AssetRef
-from render.mesh import Material, Mesh, Rejected
-from render.settings import RenderSettings
+from render import Material, Mesh, Rejected, RenderSettings
 from shards import Origin, Regime
 
 SETTINGS = RenderSettings(views=2, height=48, width=48, backend="cpu", samples=1, min_coverage=0.002)

@@ -143,7 +143,6 @@ def test_an_asset_that_comes_twice_is_rendered_once(tmp_path: Path, scratch: str
 
 
 def test_a_backend_that_cannot_run_ends_the_job_in_one_sentence(tmp_path: Path, scratch: str) -> None:
-    pytest.importorskip("render.backends")
     for backend, message in (("cuda", "Ray has no GPU here"), ("pyrender", "--backend pyrender")):
         settings = SETTINGS.model_copy(update={"backend": backend})
         with pytest.raises(ValueError, match=message) as error:

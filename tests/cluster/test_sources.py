@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.sources import FileSource, ProceduralSource, common_regime, parse
-from render.mesh import Rejected
+from render import Rejected
 
 
 def test_a_procedural_source_lists_what_its_query_says() -> None:
