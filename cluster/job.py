@@ -14,10 +14,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.commit import commit_unit
-from cluster.ledger import Attempt, Ledger
+from cluster.ledger import Attempt, Ledger, Outcome
 from cluster.pool import Finished, Lost, Pool
 from cluster.progress import Live
-from cluster.renderer import Outcome
 from cluster.units import Task, Unit
 
 ATTEMPTS = 2  # at an asset whose renderer crashes or hangs

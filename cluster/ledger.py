@@ -44,16 +44,10 @@ SCHEMA = pa.schema(
 
 
 @dataclass
-class Attempt:
-    """One attempt at one asset. `views` counts the samples written; `views_rejected` has "view:reason" of others."""
+class Outcome:
+    """What an attempt came to. `views` counts the samples written; `views_rejected` has "view:reason" of others."""
 
-    unit: str
-    asset: str
-    source: str
-    licence: str
-    sha256: str | None
-    attempt: int
-    status: Status
+    status: Status = "done"
     reason: str | None = None
     message: str | None = None
     views: int = 0
@@ -63,6 +57,18 @@ class Attempt:
     seconds_render: float = 0.0
     seconds_encode: float = 0.0
     host: str = ""
+
+
+@dataclass(kw_only=True)
+class Attempt(Outcome):
+    """One attempt at one asset: a row of the ledger."""
+
+    unit: str
+    asset: str
+    source: str
+    licence: str
+    sha256: str | None
+    attempt: int
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from cluster.renderer import Outcome
+from cluster.ledger import Outcome
 from cluster.units import Task
 
 STARTS = 3  # actors that may die one after another before any of them became ready

@@ -5,34 +5,17 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 import render
 import shards
-from cluster.ledger import Status
+from cluster.ledger import Outcome
 from cluster.sources import Source
 from cluster.units import Task
 from render import Material, Mesh, Rejected, RenderSettings
 from shards import EncodedSample, Origin
-
-
-@dataclass
-class Outcome:
-    """What one attempt at one asset came to; the columns of the ledger that the worker knows."""
-
-    status: Status = "done"
-    reason: str | None = None
-    message: str | None = None
-    views: int = 0
-    views_rejected: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
-    seconds_load: float = 0.0
-    seconds_render: float = 0.0
-    seconds_encode: float = 0.0
-    host: str = field(default_factory=socket.gethostname)
 
 
 class Renderer:
@@ -58,7 +41,7 @@ class Renderer:
         return ray.get_runtime_context().get_node_id(), socket.gethostname()
 
     def render(self, task: Task) -> tuple[Outcome, list[EncodedSample]]:
-        outcome = Outcome()
+        outcome = Outcome(host=socket.gethostname())
         if task.duplicate_of is not None:
             outcome.status, outcome.reason = "rejected", "duplicate"
             outcome.message = f"the same name and bytes as {task.duplicate_of}"

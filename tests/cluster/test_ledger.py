@@ -19,7 +19,8 @@ def sample(name: str) -> shards.EncodedSample:
 
 
 def attempt(unit: str, asset: str, number: int = 1, **values: object) -> Attempt:
-    return Attempt(unit, asset, "test", "unknown", "ab" * 32, number, **{"status": "done", "views": 1, **values})
+    where = {"unit": unit, "asset": asset, "source": "test", "licence": "unknown", "sha256": "ab" * 32}
+    return Attempt(**where, attempt=number, **{"views": 1, **values})
 
 
 @pytest.fixture
