@@ -7,9 +7,8 @@ import os
 from typing import Any, Protocol
 
 import numpy as np
-import warp as wp
 
-from render.peel import Hits, Scene
+from render.peel import Backend, Hits, Scene, device_of
 from render.settings import BackendName, RenderSettings
 
 
@@ -34,9 +33,9 @@ class Peeler(Protocol):
 class WarpPeeler:
     """The project's own peel, `render.peel.Scene`, on "cpu" or "cuda"."""
 
-    def __init__(self, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
-        self.name = name
-        self.scene = Scene(vertices, faces, "cuda" if name == "cuda" else "cpu")
+    def __init__(self, name: Backend, vertices: np.ndarray, faces: np.ndarray) -> None:
+        self.scene = Scene(vertices, faces, name)
+        self.name = "cuda" if self.scene.device.is_cuda else "cpu"
 
     def peel(
         self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
@@ -206,15 +205,6 @@ class PyrenderPeeler(_ReferencePeeler):
         return Hits(depth, triangle, facing)
 
 
-def chosen(name: BackendName) -> str:
-    """The backend that `name` stands for. Raises ValueError, in one sentence, where Warp has no CUDA device for it."""
-    if name == "auto":
-        return "cuda" if wp.is_cuda_available() else "cpu"
-    if name == "cuda" and not wp.is_cuda_available():
-        raise ValueError("--backend cuda: no CUDA device is visible to Warp; use --backend cpu")
-    return name
-
-
 def check(settings: RenderSettings) -> None:
     """Raises ValueError, in one sentence, if the backend of `settings` cannot run here or cannot do what they ask."""
     if settings.backend == "pyrender" and settings.layers > 1:
@@ -222,11 +212,12 @@ def check(settings: RenderSettings) -> None:
             f"--backend pyrender: a depth buffer holds layer 0 only, but {settings.layers} layers are asked for; "
             "use --layers 1, or --backend cpu"
         )
-    real = chosen(settings.backend)
-    if real == "nvdiffrast":
+    if settings.backend == "nvdiffrast":
         _nvdiffrast()
-    elif real == "pyrender":
+    elif settings.backend == "pyrender":
         _pyrender()
+    else:
+        device_of(settings.backend)
 
 
 def _nvdiffrast() -> tuple[Any, Any]:
@@ -259,10 +250,9 @@ def _pyrender() -> Any:
 
 
 def peeler(name: BackendName, vertices: np.ndarray, faces: np.ndarray) -> Peeler:
-    """A peeler of the mesh vertices (V,3), faces (F,3) on backend `name`. Raises ValueError as `chosen` does."""
-    real = chosen(name)
-    if real == "nvdiffrast":
+    """A peeler of the mesh vertices (V,3), faces (F,3) on backend `name`. Raises ValueError as `check` does."""
+    if name == "nvdiffrast":
         return NvdiffrastPeeler(vertices, faces)
-    if real == "pyrender":
+    if name == "pyrender":
         return PyrenderPeeler(vertices, faces)
-    return WarpPeeler(real, vertices, faces)
+    return WarpPeeler(name, vertices, faces)

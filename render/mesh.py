@@ -27,8 +27,10 @@ class Texture:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """glTF metallic-roughness. Factors multiply textures. Every face has two sides, whatever glTF's `doubleSided` says: what
-    is seen from behind is a surface too."""
+    """glTF metallic-roughness; factors multiply textures.
+
+    Every face has two sides, whatever glTF's `doubleSided` says: what is seen from behind is a surface too.
+    """
 
     name: str = ""
     base_color: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)

@@ -138,12 +138,12 @@ class Scene:
 
 
 def device_of(backend: str) -> wp.Device:
-    """The Warp device of "cpu", "cuda" or "auto" (CUDA where there is one)."""
+    """The Warp device of "cpu", "cuda" or "auto" (CUDA where there is one). Raises ValueError, in one sentence."""
     if backend not in ("auto", "cpu", "cuda"):
         raise ValueError(f"backend is {backend!r}; choose auto, cpu or cuda.")
     has_cuda = backend != "cpu" and wp.is_cuda_available()
     if backend == "cuda" and not has_cuda:
-        raise ValueError("backend is 'cuda' but Warp finds no CUDA device here; choose cpu or auto.")
+        raise ValueError("--backend cuda: no CUDA device is visible to Warp; use --backend cpu")
     return wp.get_device("cuda:0" if has_cuda else "cpu")
 
 
