@@ -58,15 +58,15 @@ def _ply(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
 
 def _glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
     position = (xyz * np.array([1, -1, -1], np.float32)).astype("<f4")
-    color = np.full((len(rgb), 4), 65535, "<u2")  # 4 components: glTF aligns every vertex to 4 bytes
-    color[:, :3] = np.rint(_linear()[rgb] * 65535)
+    color = np.ones((len(rgb), 4), "<f4")  # float: trimesh wraps 16-bit colours, 8 linear bits would band the darks
+    color[:, :3] = _linear()[rgb]
     binary = position.tobytes() + color.tobytes()
     scene: dict = {"asset": {"version": "2.0", "generator": "worldtrace"}, "scene": 0, "scenes": [{"nodes": []}]}
     if len(xyz):  # glTF allows no empty accessor
         points = {"attributes": {"POSITION": 0, "COLOR_0": 1}, "mode": 0}
         bounds = {"min": position.min(axis=0).tolist(), "max": position.max(axis=0).tolist()}
         place = {"bufferView": 0, "componentType": 5126, "count": len(xyz), "type": "VEC3", **bounds}
-        paint = {"bufferView": 1, "componentType": 5123, "normalized": True, "count": len(xyz), "type": "VEC4"}
+        paint = {"bufferView": 1, "componentType": 5126, "count": len(xyz), "type": "VEC4"}
         scene |= {
             "scenes": [{"nodes": [0]}],
             "nodes": [{"mesh": 0}],
