@@ -18,7 +18,7 @@ from cluster.job import Job
 from cluster.ledger import Ledger
 from cluster.pool import Pool
 from cluster.progress import Live, Summary
-from cluster.renderer import Renderer
+from cluster.renderer import ON_GPU, Renderer
 from cluster.sources import Source
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
@@ -145,7 +145,7 @@ def _render(
     """Commit the missing units; returns the number of samples rendered."""
     to_do = sum(len(unit.tasks) for unit in missing)
     cpus, gpus = (ray.cluster_resources().get(name, 0.0) for name in ("CPU", "GPU"))
-    on_gpu = settings.backend in ("cuda", "nvdiffrast")
+    on_gpu = settings.backend in ON_GPU
     if on_gpu and not gpus:
         raise ValueError(f"--backend {settings.backend}: Ray has no GPU here; use --backend cpu")
     workers = means.workers or int(min(cpus, RENDERERS_PER_GPU * gpus) if on_gpu else cpus)

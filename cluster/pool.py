@@ -1,4 +1,4 @@
-"""A bounded pool of renderer actors: one asset at a time each, with a time limit, replaced when they die."""
+"""A bounded pool of renderer actors: one asset at a time each, with a time limit, replaced when they die or raise."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,9 @@ class Finished:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker is gone. `blame` is False where its whole node went: that says nothing of the asset."""
+    """The worker is gone, or raised and must go. `blame` is False where its whole node went: that says nothing of the
+    asset.
+    """
 
     ticket: Any
     reason: str  # crashed | timeout

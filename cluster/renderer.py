@@ -1,5 +1,6 @@
 """What happens in a worker: load one asset, render its views, encode them."""
 
+import resource
 import socket
 import time
 import traceback
@@ -17,6 +18,8 @@ from cluster.units import Task
 from render import Material, Mesh, Rejected, RenderSettings
 from shards import EncodedSample, Origin
 
+ON_GPU = ("cuda", "nvdiffrast")  # backends that need one
+
 
 class Renderer:
     """Renders one asset per call. An asset is untrusted: whatever it does here ends as an Outcome, or with the process.
@@ -27,7 +30,9 @@ class Renderer:
 
     def __init__(self, shared: tuple[Sequence[Source], RenderSettings], memory: int) -> None:
         self.sources, self.settings = shared
-        self.memory = memory
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # an administrator's; asking for more would be an error
+        self.memory = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+        self.on_gpu = self.settings.backend in ON_GPU
 
     def ready(self) -> tuple[str, str]:
         """Compile or load the kernels, so that the time limit of the first asset does not pay for it.
@@ -41,6 +46,9 @@ class Renderer:
         return ray.get_runtime_context().get_node_id(), socket.gethostname()
 
     def render(self, task: Task) -> tuple[Outcome, list[EncodedSample]]:
+        """The outcome, and the samples where it is "done". On a GPU an unexpected exception is raised, upon which the
+        pool replaces this process: after an illegal access its CUDA context fails at every later call.
+        """
         outcome = Outcome(host=socket.gethostname())
         if task.duplicate_of is not None:
             outcome.status, outcome.reason = "rejected", "duplicate"
@@ -55,6 +63,8 @@ class Renderer:
             outcome.status, outcome.reason = "rejected", "out_of_memory"
             outcome.message = f"needs more than {self.memory / 2**30:.3g} GiB"
         except Exception as error:
+            if self.on_gpu:
+                raise
             last = traceback.extract_tb(error.__traceback__)[-1]
             outcome.status, outcome.reason = "failed", "error"
             outcome.message = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
@@ -88,8 +98,6 @@ def _tetrahedron() -> Mesh:
 @contextmanager
 def limited_memory(limit: int) -> Iterator[None]:
     """Let this process allocate at most `limit` bytes of private memory within the block."""
-    import resource
-
     before = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
     try:

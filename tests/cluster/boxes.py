@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Boxes:
     scratch: str
     trouble: dict[int, str] = field(default_factory=dict)
     regime: Regime = "object"
+    poisoned: ClassVar[bool] = False
 
     @property
     def text(self) -> str:
@@ -47,6 +49,8 @@ class Boxes:
         with (Path(self.scratch) / "loads").open("a") as log:
             log.write(f"{ref.uid}\n")
         self._misbehave(self.trouble.get(int(ref.locator), ""), Path(self.scratch) / f"{ref.uid}.met")
+        if Boxes.poisoned:
+            raise RuntimeError("CUDA error 700: an illegal memory access was encountered")
         corner = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64)
         vertices = corner * [1.0, 1.0 + int(ref.locator) / 10, 0.7]
         mesh = Mesh(vertices, FACES, np.zeros(len(FACES), np.int32), (Material(base_color=(0.8, 0.5, 0.2, 1.0)),))
@@ -71,6 +75,8 @@ class Boxes:
             time.sleep(600)
         elif kind == "error":
             raise KeyError("no such node")
+        elif kind == "poison":  # as an illegal access does to a CUDA context
+            Boxes.poisoned = True
         elif kind == "reject":
             raise Rejected("no_faces", "it has no faces")
         elif kind == "memory":

@@ -15,6 +15,7 @@ from cluster.dataset import Means, render_dataset  # noqa: E402  (after quiet: t
 from tests.cluster.boxes import SETTINGS, Boxes  # noqa: E402
 
 COUNT = 9
+ALONE = Means(workers=1)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def local_ray() -> Iterator[None]:
 def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """COUNT boxes in shards of three, by one renderer and without a mishap: what every other way must end in."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    render_dataset([Boxes(COUNT, str(folder))], folder / "out", SETTINGS, shard_views=6, means=Means(workers=1))
+    render_dataset([Boxes(COUNT, str(folder))], folder / "out", SETTINGS, shard_views=6, means=ALONE)
     return folder / "out"
 
 

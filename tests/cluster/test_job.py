@@ -10,9 +10,8 @@ import shards
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
 from tests.cluster.boxes import SETTINGS, Boxes
-from tests.cluster.conftest import COUNT, contents, ledger
+from tests.cluster.conftest import ALONE, COUNT, contents, ledger
 
-ALONE = Means(workers=1)
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 

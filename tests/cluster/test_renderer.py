@@ -1,0 +1,61 @@
+"""What a worker's process survives, and what it must not."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.dataset import render_dataset
+from cluster.renderer import Renderer
+from tests.cluster.boxes import SETTINGS, Boxes
+from tests.cluster.conftest import ALONE, ledger
+
+ROOT = Path(__file__).parents[2]
+
+
+class AsOnGpu(Renderer):
+    """Renders on the CPU, and goes by the rules for a GPU."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.on_gpu = True
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_broken_gpu_process_renders_no_other_asset(
+    tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.dataset.Renderer", AsOnGpu)
+    source = Boxes(4, scratch, {0: "poison once", 2: "poison"})
+    summary = render_dataset([source], tmp_path / "out", SETTINGS, shard_views=8, means=ALONE)
+    assert (summary.done, summary.failed) == (3, {"crashed": 1})
+    rows = ledger(tmp_path / "out")
+    assert [(row["asset"], row["attempt"], row["status"]) for row in rows] == [
+        ("box-00", 1, "failed"),
+        ("box-00", 2, "done"),
+        ("box-01", 1, "done"),
+        ("box-02", 1, "failed"),
+        ("box-02", 2, "failed"),
+        ("box-03", 1, "done"),
+    ]
+    assert "CUDA error 700" in rows[0]["message"]
+
+
+def test_a_memory_limit_above_that_of_the_administrator_fails_no_asset(scratch: str) -> None:
+    """In a process of its own: a hard limit cannot be raised again."""
+    script = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
+from cluster.renderer import Renderer
+from cluster.units import Task
+from tests.cluster.boxes import SETTINGS, Boxes
+source = Boxes(2, {scratch!r}, {{1: "memory"}})
+renderer = Renderer(([source], SETTINGS), 8 << 30)
+for ref in source.assets():
+    outcome, samples = renderer.render(Task(ref, 0))
+    print(outcome.status, outcome.views, len(samples), outcome.message)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["done 2 2 None", "rejected 0 0 needs more than 4 GiB"]
