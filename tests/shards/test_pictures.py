@@ -91,7 +91,7 @@ def test_glb_is_y_up_with_linear_colours(tmp_path: Path) -> None:
     assert struct.unpack_from("<4sII", data) == (b"glTF", 2, len(data))
     json_length = struct.unpack_from("<I", data, 12)[0]
     colors = np.frombuffer(data, "<f4", offset=20 + json_length + 8 + xyz.nbytes).reshape(-1, 4)[:, :3]
-    # back through the sRGB transfer function: 16 bits lose nothing of 8
+    # back through the sRGB transfer function: a float loses nothing of 8 bits
     srgb = np.where(colors <= 0.0031308, colors * 12.92, 1.055 * colors ** (1 / 2.4) - 0.055)
     np.testing.assert_array_equal(np.rint(255 * srgb), rgb)
 
