@@ -10,7 +10,7 @@ from pathlib import Path
 import render
 from cluster.sources.base import AssetRef
 from render import Mesh, Rejected
-from shards import Origin, Regime
+from shards import Origin, Regime, layout, read_dataset_json
 
 READABLE = {".gltf", ".glb", ".obj", ".ply", ".stl"}
 # Listed so that they end in the ledger as rejected, rather than pass unseen. Textures, .bin and .mtl are companions.
@@ -23,7 +23,8 @@ class FileSource:
 
     An asset's sha256 is that of its main file (an .obj without its .mtl and textures). Licences come from the column
     `licence` of a MANIFEST.csv in the folder or one of its three next parents (column `path` relative to it);
-    "unknown" otherwise. Hidden files and folders are skipped; links to folders are not followed.
+    "unknown" otherwise. Hidden files and folders and the datasets of render jobs are skipped; links to folders are not
+    followed.
     """
 
     path: str
@@ -66,7 +67,7 @@ class FileSource:
     def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
         now = _sha256(Path(ref.locator))
         if now is None:
-            raise Rejected("unreadable", f"{ref.locator} cannot be read on this node")
+            raise Rejected("unreadable", f"{ref.locator} is no regular file, or cannot be read on this node")
         if now != ref.sha256:
             raise Rejected("changed", f"{ref.locator} is not the file that was listed when the job started")
         return render.load(ref.locator), Origin(ref.uid, ref.source, now, ref.licence)
@@ -76,6 +77,9 @@ def _walk(top: Path) -> list[Path]:
     """Depth first and sorted at every level, whatever order the file system gives."""
     found = []
     for folder, subfolders, names in os.walk(top):
+        if _is_dataset(Path(folder), names):
+            subfolders.clear()
+            continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in READABLE | UNREADABLE:
@@ -83,8 +87,22 @@ def _walk(top: Path) -> list[Path]:
     return found
 
 
+def _is_dataset(folder: Path, names: list[str]) -> bool:
+    """Whether a render job writes or wrote `folder`, as when --out lies in the source: its records are no assets."""
+    if layout.LOCK in names:
+        return True
+    try:
+        return layout.DATASET_JSON in names and bool(read_dataset_json(folder))
+    except (ValueError, OSError):
+        return False  # something else of that name
+
+
 def _sha256(path: Path) -> str | None:
-    """None where the file cannot be read: the asset is then rejected in its turn, and the listing goes on."""
+    """None where it is no regular file (to open a FIFO would be to wait for its writer) or cannot be read: the asset
+    is then rejected in its turn, and the listing goes on.
+    """
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

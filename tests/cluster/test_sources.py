@@ -1,10 +1,12 @@
 """What a source lists, and what it says of a text that is none."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
+import shards
 from cluster.sources import FileSource, ProceduralSource, common_regime, parse
 from render import Rejected
 
@@ -86,6 +88,32 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
     with pytest.raises(ValueError, match="holds no 3D file"):
         list(FileSource(str(tmp_path)).assets())
+
+
+def test_a_dataset_in_the_folder_is_no_asset_of_it(models: Path) -> None:
+    refs = list(parse(str(models)).assets())
+    (models / "b" / "out" / "units").mkdir(parents=True)
+    (models / "b" / "out" / "units" / "000000-aa.json").write_text("{}")
+    (models / "b" / "out" / ".render.lock").touch()  # as while the job runs that lists
+    assert list(parse(str(models)).assets()) == refs
+    (models / "b" / "out" / ".render.lock").unlink()
+    shards.write_dataset_json(models / "b" / "out", {"layers": 6, "size": [8, 8]})
+    assert list(parse(str(models)).assets()) == refs
+    (models / "b" / "dataset.json").write_text("{}")  # of something else
+    assert "b/dataset.json" in {ref.uid for ref in parse(str(models)).assets()}
+
+
+def test_what_is_no_regular_file_is_listed_and_rejected(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.obj")
+    (tmp_path / "b.obj").symlink_to("/dev/zero")
+    (tmp_path / "c.obj").symlink_to("nowhere")
+    source = parse(str(tmp_path))
+    refs = list(source.assets())
+    assert [(ref.uid, ref.sha256) for ref in refs] == [("a.obj", None), ("b.obj", None), ("c.obj", None)]
+    for ref in refs:
+        with pytest.raises(Rejected) as error:
+            source.load(ref)
+        assert error.value.reason == "unreadable"
 
 
 def test_a_file_that_changes_or_goes_after_the_listing_is_rejected(models: Path) -> None:
