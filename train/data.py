@@ -10,6 +10,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -56,6 +57,13 @@ class Batch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "damaged"}
         return Batch(**{name: change(x) for name, x in tensors.items()}, damaged=self.damaged)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What kept a sample from being read. An error itself torch would hand over with the worker's whole traceback."""
+
+    message: str
 
 
 class Mixture:
@@ -172,11 +180,16 @@ class Schedule(Sampler[list[int]]):
                 yield list(range(first, first + share))
 
 
-def loader(stream: Stream, schedule: Schedule, pin: bool = False) -> DataLoader[Batch]:
-    """Decodes and augments in `data.workers` processes (0: in this one), a few batches ahead."""
+@contextmanager
+def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[Iterator[Batch]]:
+    """Decodes and augments in `data.workers` processes (0: in this one), a few batches ahead.
+
+    The workers have ended when the block has, also when by an error: they ignore SIGTERM, and Python, which joins them
+    when it exits, would wait for ever. ValueError says in one sentence what could not be read.
+    """
     workers = stream.data.workers
-    return DataLoader(
-        stream,
+    loader: DataLoader[Batch | Failure] = DataLoader(
+        _Reported(stream),
         batch_sampler=schedule,
         collate_fn=collate,
         num_workers=workers,
@@ -184,13 +197,42 @@ def loader(stream: Stream, schedule: Schedule, pin: bool = False) -> DataLoader[
         worker_init_fn=_one_thread,
         pin_memory=pin,
     )
+    found = iter(loader)
+    try:
+        yield map(_raised, found)
+    finally:
+        if workers:
+            found._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
 
 
-def collate(items: Sequence[Batch]) -> Batch:
+class _Reported(Dataset[Batch | Failure]):
+    """A stream whose errors that a user can cause are data; other errors are ours and keep their traceback."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __getitem__(self, index: int) -> Batch | Failure:
+        try:
+            return self.stream[index]
+        except (ValueError, OSError) as error:
+            return Failure(str(error))
+
+
+def _raised(batch: Batch | Failure) -> Batch:
+    if isinstance(batch, Failure):
+        raise ValueError(batch.message)
+    return batch
+
+
+def collate(items: Sequence[Batch | Failure]) -> Batch | Failure:
+    """One batch of several, or the first failure among them."""
+    whole = [item for item in items if isinstance(item, Batch)]
+    if len(whole) < len(items):
+        return next(item for item in items if isinstance(item, Failure))
     tensors = {
-        f.name: torch.cat([getattr(item, f.name) for item in items]) for f in fields(Batch) if f.name != "damaged"
+        f.name: torch.cat([getattr(item, f.name) for item in whole]) for f in fields(Batch) if f.name != "damaged"
     }
-    return Batch(**tensors, damaged=tuple(line for item in items for line in item.damaged))
+    return Batch(**tensors, damaged=tuple(line for item in whole for line in item.damaged))
 
 
 def _one_thread(worker: int) -> None:

@@ -21,7 +21,7 @@ from model import normalisation as maps
 from shards import seed_of
 from train import checkpoint, config, curves
 from train.config import Config
-from train.data import Batch, Damage, Schedule, Stream, loader
+from train.data import Batch, Damage, Schedule, Stream, batches
 from train.log import Log
 from train.optimizer import Ema, Guard, adamw, learning_rate
 from train.run import build, device_of, normalisation_for
@@ -86,11 +86,11 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
             log.say(f"{error}; training goes on, and the checkpoint before this one stays")  # the disk may be freed
 
     schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation)
-    batches = iter(loader(stream, schedule, pin=device.type == "cuda"))
     damage = Damage(out / "damaged.jsonl", first * settings.data.batch)
     step = first
     with (
         _signals() as caught,
+        batches(stream, schedule, pin=device.type == "cuda") as incoming,
         Log(out, first, settings.steps, settings.log.every, settings.log.tensorboard, console) as log,
     ):
         log.say(_opening(settings, model, stream, device, first))
@@ -105,7 +105,7 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
             parts = []
             for _ in range(settings.accumulation):
                 asked = time.perf_counter()
-                batch = next(batches)
+                batch = next(incoming)
                 waited += time.perf_counter() - asked
                 damage.note(batch, step * settings.data.batch)
                 loss = loss_of(model, normalisation, batch.to(device), settings, phase)

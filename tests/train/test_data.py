@@ -1,5 +1,7 @@
 """The stream is a function of the global index: nothing about how it is read may show in what is read."""
 
+import multiprocessing
+import re
 import shutil
 from pathlib import Path
 
@@ -10,12 +12,17 @@ import torch
 import shards
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
-from train.data import MIXTURE_BLOCK, Batch, Damage, Mixture, Schedule, Stream, loader
+from train.data import MIXTURE_BLOCK, Batch, Damage, Mixture, Schedule, Stream, batches
 
 
 def stream_of(settings: Settings, **changes: object) -> Stream:
     c = settings(augment__enabled=True, **changes)
     return Stream(c.data, c.augment, 6, c.seed)
+
+
+def read(stream: Stream, schedule: Schedule) -> list[Batch]:
+    with batches(stream, schedule) as found:
+        return list(found)
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -26,7 +33,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 def test_a_sample_is_what_the_network_expects(settings: Settings) -> None:
-    batch = next(iter(loader(stream_of(settings), Schedule(0, 1, 4))))
+    batch = read(stream_of(settings), Schedule(0, 1, 4))[0]
     assert batch.rgb.shape == (4, 3, 28, 28)
     assert batch.xyz.shape == (4, 6, 28, 28, 3)
     assert (batch.rgb.dtype, batch.xyz.dtype, batch.valid.dtype) == (torch.float32, torch.float32, torch.bool)
@@ -39,8 +46,8 @@ def test_a_sample_is_what_the_network_expects(settings: Settings) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_the_samples(settings: Settings, workers: int) -> None:
-    alone = list(loader(stream_of(settings), Schedule(2, 6, 4)))
-    shared = list(loader(stream_of(settings, data__workers=workers), Schedule(2, 6, 4)))
+    alone = read(stream_of(settings), Schedule(2, 6, 4))
+    shared = read(stream_of(settings, data__workers=workers), Schedule(2, 6, 4))
     assert len(alone) == len(shared) == 4
     assert all(equal(a, b) for a, b in zip(alone, shared))
 
@@ -94,7 +101,7 @@ def test_single_layer_sources_mix_in(settings: Settings, dataset: Path, tmp_path
     other = write_dataset(tmp_path / "rgbd", rgbd, 60)
     sources = [{"path": str(dataset), "weight": 3, "split": "all"}, {"path": str(other), "weight": 1, "split": "all"}]
     stream = stream_of(settings, data__path=sources)
-    batch = next(iter(loader(stream, Schedule(0, 1, 40))))
+    batch = read(stream, Schedule(0, 1, 40))[0]
     assert 3 <= int(batch.single_layer.sum()) <= 18
     assert batch.xyz.shape == (40, 6, 28, 28, 3)
     assert (batch.xyz[batch.single_layer] == batch.xyz[batch.single_layer][:, :1]).all()
@@ -135,14 +142,38 @@ def test_a_damaged_sample_is_replaced_by_the_next_in_order(settings: Settings, d
             assert not lines
 
 
+def test_workers_end_with_the_block_even_while_its_iterator_is_held(settings: Settings) -> None:
+    with (
+        pytest.raises(KeyError),
+        batches(stream_of(settings, data__workers=2), Schedule(0, 50, 4)) as held,
+    ):
+        next(held)
+        assert len(multiprocessing.active_children()) == 2
+        raise KeyError
+    assert held
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_worker_is_one_sentence(settings: Settings, dataset: Path, tmp_path: Path, workers: int) -> None:
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    stream = stream_of(settings, data__path=str(copy), data__workers=workers)
+    shard = next((copy / "shards").iterdir())
+    shard.unlink()
+    with pytest.raises(ValueError, match=re.escape(shard.name)) as error:
+        read(stream, Schedule(0, 2, 4))
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
 def test_too_much_damage_ends_the_run_with_a_list(settings: Settings, damaged: Path, tmp_path: Path) -> None:
     stream = stream_of(settings, data__path=str(damaged))
     damage = Damage(tmp_path / "damaged.jsonl", before=0)
-    batches = iter(loader(stream, Schedule(0, 100, 8)))
+    found = read(stream, Schedule(0, 4, 8))
     for step in range(1, 4):
-        damage.note(next(batches), 8 * step)
+        damage.note(found[step - 1], 8 * step)
     with pytest.raises(ValueError, match=r"4 of 32 samples .*verify.*sha256 differs"):
-        damage.note(next(batches), 32)
+        damage.note(found[3], 32)
     assert len(damage) == 4
     assert len(Damage(tmp_path / "damaged.jsonl", before=16)) == 2, "a resumed run takes over what lies before it"
 

@@ -271,3 +271,24 @@ def test_sigterm_leaves_a_checkpoint_and_no_traceback(settings: Settings, tmp_pa
     done = final(c.out).step
     assert done >= 3
     assert [json.loads(x)["step"] for x in (Path(c.out) / "metrics.jsonl").read_text().splitlines()][-1] == done
+
+
+def test_an_error_ends_the_process_and_its_workers(settings: Settings, dataset: Path, tmp_path: Path) -> None:
+    """The workers ignore SIGTERM, so an exit that only asks them to leave would never come."""
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    next((copy / "shards").iterdir()).unlink()
+    c = settings(
+        data__path=str(copy), data__workers=1, model__normalisation="log_median"
+    )  # which reads no sample itself
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.to_dict(c)))
+    ended = subprocess.run(
+        [sys.executable, "-m", "worldtrace", "train", str(tmp_path / "c.yaml")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("worldtrace train: ")
+    assert ended.stderr.count("\n") == 1
+    assert "Traceback" not in ended.stderr
