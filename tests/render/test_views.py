@@ -179,7 +179,7 @@ def test_coincident_faces_are_one_surface_and_shells_keep_both_sides():
     assert (stage.layers(camera).hits[16, 16]) == 2
 
 
-def test_surfaces_that_stored_depths_could_not_tell_apart_are_one():
+def test_surfaces_closer_than_four_errors_of_the_stored_depths_are_one():
     # panes 1.4 wide, so that 1e-4 of the diagonal is less than 4 times the error of a depth of 2
     camera = camera_along_z(distance=2.0)
     for gap, expected in ((3e-4, 1), (6e-4, 2)):
