@@ -75,6 +75,8 @@ def render_dataset(
                 ledger.discard()  # of a run that was killed while it did so
                 return Summary.of(ledger.table())
             ledger.reopen()
+            # From here on the records count: a run that is killed must not find the tables to stand again.
+            shards.write_dataset_json(folder, {**header, "complete": False})
         standing = ledger.done(names)
         missing = [unit for unit in units if unit.name not in standing]
         fresh = 0
@@ -92,7 +94,7 @@ def images_per_asset(settings: RenderSettings) -> int:
 
 
 def _stored(folder: Path) -> dict[str, Any] | None:
-    return shards.read_dataset_json(folder) if (folder / "dataset.json").exists() else None
+    return shards.read_dataset_json(folder) if (folder / shards.layout.DATASET_JSON).exists() else None
 
 
 def _backend(stored: Mapping[str, Any] | None) -> str:
@@ -129,6 +131,7 @@ def _adopt(
         "complete": bool(stored and stored.get("complete")),
     }
     if stored is None:
+        Ledger(folder).discard()  # of a dataset.json that was removed: what made these units is not known any more
         shards.write_dataset_json(folder, header)
     return header
 

@@ -8,6 +8,7 @@ subtract the units that either form knows; so an unfinished and a finished datas
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import shards
+from shards import layout
 
 Status = Literal["done", "rejected", "failed"]
 
@@ -85,7 +87,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.records = folder / "units"
+        self.records = folder / layout.UNITS
 
     def write(self, record: Record) -> None:
         """Atomic: the record is there whole, or not at all."""
@@ -101,33 +103,53 @@ class Ledger:
             return None
 
     def table(self) -> Iterator[Attempt]:
-        """The rows of ledger.parquet, in the order of the plan."""
-        with pq.ParquetFile(self.folder / "ledger.parquet") as file:
-            for batch in file.iter_batches():
-                yield from (Attempt(**row) for row in batch.to_pylist())
+        """The rows of ledger.parquet, in the order of the plan. ValueError where it is damaged."""
+        path = self.folder / layout.LEDGER
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches():
+                    yield from (Attempt(**row) for row in batch.to_pylist())
+        except (pa.ArrowException, OSError, TypeError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{path} is damaged ({first}): restore it from a copy, or remove it and run the same render command "
+                "again, which then renders everything anew"
+            ) from None
 
     def tables_stand(self) -> bool:
-        """Whether the dataset has its tables, and every shard of which its manifest speaks."""
-        if not all((self.folder / name).exists() for name in ("ledger.parquet", "manifest.parquet")):
+        """Whether the dataset has its tables, every shard of which its manifest speaks, and a row of the manifest for
+        every view of the ledger: a rebuilt manifest lacks those of lost shards.
+        """
+        if not self._has_tables():
             return False
+        views: Counter[str] = Counter()
+        for attempt in self.table():
+            views[attempt.unit] += attempt.views
         places = shards.read_manifest(self.folder).select(["shard", "offset", "bytes"]).to_pylist()
+        if Counter(Path(place["shard"]).stem for place in places) != views:
+            return False
         ends = {place["shard"]: place["offset"] + place["bytes"] for place in places}  # sorted: the last one stays
         return all(self._stands(shard, end) for shard, end in ends.items())
 
     def reopen(self) -> None:
         """Tables back into records, where these are absent: a lost shard can then be made again as in an unfinished
-        dataset.
+        dataset. A unit whose manifest rows are not as many as its views gets none.
         """
-        if not all((self.folder / name).exists() for name in ("ledger.parquet", "manifest.parquet")):
+        if not self._has_tables():
             return
         records: dict[str, Record] = {}
         for attempt in self.table():
             records.setdefault(attempt.unit, Record(attempt.unit, [], [])).attempts.append(attempt)
         for row in shards.read_manifest(self.folder).to_pylist():
-            records[Path(row["shard"]).stem].samples.append(row)
+            if (unit := Path(row["shard"]).stem) in records:
+                records[unit].samples.append(row)
         for unit, record in records.items():
-            if self.read(unit) is None:
+            views = sum(attempt.views for attempt in record.attempts)
+            if len(record.samples) == views and self.read(unit) is None:
                 self.write(record)
+
+    def _has_tables(self) -> bool:
+        return all((self.folder / name).exists() for name in (layout.LEDGER, layout.MANIFEST))
 
     def done(self, units: Sequence[str]) -> set[str]:
         """Those of `units` that are committed: they have a record, and the shard it speaks of is there in full."""
@@ -139,7 +161,7 @@ class Ledger:
         return self._stands(f"{record.unit}.tar", max(row["offset"] + row["bytes"] for row in record.samples))
 
     def _stands(self, shard: str, end: int) -> bool:
-        path = self.folder / "shards" / shard
+        path = self.folder / layout.SHARDS / shard
         return path.exists() and path.stat().st_size >= end
 
     def samples(self, units: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -156,7 +178,7 @@ class Ledger:
     def merge(self, units: Sequence[str]) -> None:
         """Write ledger.parquet from the records of `units`; `discard` removes these once all else is in place."""
         with (
-            shards.committed(self.folder / "ledger.parquet") as file,
+            shards.committed(self.folder / layout.LEDGER) as file,
             pq.ParquetWriter(file, SCHEMA, compression="zstd") as out,
         ):
             for attempts in _batches(self.attempts(units), 1 << 16):

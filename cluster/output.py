@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shards import TEMPORARY
-
-LOCK = ".render.lock"
+from shards import layout
 
 
 @contextmanager
@@ -21,7 +19,7 @@ def claim(folder: Path) -> Iterator[None]:
     CephFS, Lustre mounted with flock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = folder / layout.LOCK
     while True:
         with path.open("a+") as file:
             try:
@@ -51,18 +49,18 @@ def _is_still(path: Path, descriptor: int) -> bool:
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed jobs left. Call it under `claim`."""
-    for place in (folder, folder / "shards", folder / "units"):
-        for path in place.glob(f".*{TEMPORARY}"):
+    for place in (folder, folder / layout.SHARDS, folder / layout.UNITS):
+        for path in place.glob(f".*{layout.TEMPORARY}"):
             path.unlink(missing_ok=True)
 
 
 def refuse_strangers(folder: Path, shards: set[str]) -> None:
     """ValueError where the folder holds what no run of this job can have left. `shards` are the plan's names."""
-    known = {LOCK, "dataset.json", "manifest.parquet", "ledger.parquet", "shards", "units"}
+    known = layout.FINISHED | layout.UNFINISHED
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    if strangers and not (folder / "dataset.json").exists():
+    if strangers and not (folder / layout.DATASET_JSON).exists():
         raise ValueError(f"{folder} holds {strangers[0]!r} and no dataset: give an empty or a new folder as --out")
-    if strangers := sorted(path.name for path in (folder / "shards").glob("*.tar") if path.name not in shards):
+    if strangers := sorted(path.name for path in (folder / layout.SHARDS).glob("*.tar") if path.name not in shards):
         raise ValueError(f"{folder} holds the shard {strangers[0]} of another job: give another --out")
 
 

@@ -9,6 +9,7 @@ import pytest
 import shards
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
+from shards.verify import repair, verify
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import ALONE, COUNT, contents, ledger
 
@@ -95,6 +96,53 @@ def test_a_finished_dataset_is_left_alone_and_a_lost_shard_is_made_again(tmp_pat
     assert contents(out) == before
     assert source.loads()[6:] == ["box-02", "box-03"]
     assert (summary.assets, summary.views, summary.fresh_views) == (6, 10, 4)
+
+
+def test_a_damaged_shard_that_is_deleted_is_made_again(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    source, out = Boxes(COUNT, scratch), tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    damaged = sorted((out / "shards").glob("*.tar"))[0]
+    content = bytearray(damaged.read_bytes())
+    content[1000] ^= 0xFF
+    damaged.write_bytes(content)
+    with pytest.raises(shards.CorruptSample, match=r"delete it .* and run the same render command again"):
+        list(shards.open(out))
+    damaged.unlink()
+    render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert contents(out) == contents(undisturbed)
+    assert source.loads() == ["box-00", "box-01", "box-02"]
+
+
+def test_what_a_repair_left_out_is_made_again(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    """`shards verify --repair` writes the manifest without the samples of a lost shard, and without unsound ones."""
+    source, out = Boxes(COUNT, scratch), tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    damaged, lost, _ = sorted((out / "shards").glob("*.tar"))
+    lost.unlink()
+    content = bytearray(damaged.read_bytes())
+    content[1000] ^= 0xFF
+    damaged.write_bytes(content)
+    assert repair(out)[0] < 12
+    summary = render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert shards.open(out).hash == shards.open(undisturbed).hash
+    assert verify(out) == []
+    assert source.loads() == [f"box-{index:02d}" for index in range(6)]
+    assert (summary.views, summary.fresh_views) == (18, 12)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "ledger.parquet"])
+def test_the_remedy_for_a_damaged_file_of_the_dataset_works(
+    name: str, undisturbed: Path, tmp_path: Path, scratch: str
+) -> None:
+    source, out = Boxes(COUNT, scratch), tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / name).write_bytes(b"{damaged")
+    with pytest.raises(ValueError, match=f"{name} is damaged .*remove it and run the same render command") as error:
+        render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert "\n" not in str(error.value)
+    (out / name).unlink()
+    render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert contents(out) == contents(undisturbed)
 
 
 def test_what_is_committed_is_not_rendered_again(undisturbed: Path, tmp_path: Path, scratch: str) -> None:

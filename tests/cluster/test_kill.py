@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import shards
 from cluster import output
 from cluster.dataset import Means, render_dataset
 from tests.cluster.boxes import SETTINGS, Boxes
@@ -89,7 +90,7 @@ def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
     with output.claim(tmp_path / "out"):
         with pytest.raises(ValueError, match="is being written by process"), output.claim(tmp_path / "out"):
             pass
-        assert (tmp_path / "out" / output.LOCK).exists()
+        assert (tmp_path / "out" / shards.layout.LOCK).exists()
     with output.claim(tmp_path / "out"):
         pass
     assert not any((tmp_path / "out").iterdir())

@@ -71,6 +71,16 @@ def test_records_become_tables_and_records_again(book: Ledger) -> None:
     assert (book.folder / "again" / "manifest.parquet").read_bytes() == (book.folder / "manifest.parquet").read_bytes()
 
 
+def test_a_unit_whose_rows_the_manifest_lacks_is_to_be_done(book: Ledger) -> None:
+    rows = list(book.samples(UNITS))
+    book.merge(UNITS)
+    book.discard()
+    shards.write_manifest(book.folder, rows[:1])
+    assert not book.tables_stand()
+    book.reopen()
+    assert book.done(UNITS) == {"000001-bb"}
+
+
 def test_tables_do_not_stand_without_their_shards(book: Ledger) -> None:
     shards.write_manifest(book.folder, book.samples(UNITS))
     assert not book.tables_stand()
