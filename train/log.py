@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,8 @@ class Log:
     """Collects steps and reports their means every `every` steps. A context manager; one per process that reports.
 
     A resumed run drops what an interrupted one wrote for steps after its last checkpoint, so that `metrics.jsonl` has
-    one line per reported step and reads as if nothing had happened.
+    one line per reported step. Where the checkpoint lies between two reports, the first report after it is the mean of
+    the steps since the checkpoint alone; in all else the file reads as if nothing had happened.
     """
 
     def __init__(self, out: Path, first: int, steps: int, every: int, tensorboard: bool, console: Console) -> None:
@@ -27,8 +28,7 @@ class Log:
         self._seconds: list[tuple[float, float]] = []
         self._values: list[dict[str, Any]] = []
         self._samples = 0
-        kept = [line for line in read(out) if line["step"] <= first]
-        (out / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_lines(out / METRICS, [line for line in read(out) if line["step"] <= first])
         self._board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # a second to import; only the reporting process pays it
@@ -100,15 +100,26 @@ def one_line(line: dict[str, Any]) -> str:
 
 
 def read(out: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; a last line cut short by a kill is dropped."""
-    path = out / METRICS
-    lines = []
+    """The lines of a run's `metrics.jsonl`."""
+    return read_lines(out / METRICS)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines, none where there is no file; a last line cut short by a kill is dropped."""
+    lines: list[dict[str, Any]] = []
     for text in path.read_text().splitlines() if path.is_file() else ():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
     return lines
+
+
+def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """JSON lines in place of those in `path`, which a kill leaves as it was."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    temporary.replace(path)
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
