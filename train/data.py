@@ -11,8 +11,9 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ import shards
 from shards import Clip, CorruptSample, LayeredView, Order, generator
 from train import augment
 from train.config import Augment, Data
+from train.log import read_lines, write_lines
 
 SUBSTITUTES = 8  # damaged samples in a row that are stepped over before the stream gives up
 TOLERATED = 0.001  # part of the samples read that may be damaged ...
@@ -30,13 +32,22 @@ AT_LEAST = 4  # ... and the number of them from which that part is believed
 MIXTURE_BLOCK = 1000
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """A sample that another one replaced: its global index, and why it was."""
+
+    index: int
+    reason: Literal["damaged", "empty"]
+    message: str
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """B samples.
 
     rgb (B,3,H,W) float32 in [0,1], composited | xyz (B,L,H,W,3) float32 camera frame | valid A (B,H,W) bool |
-    weight (B,H,W) float32 of the loss | single_layer (B,) bool: Eq. 4 | K (B,3,3) float64 | index (B,) int64 global |
-    damaged: a line for each sample that stands for one that could not be read.
+    weight (B,H,W) float32 of the loss | single_layer (B,) bool: Eq. 4 | index (B,) int64 global |
+    damaged: those in whose place others stand.
     """
 
     rgb: Tensor
@@ -44,9 +55,8 @@ class Batch:
     valid: Tensor
     weight: Tensor
     single_layer: Tensor
-    K: Tensor
     index: Tensor
-    damaged: tuple[tuple[int, str], ...] = ()
+    damaged: tuple[Unusable, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         return self._each(lambda x: x.to(device, non_blocking=True))
@@ -126,22 +136,25 @@ class Stream(Dataset[Batch]):
             torch.from_numpy(target.valid)[None],
             torch.from_numpy(target.weight)[None],
             torch.tensor([view.single_layer]),
-            torch.from_numpy(target.K)[None],
             torch.tensor([index]),
             damaged,
         )
 
-    def view(self, index: int) -> tuple[LayeredView, tuple[tuple[int, str], ...]]:
-        """The view of global index i; a damaged sample is read once more and then replaced by the next in order."""
+    def view(self, index: int) -> tuple[LayeredView, tuple[Unusable, ...]]:
+        """The view of global index i; a sample that is damaged or empty is replaced by the next in order."""
         source, place = self.mixture[index]
         dataset, order = self.sources[source], self.orders[source]
-        damaged: list[tuple[int, str]] = []
+        damaged: list[Unusable] = []
         for attempt in range(SUBSTITUTES):
             try:
-                return self._read(dataset, int(order[place + attempt]), index), tuple(damaged)
+                view = self._read(dataset, int(order[place + attempt]), index)
             except CorruptSample as error:
-                damaged.append((index, str(error)))
-        raise ValueError(f"{SUBSTITUTES} samples in a row cannot be read, the last one: {damaged[-1][1]}")
+                damaged.append(Unusable(index, "damaged", str(error)))
+                continue
+            if view.valid.any():
+                return view, tuple(damaged)
+            damaged.append(Unusable(index, "empty", f"{view.key}: no valid pixel, so nothing to learn from"))
+        raise ValueError(f"{SUBSTITUTES} samples in a row cannot be used, the last one: {damaged[-1].message}")
 
     def _read(self, dataset: "shards.Dataset", row: int, index: int) -> LayeredView:
         try:
@@ -151,8 +164,6 @@ class Stream(Dataset[Batch]):
         if isinstance(sample, Clip):
             # A static model takes one frame of a clip; whole clips are for a model with temporal blocks.
             sample = sample.frames[int(generator(self.seed, "frame", index).integers(len(sample.frames)))]
-        if not sample.valid.any():
-            raise CorruptSample(f"{sample.key}: no valid pixel, so nothing to learn from")
         return sample
 
 
@@ -242,30 +253,31 @@ def _one_thread(worker: int) -> None:
 
 
 class Damage:
-    """The damaged samples of a run, in `damaged.jsonl`; too many of them end it."""
+    """The damaged and empty samples of a run, in `damaged.jsonl`; too many of them end it."""
 
     def __init__(self, path: Path, before: int) -> None:
         """Takes over what a resumed run noted about global indices below `before`."""
-        self.path, self.lines = path, []
+        self.path = path
+        self.lines = [line for line in read_lines(path) if line["index"] < before]
         if path.is_file():
-            self.lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["index"] < before]
-            self._write()
+            write_lines(path, self.lines)
 
     def note(self, batch: Batch, seen: int) -> None:
-        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples were damaged."""
+        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples were unusable."""
         if not batch.damaged:
             return
-        self.lines += [{"index": index, "message": message} for index, message in batch.damaged]
-        self._write()
+        self.lines += [asdict(line) for line in batch.damaged]
+        write_lines(self.path, self.lines)
         if len(self.lines) >= AT_LEAST and len(self.lines) > TOLERATED * seen:
             listed = "; ".join(sorted({line["message"] for line in self.lines})[:10])
+            damaged = sum(line["reason"] == "damaged" for line in self.lines)
+            counts = [f"{damaged} damaged (`worldtrace shards verify` finds them)"] if damaged else []
+            if damaged < len(self.lines):
+                counts.append(f"{len(self.lines) - damaged} without a valid pixel")
             raise ValueError(
-                f"{len(self.lines)} of {seen} samples could not be read, more than {TOLERATED:.1%} (all of them in "
-                f"{self.path}); `worldtrace shards verify` finds them: {listed}"
+                f"{len(self.lines)} of {seen} samples cannot be used, more than {TOLERATED:.1%}: {' and '.join(counts)}"
+                f"; all of them are in {self.path}: {listed}"
             )
 
     def __len__(self) -> int:
         return len(self.lines)
-
-    def _write(self) -> None:
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
