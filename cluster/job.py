@@ -5,6 +5,7 @@ store; when all assets of a unit are through, a task writes its shard and record
 rows of the unfinished units only. What is committed is on disk, so a killed job is continued by running it again.
 """
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from cluster.units import Task, Unit
 
 ATTEMPTS = 2  # at an asset whose renderer crashes or hangs
 NODE_LOSSES = 5  # renderers an asset may lose with their nodes before that counts against it
+VISIBLE_AFTER = 90.0  # seconds; an NFS client may remember for 60 that a file of another node was not there
 COMMITS = 3  # attempts at a unit whose samples are lost with a node before they are written
 
 SAMPLES_LOST = "its samples went with their node before they were written"
@@ -65,6 +67,7 @@ class Job:
         self.fresh = deque(units)
         self.queue: deque[_Ticket] = deque()
         self.committing: dict[ray.ObjectRef, _Open] = {}
+        self.unseen: dict[_Open, float] = {}  # committed, but not visible here: the time by which they must be
         self.unfinished = 0
         # Committing is waiting for a disk; asking for a CPU, it would never run beside renderers that hold them all.
         self.commit = ray.remote(num_cpus=0)(commit_unit)
@@ -75,7 +78,12 @@ class Job:
             while self.pool.idle and (ticket := self._next()) is not None:
                 self.pool.submit(ticket, ticket.task)
             waiting = [*self.pool.refs, *self.committing]
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=self.pool.patience, fetch_local=False)
+            patience = min(self.pool.patience, 0.2) if self.unseen else self.pool.patience
+            ready: list[ray.ObjectRef] = []
+            if waiting:
+                ready, _ = ray.wait(waiting, num_returns=1, timeout=patience, fetch_local=False)
+            else:
+                time.sleep(patience)
             for event in self.pool.collect(ready):
                 if isinstance(event, Finished):
                     self._finished(event)
@@ -84,6 +92,7 @@ class Job:
             for ref in ready:
                 if ref in self.committing:
                     self._committed(ref)
+            self._look()
             self.live.tick(self.pool.ready)
 
     def _next(self) -> _Ticket | None:
@@ -150,9 +159,16 @@ class Job:
                 raise
             self._reopen(opened)
             return
-        if self.ledger.read(opened.unit.name) is None:
-            raise ValueError(f"{self.folder} is not the same folder on every node: give one that all nodes share")
-        self.unfinished -= 1
+        self.unseen[opened] = time.monotonic() + VISIBLE_AFTER
+
+    def _look(self) -> None:
+        """Units are finished once their records are seen here. ValueError where one does not appear."""
+        for opened, deadline in list(self.unseen.items()):
+            if self.ledger.visible(opened.unit.name):
+                del self.unseen[opened]
+                self.unfinished -= 1
+            elif time.monotonic() > deadline:
+                raise ValueError(f"{self.folder} is not the same folder on every node: give one that all nodes share")
 
     def _reopen(self, opened: _Open) -> None:
         """A node went down with samples that were not written yet: render these assets again."""

@@ -8,8 +8,10 @@ subtract the units that either form knows; so an unfinished and a finished datas
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -101,6 +103,15 @@ class Ledger:
             return Record(values["unit"], values["samples"], [Attempt(**attempt) for attempt in values["attempts"]])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
+
+    def visible(self, unit: str) -> bool:
+        """Whether the record that another node wrote is there for this one. To list a folder of NFS is to ask its
+        server; to open a file that was absent a moment ago may not be.
+        """
+        for folder in (self.folder, self.records):
+            with suppress(FileNotFoundError):
+                os.listdir(folder)
+        return self.read(unit) is not None
 
     def table(self) -> Iterator[Attempt]:
         """The rows of ledger.parquet, in the order of the plan. ValueError where it is damaged."""
