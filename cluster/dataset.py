@@ -23,7 +23,8 @@ from cluster.sources import Source
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
 
-SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "ray", "trimesh", "warp-lang", "zstandard")
+# what the bytes of a dataset depend on
+SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "trimesh", "warp-lang", "zstandard")
 RENDERERS_PER_GPU = 8  # encoding on the CPU keeps that many busy beside one GPU
 
 
@@ -81,6 +82,7 @@ def render_dataset(
         missing = [unit for unit in units if unit.name not in standing]
         fresh = 0
         if missing:
+            _refuse_other_software(folder, header["software"])
             connection.enter_context(connected(means.address, means.workers, means.debug))
             fresh = _render(sources, settings, folder, missing, job["assets"], means, console)
         _finish(folder, ledger, names, header, console)
@@ -126,7 +128,7 @@ def _adopt(
         "layers": settings.layers,
         "size": [settings.height, settings.width],
         "job": job,
-        "software": {name: _version(name) for name in SOFTWARE},
+        "software": stored.get("software", {}) if stored else _software(),
         "statistics": None,
         "complete": bool(stored and stored.get("complete")),
     }
@@ -177,6 +179,20 @@ def _finish(folder: Path, ledger: Ledger, names: Sequence[str], header: dict[str
     shards.write_dataset_json(folder, {**header, "statistics": statistics, "complete": True})
     ledger.discard()
     output.sweep(folder)
+
+
+def _refuse_other_software(folder: Path, stored: Mapping[str, str]) -> None:
+    """ValueError where more shards would be made by other versions than dataset.json states for all of them."""
+    for name, here in _software().items():
+        if (there := stored.get(name, "absent")) != here:
+            raise ValueError(
+                f"{folder} was begun with {name} {there}, but {here} is installed: install {name}=={there} and go on, "
+                "or give another --out"
+            )
+
+
+def _software() -> dict[str, str]:
+    return {name: _version(name) for name in SOFTWARE}
 
 
 def _version(name: str) -> str:

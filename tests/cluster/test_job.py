@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,40 @@ def test_the_folder_of_another_config_is_refused(undisturbed: Path, scratch: str
     with pytest.raises(ValueError, match=r"sources is .*boxes:9.* there and .*boxes:10.* here.*does not grow"):
         render_dataset([Boxes(COUNT + 1, scratch)], undisturbed, SETTINGS, shard_views=6)
     assert contents(undisturbed) == before
+
+
+def test_a_dataset_is_finished_by_the_software_that_began_it(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    source, out = Boxes(COUNT, scratch), tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    stored = json.loads((out / "dataset.json").read_text())
+    stored["software"]["numpy"] = "1.0"
+    (out / "dataset.json").write_text(json.dumps(stored))
+    assert render_dataset([source], out, SETTINGS, shard_views=6).fresh_views == 0  # nothing to do for any version
+    sorted((out / "shards").glob("*.tar"))[1].unlink()
+    with pytest.raises(ValueError, match=r"begun with numpy 1\.0, but 2\..* install numpy==1\.0 and go on") as error:
+        render_dataset([source], out, SETTINGS, shard_views=6)
+    assert "\n" not in str(error.value)
+    assert shards.read_dataset_json(out)["software"]["numpy"] == "1.0"
+
+
+def test_a_record_may_become_visible_late_but_not_never(
+    undisturbed: Path, tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where a node may believe for a minute that what another one wrote is not there."""
+    see, asked = Ledger.visible, Counter()
+
+    def late(book: Ledger, unit: str) -> bool:
+        asked[unit] += 1
+        return asked[unit] > 3 and see(book, unit)
+
+    monkeypatch.setattr(Ledger, "visible", late)
+    render_dataset([Boxes(COUNT, scratch)], tmp_path / "out", SETTINGS, shard_views=6, means=ALONE)
+    assert contents(tmp_path / "out") == contents(undisturbed)
+
+    monkeypatch.setattr(Ledger, "visible", lambda book, unit: False)
+    monkeypatch.setattr("cluster.job.VISIBLE_AFTER", 0.3)
+    with pytest.raises(ValueError, match="not the same folder on every node"):
+        render_dataset([Boxes(1, scratch)], tmp_path / "never", SETTINGS, means=ALONE)
 
 
 def test_a_dataset_of_nothing_is_a_dataset(tmp_path: Path, scratch: str) -> None:
