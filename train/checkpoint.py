@@ -107,16 +107,19 @@ def latest(out: Path, names: tuple[str, ...] = TENSORS, say: Callable[[str], Non
     return None
 
 
-def locate(path: str | Path) -> Path:
-    """A run folder, its `checkpoints` or one of them -> the newest whole checkpoint folder. FileNotFoundError."""
+def find(path: str | Path, names: tuple[str, ...] = TENSORS, say: Callable[[str], None] = print) -> Checkpoint:
+    """A run folder or its `checkpoints` -> its newest whole checkpoint, as `latest`; one checkpoint folder -> that one.
+
+    FileNotFoundError where there is none, ValueError where all, or the one that was named, are damaged.
+    """
     path = Path(path)
     if (path / "state.json").is_file():
-        return path
+        return read(path, names)
     run = path.parent if path.name == "checkpoints" else path
-    found = latest(run, names=()) if run.is_dir() else None
+    found = latest(run, names, say) if run.is_dir() else None
     if found is None:
         raise FileNotFoundError(f"{path}: no checkpoint there; give the `out` folder of a training run")
-    return found.path
+    return found
 
 
 def moments(optimizer: torch.optim.Optimizer, names: Mapping[Parameter, str]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """A run on disk and in memory: the model a config describes, how its targets are normalised, and reading both back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ class Run:
     path: Path
 
 
-def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
-    """A run folder (its newest whole checkpoint) or one checkpoint folder -> Run on `device`.
+def load_run(path: str | Path, device: torch.device | str = "cpu", say: Callable[[str], None] = print) -> Run:
+    """A run folder (its newest whole checkpoint; says which damaged ones it passed over) or one checkpoint -> Run.
 
-    FileNotFoundError where there is no checkpoint, ValueError where it is damaged.
+    FileNotFoundError where there is no checkpoint, ValueError where all, or the one that was named, are damaged.
     """
-    saved = checkpoint.read(checkpoint.locate(path), ("model", "ema"))
+    saved = checkpoint.find(path, ("model", "ema"), say)
     network = WTDiT(WTConfig.from_dict(saved.state["model"]))
     network.load_state_dict({**saved.tensors["model"], **saved.tensors["ema"]})
     network.to(device).eval().requires_grad_(False)
@@ -103,6 +103,6 @@ def device_of(name: str) -> torch.device:
 
 def _weights(start: Path) -> dict[str, Tensor]:
     if start.is_dir():
-        saved = checkpoint.read(checkpoint.locate(start), ("model", "ema"))
+        saved = checkpoint.find(start, ("model", "ema"))
         return {**saved.tensors["model"], **saved.tensors["ema"]}
     return read_released(start)

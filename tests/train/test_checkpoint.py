@@ -92,10 +92,22 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path, monkeypatch: pyte
 def test_a_run_its_checkpoints_folder_and_one_checkpoint_lead_to_the_same_place(tmp_path: Path) -> None:
     write(tmp_path, 10, 20)
     newest = tmp_path / "checkpoints" / "step-000020"
-    assert {checkpoint.locate(p) for p in (tmp_path, tmp_path / "checkpoints", newest)} == {newest}
-    assert checkpoint.locate(newest.parent / "step-000010") == newest.parent / "step-000010"
+    assert {checkpoint.find(p).path for p in (tmp_path, tmp_path / "checkpoints", newest)} == {newest}
+    assert checkpoint.find(newest.parent / "step-000010").step == 10
     with pytest.raises(FileNotFoundError, match="no checkpoint there"):
-        checkpoint.locate(tmp_path / "absent")
+        checkpoint.find(tmp_path / "absent")
+
+
+def test_a_run_is_found_at_its_newest_whole_checkpoint_and_a_named_one_must_be_whole(tmp_path: Path) -> None:
+    write(tmp_path, 10, 20)
+    newest = tmp_path / "checkpoints" / "step-000020"
+    (newest / "model.safetensors").write_bytes((newest / "model.safetensors").read_bytes()[:20])
+    said: list[str] = []
+    assert checkpoint.find(tmp_path, ("model", "ema"), said.append).step == 10
+    assert len(said) == 1
+    assert "step-000020" in said[0]
+    with pytest.raises(ValueError, match="step-000020"):
+        checkpoint.find(newest, ("model", "ema"))
 
 
 def test_state_is_plain_json(tmp_path: Path) -> None:
