@@ -17,11 +17,12 @@ from cluster.connection import connected
 from cluster.job import Job
 from cluster.ledger import Ledger
 from cluster.pool import Pool
-from cluster.progress import Live, Summary
+from cluster.progress import Live, Summary, counting
 from cluster.renderer import ON_GPU, Renderer
 from cluster.sources import Source
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
+from shards.moments import Moments, as_json, measure
 
 # what the bytes of a dataset depend on
 SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "trimesh", "warp-lang", "zstandard")
@@ -60,7 +61,8 @@ def render_dataset(
             if stored is None:
                 connection.enter_context(connected(means.address, means.workers, means.debug))
             settings = settings.model_copy(update={"backend": _backend(stored)})
-        units = plan(sources, settings.model_dump(mode="json"), images_per_asset(settings), shard_views)
+        with counting(console, "listing assets") as advance:
+            units = plan(sources, settings.model_dump(mode="json"), images_per_asset(settings), shard_views, advance)
         names = [unit.name for unit in units]
         job: dict[str, Any] = {
             "sources": [source.text for source in sources],
@@ -174,11 +176,18 @@ def _finish(folder: Path, ledger: Ledger, names: Sequence[str], header: dict[str
     """Tables, then statistics, then dataset.json, then no more records: killed in between, it is done again."""
     shards.write_manifest(folder, ledger.samples(names))
     ledger.merge(names)
-    with console.status("statistics of the training split"):
-        statistics = shards.statistics(folder)
-    shards.write_dataset_json(folder, {**header, "statistics": statistics, "complete": True})
+    shards.write_dataset_json(folder, {**header, "statistics": _statistics(folder, console), "complete": True})
     ledger.discard()
     output.sweep(folder)
+
+
+def _statistics(folder: Path, console: Console) -> dict[str, Any] | None:
+    """`shards.statistics`, with a bar."""
+    last: tuple[int, int, Moments] | None = None
+    with counting(console, "statistics") as advance:
+        for last in measure(shards.open(folder)):
+            advance(*last[:2])
+    return as_json(last[2], last[0]) if last and last[2].count else None
 
 
 def _refuse_other_software(folder: Path, stored: Mapping[str, str]) -> None:

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -69,6 +70,34 @@ class Summary:
         if self.fresh_views:
             parts.append(f"{self.fresh_views / max(self.seconds, 1e-9):.1f} views/s")
         return " | ".join(parts)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar for what comes before and after rendering; the block is given `advance(done, total)`, and a `total` of
+    None is one that is not known yet. A plain line now and then where there is no terminal.
+    """
+    spoke = time.monotonic()
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.fields[whole]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(what, total=None, whole="?")
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal spoke
+            whole = "?" if total is None else str(total)
+            bar.update(task, completed=done, total=total, whole=whole)
+            if not console.is_terminal and time.monotonic() - spoke > PLAIN_EVERY:
+                spoke = time.monotonic()
+                console.print(f"{what}: {done}/{whole}", highlight=False)
+
+        yield advance
 
 
 class Live:

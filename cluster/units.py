@@ -7,7 +7,7 @@ Hence any number of workers, and any number of interrupted attempts, make the sa
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,15 +51,25 @@ class Unit:
         return f"shards/{self.name}.tar"
 
 
-def plan(sources: Sequence[Source], settings: Mapping[str, Any], views: int, shard_views: int) -> list[Unit]:
+def plan(
+    sources: Sequence[Source],
+    settings: Mapping[str, Any],
+    views: int,
+    shard_views: int,
+    advance: Callable[[int, int | None], None] | None = None,
+) -> list[Unit]:
     """Units of about `shard_views` images each. The views of one asset are never parted: a unit has one asset at least.
 
     `views` is the number of images an asset gives (samples times frames). `settings` is JSON: whatever else decides the
-    bytes of a shard.
+    bytes of a shard. `advance(assets listed, None)` is called as they are: to list a file is to hash it.
     """
     per_unit = max(1, shard_views // views)
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
-    tasks = list(_tasks(sources))
+    tasks: list[Task] = []
+    for task in _tasks(sources):
+        tasks.append(task)
+        if advance is not None:
+            advance(len(tasks), None)
     return [
         Unit(index, tuple(tasks[start : start + per_unit]), text)
         for index, start in enumerate(range(0, len(tasks), per_unit))

@@ -31,7 +31,7 @@ def test_a_dataset_is_whole_and_nothing_else_is_left(undisturbed: Path) -> None:
     assert dataset.config["complete"]
     assert dataset.config["job"]["assets"] == 9
     assert len(list((undisturbed / "shards").glob("*.tar"))) == 3
-    assert dataset.statistics is not None
+    assert dataset.statistics == shards.statistics(dataset) is not None
     assert [(row["asset"], row["attempt"], row["status"], row["views"]) for row in ledger(undisturbed)] == [
         (f"box-{index:02d}", 1, "done", 2) for index in range(9)
     ]

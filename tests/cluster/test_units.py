@@ -26,6 +26,12 @@ def test_every_asset_is_in_one_unit_in_order(count: int, views: int, shard_views
     assert len({unit.name for unit in units}) == len(units)
 
 
+def test_the_listing_tells_how_far_it_is() -> None:
+    told: list[int] = []
+    plan([parse("procedural:objects?count=5")] * 2, SETTINGS, 4, 64, lambda done, total: told.append(done))
+    assert told == list(range(1, 11))
+
+
 def test_names_are_stable() -> None:
     """A resumed job of tomorrow must find today's shards: this name may change only with the format of datasets."""
     assert units_of("procedural:objects?count=8")[0].shard == "shards/000000-ff5d3afb7631.tar"
