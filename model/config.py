@@ -1,9 +1,30 @@
 """The sizes of a WT-DiT and the family's presets (paper, App. B; the `wt_` models as released)."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
+
+_EXPECTED = {
+    int: "a positive whole number",
+    float: "a positive number",
+    bool: "true or false",
+}
+
+
+def _check_values(config: Any, where: str) -> None:
+    """ValueError for the first field whose value is not of its type, or, of a number, not positive and finite."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if kind in (int, float):
+            numbers = int if kind is int else int | float
+            right = isinstance(value, numbers) and not isinstance(value, bool) and 0 < value < math.inf
+        else:
+            right = isinstance(value, kind)
+        if not right:
+            expected = _EXPECTED.get(kind, "a mapping of its fields")
+            raise ValueError(f"{where}.{name}: expected {expected}, found {value!r}")
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,9 @@ class EncoderConfig:
     grid: int = 37
     layer_scale: float = 1.0
     frozen: bool = True
+
+    def __post_init__(self) -> None:
+        _check_values(self, "model.encoder")
 
 
 @dataclass(frozen=True)
@@ -50,13 +74,12 @@ class WTConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     def __post_init__(self) -> None:
+        _check_values(self, "model")
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ValueError(
                 f"model: width {self.width} over {self.heads} heads gives a head of {self.width / self.heads:g}; "
                 "choose them so that it is a multiple of 4 (two axes of RoPE, two halves each)"
             )
-        if self.time_shift <= 0:
-            raise ValueError(f"model: time_shift {self.time_shift} must be positive; 1 leaves the times as they are")
         if self.encoder.width % self.encoder.heads:
             raise ValueError(
                 f"model: encoder width {self.encoder.width} is not a multiple of its {self.encoder.heads} heads"
