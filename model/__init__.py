@@ -10,7 +10,7 @@ from model.config import EncoderConfig, WTConfig, preset, presets
 from model.flow import Loss, noise_fill, objective, sample
 from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
-from model.released import from_released, read_released, to_released
+from model.released import from_released, read_released, released_normalisation, to_released
 from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
 from model.wt_dit import WTDiT
 
@@ -33,6 +33,7 @@ __all__ = [
     "preset",
     "presets",
     "read_released",
+    "released_normalisation",
     "sample",
     "to_released",
 ]

@@ -3,6 +3,7 @@
 The release calls the same tensors by other names, and its head predicts -x0: its last projection changes sign here.
 """
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from model.normalisation import LogMedian, Normalisation, ZScore
 
 # (theirs, ours), tried in order; the rest of a name is the same on both sides, but for a block's second norm and for
 # one more level in temporal blocks.
@@ -29,6 +32,9 @@ _PREFIXES = (
     ("layer_film_proj.", "layer.film."),
     ("layer_adaln_proj.1.", "layer.adaln."),
 )
+# Of the released object and dynamic models, from 500K samples (facts, 18); scene models, which alone have an AdaLN term
+# per layer, use the log-median.
+_RELEASED_ZSCORE = ZScore((-0.002366, -0.004008, 1.904278), (0.280865, 0.315927, 0.706423))
 _OUR_BLOCK = re.compile(r"^(decoder|temporal|head\.blocks)\.\d+\.")
 
 
@@ -65,15 +71,25 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_released(path: str | Path) -> dict[str, Tensor]:
     """The state dict inside a released `model.pt`, in our names: EMA weights where there are any.
 
-    FileNotFoundError where there is no such file. Read with `weights_only=True`: a checkpoint is data, not code.
+    FileNotFoundError where there is no such file, ValueError where it is something else. Read with `weights_only=True`:
+    a checkpoint is data, not code.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"released checkpoint {path} does not exist; give the path of its model.pt")
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("ema_state_dict", "model_state_dict"):
-        if key in content:
-            return from_released(content[key])
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError):
+        content = None  # their messages are about pickles and zip archives
+    if isinstance(content, Mapping):
+        content = content.get("ema_state_dict", content.get("model_state_dict", content))
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: holds no weights as torch saves them, or was cut; give a released model.pt")
     return from_released(content)
+
+
+def released_normalisation(state: Mapping[str, Tensor]) -> Normalisation:
+    """The map of points that the released model with these weights (in our names) was trained under."""
+    return LogMedian() if any(name.startswith("layer.adaln.") for name in state) else _RELEASED_ZSCORE
 
 
 def _signed(our: str, tensor: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ class Data(_Section):
 class Model(BaseModel):
     """A preset of the model room, any field of its `WTConfig` to override, and what the weights and targets start from.
 
-    `start` is a run folder (its EMA weights) or a released `model.pt`. `normalisation` auto: z-score where all samples
-    are objects or dynamic objects, log-median otherwise (App. A).
+    `start` is a run folder (its EMA weights) or a released `model.pt`. `normalisation` auto: the one that `start` was
+    trained under; without `start`, z-score where all samples are objects or dynamic objects, else log-median (App. A).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -198,12 +198,16 @@ def save(config: Config, path: Path) -> None:
 
 def differences(old: Config, new: Config) -> list[str]:
     """`path: old -> new` for every value that differs, those that may change on resume left out."""
-    before, after = dict(_leaves(to_dict(old), "")), dict(_leaves(to_dict(new), ""))
+    return differing(to_dict(old), to_dict(new), FREE_ON_RESUME)
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
+    """`path: old -> new` for every value that differs between two trees, but for the paths in `free`."""
+    before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))
     return [
         f"{path}: {before.get(path)} -> {after.get(path)}"
         for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path)
-        and not any(path == free or path.startswith(f"{free}.") for free in FREE_ON_RESUME)
+        if before.get(path) != after.get(path) and not any(path == each or path.startswith(f"{each}.") for each in free)
     ]
 
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model import Loss, Normalisation, WTDiT, draw_times, objective, preset
+from model import Loss, Normalisation, WTConfig, WTDiT, draw_times, objective, preset
 from model import normalisation as maps
 from shards import seed_of
 from train import checkpoint, config, curves
@@ -46,15 +46,22 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
     layers = preset(settings.model.preset, **settings.model.overrides).layers
     stream = Stream(settings.data, settings.augment, layers, settings.seed)
 
-    model = build(settings, resumed=saved is not None).to(device)
+    model, inherited = build(settings, resumed=saved is not None)
+    model.to(device)
     optimizer = adamw(model, settings.optimizer)
     ema, guard, first = Ema(model, settings.ema), Guard(settings.optimizer.spike), 0
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
     if saved is None:
-        normalisation = normalisation_for(stream, settings.model.normalisation)
+        normalisation = normalisation_for(stream, settings.model.normalisation, inherited)
     else:
         if saved.state["data"] != stream.hash:
             raise ValueError(f"{out}: its run was trained on other samples than data.path holds now; use another out=")
+        changed = config.differing(WTConfig.from_dict(saved.state["model"]).to_dict(), model.config.to_dict())
+        if changed:
+            raise ValueError(
+                f"{out}: its run trained another model than preset {settings.model.preset} is now "
+                f"({'; '.join(changed)}); go on with the version that began it, or use another out="
+            )
         normalisation = maps.from_dict(saved.state["normalisation"])
         model.load_state_dict(saved.tensors["model"])
         ema.load(saved.tensors["ema"])

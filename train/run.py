@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import shards
-from model import LogMedian, Normalisation, WTConfig, WTDiT, ZScore, preset, read_released
+from model import LogMedian, Normalisation, WTConfig, WTDiT, ZScore, preset, read_released, released_normalisation
 from model import normalisation as maps
 from shards import seed_of
 from train import checkpoint, config
@@ -48,10 +48,11 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", say: Callable
     )
 
 
-def build(settings: Config, resumed: bool = False) -> WTDiT:
+def build(settings: Config, resumed: bool = False) -> tuple[WTDiT, Normalisation | None]:
     """The model of a config, its weights from `model.start` or, as a function of the seed alone, at random.
 
-    Of a `resumed` run the weights are about to be replaced by its own, so `model.start` need not exist any more.
+    Beside it the map under which the weights of `model.start` were trained. Of a `resumed` run the weights are about to
+    be replaced by its own, so `model.start` need not exist any more.
     """
     shape = preset(settings.model.preset, **settings.model.overrides)
     if settings.data.size % shape.patch:
@@ -65,13 +66,21 @@ def build(settings: Config, resumed: bool = False) -> WTDiT:
     with torch.random.fork_rng(devices=[]):  # torch's initialisers take their numbers from the global generator only
         torch.manual_seed(seed_of(settings.seed, "weights") % 2**63)
         network = WTDiT(shape)
-    if start is not None:
-        network.load_state_dict(_weights(Path(start)))
-    return network
+    if start is None:
+        return network, None
+    tensors, inherited = _read_start(Path(start))
+    _check_fit(Path(start), tensors, network.state_dict())
+    network.load_state_dict(tensors)
+    return network, inherited
 
 
-def normalisation_for(stream: Stream, kind: str = "auto") -> Normalisation:
-    """The map of App. A for the regimes of the stream's samples; z-score statistics from the dataset, or measured."""
+def normalisation_for(stream: Stream, kind: str = "auto", inherited: Normalisation | None = None) -> Normalisation:
+    """The map of App. A for the regimes of the stream's samples; z-score statistics from the dataset, or measured.
+
+    Weights that come from elsewhere keep the map they were trained under, if `kind` is auto.
+    """
+    if kind == "auto" and inherited is not None:
+        return inherited
     regimes = {regime for source in stream.sources for regime in pc.unique(source.manifest["regime"]).to_pylist()}
     if kind == "log_median" or (kind == "auto" and not regimes <= {"object", "dynamic"}):
         return LogMedian()
@@ -101,8 +110,23 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _weights(start: Path) -> dict[str, Tensor]:
+def _read_start(start: Path) -> tuple[dict[str, Tensor], Normalisation]:
+    """Weights of a run folder (averaged) or of a released `model.pt`, and the map they were trained under."""
     if start.is_dir():
         saved = checkpoint.find(start, ("model", "ema"))
-        return {**saved.tensors["model"], **saved.tensors["ema"]}
-    return read_released(start)
+        return {**saved.tensors["model"], **saved.tensors["ema"]}, maps.from_dict(saved.state["normalisation"])
+    tensors = read_released(start)
+    return tensors, released_normalisation(tensors)
+
+
+def _check_fit(start: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """ValueError where weights are not those of the model that the config describes."""
+    there, here = ({name: "x".join(map(str, t.shape)) for name, t in part.items()} for part in (found, expected))
+    wrong = [name for name in here | there if there.get(name) != here.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"model.start: {start} holds another model than the config describes; {name} is "
+            f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here, and so on for {len(wrong)} of "
+            f"{len(here)} weights; give the model.* settings that it was trained with"
+        )

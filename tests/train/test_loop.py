@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 import shards
-from model import Loss, objective
+from model import Loss, ZScore, objective, presets, to_released
 from tests.train.conftest import Settings
 from train import checkpoint, config, log, loop
 from train.loop import draws, train
-from train.run import load_run
+from train.run import build, load_run
 
 
 def quiet() -> Console:
@@ -223,6 +224,51 @@ def test_a_run_opens_with_its_averaged_weights_and_starts_another(settings: Sett
     train(second, quiet())
     for name, value in load_run(second.out).model.state_dict().items():
         assert torch.allclose(value, averaged[name], atol=1e-6), name
+
+
+def test_a_warm_start_keeps_the_normalisation_of_its_weights(settings: Settings, dataset: Path, tmp_path: Path) -> None:
+    c = settings(steps=1, model__normalisation="log_median")
+    train(c, quiet())
+    for kind, kept in (("auto", "log_median"), ("zscore", "zscore")):
+        second = settings(steps=1, out=str(tmp_path / kind), model__start=c.out, model__normalisation=kind)
+        train(second, quiet())
+        assert load_run(second.out).normalisation.kind == kept
+
+
+def test_a_start_from_released_weights_brings_the_released_statistics(settings: Settings, tmp_path: Path) -> None:
+    for film_adaln, kind in ((False, "zscore"), (True, "log_median")):
+        c = settings(model__film_adaln=film_adaln)
+        network, _ = build(c)
+        torch.save({"ema_state_dict": to_released(network.state_dict())}, tmp_path / "model.pt")
+        again, inherited = build(
+            settings(model__film_adaln=film_adaln, model__start=str(tmp_path / "model.pt"), seed=5)
+        )
+        assert inherited is not None
+        assert inherited.kind == kind
+        assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), network.state_dict().values()))
+        if isinstance(inherited, ZScore):
+            assert inherited == ZScore((-0.002366, -0.004008, 1.904278), (0.280865, 0.315927, 0.706423))
+
+
+def test_a_start_that_does_not_fit_is_named(settings: Settings, tmp_path: Path) -> None:
+    train(settings(steps=1), quiet())
+    with pytest.raises(ValueError, match=r"run holds another model.* is \d+x\d+.* there and .* here") as error:
+        build(settings(model__width=64, model__start=str(tmp_path / "run")))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="absent there"):
+        build(settings(model__film_adaln=True, model__start=str(tmp_path / "run")))
+    for content in (b"# A readme\n", b"", b"PK\x03\x04 cut"):
+        (tmp_path / "README.md").write_bytes(content)
+        with pytest.raises(ValueError, match=r"README\.md: holds no weights") as error:
+            build(settings(model__start=str(tmp_path / "README.md")))
+        assert "\n" not in str(error.value)
+
+
+def test_a_preset_that_changed_under_a_run_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(settings(steps=1), quiet())
+    monkeypatch.setitem(presets, "tiny", replace(presets["tiny"], time_shift=3.0))
+    with pytest.raises(ValueError, match=r"preset tiny is now \(time_shift: 10\.0 -> 3\.0\)"):
+        train(settings(steps=2), quiet())
 
 
 def test_scenes_are_trained_under_the_log_median(settings: Settings, tmp_path: Path) -> None:
