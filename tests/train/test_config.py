@@ -1,5 +1,7 @@
 """A config says what is wrong with it in one sentence, and survives a round trip."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,13 @@ def test_the_defaults_are_the_papers() -> None:
     o = c.optimizer
     assert (o.lr, o.min_lr, o.warmup, o.weight_decay, o.betas, o.clip) == (1e-4, 1e-5, 2000, 0.01, (0.9, 0.999), 1.0)
     assert (o.spike, c.ema, c.objective.lambda_mono, c.data.batch, c.data.size) == (4.0, 0.9995, 0.1, 512, 504)
+
+
+def test_the_door_opens_without_waiting_for_torch() -> None:
+    code = "import sys, train.cli; assert 'torch' not in sys.modules; from train import Run, load, load_run, train"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=100)
+    import train
+
+    assert [getattr(train, name).__name__ for name in train.__all__] == train.__all__
+    with pytest.raises(AttributeError, match="lod"):
+        train.lod  # noqa: B018
