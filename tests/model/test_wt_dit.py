@@ -1,5 +1,7 @@
 """The network as a whole: shapes, patches, conditioning, and what must not influence what."""
 
+import math
+
 import pytest
 import torch
 
@@ -105,12 +107,42 @@ def test_a_frozen_encoder_gets_no_gradient_and_everything_else_does():
     assert without == {name for name, _ in model.named_parameters() if name.startswith("encoder.")}
 
 
-def test_positions_at_the_learned_grid_are_the_learned_ones_and_vary_smoothly_elsewhere():
+def cubic(distance):
+    """The bicubic kernel of torch and OpenCV, a = -0.75."""
+    d, a = abs(distance), -0.75
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
+def resampled(values, count):
+    """`values` at `count` places along their axis, border values repeated; DINOv2 puts place i at (i + 1/2) grid /
+    (count + 0.1) - 1/2 of the grid, whether that thins out the values or not."""
+    found = []
+    for i in range(count):
+        x = (i + 0.5) * len(values) / (count + 0.1) - 0.5
+        taps = [math.floor(x) + k for k in (-1, 0, 1, 2)]
+        found.append(sum(cubic(x - tap) * values[min(max(tap, 0), len(values) - 1)] for tap in taps))
+    return found
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 3), (3, 7), (4, 5), (2, 2)])
+def test_positions_off_the_learned_grid_are_dinov2s(rows, columns):
+    """A function of the row and one of the column, each in a channel of its own, against the kernel written out."""
     encoder = small_model().encoder
     assert torch.equal(encoder.positions(4, 4), encoder.pos_embed)
+    down, across = [0.0, 1.0, 2.0, 7.0], [3.0, -1.0, 0.0, 2.0]
     with torch.no_grad():
-        encoder.pos_embed.copy_(torch.ones_like(encoder.pos_embed))
-    torch.testing.assert_close(encoder.positions(7, 3), torch.ones(1, 22, 16), atol=1e-5, rtol=0)
+        grid_yxC = encoder.pos_embed[0, 1:].view(4, 4, 16)
+        grid_yxC[..., 0] = torch.tensor(down)[:, None]
+        grid_yxC[..., 1] = torch.tensor(across)[None]
+        found = encoder.positions(rows, columns)
+    assert torch.equal(found[:, 0], encoder.pos_embed[:, 0])
+    found = found[0, 1:].view(rows, columns, 16)
+    expected_y = torch.tensor(resampled(down, rows))[:, None].expand(rows, columns)
+    expected_x = torch.tensor(resampled(across, columns))[None].expand(rows, columns)
+    torch.testing.assert_close(found[..., 0], expected_y, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[..., 1], expected_x, atol=1e-4, rtol=0)
 
 
 def test_a_clip_of_one_frame_is_a_still_and_frames_of_a_longer_one_are_coupled():
