@@ -54,7 +54,6 @@ def working(pid: int) -> set[int]:
     return {child for child in found - {pid} if b"Agent" not in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
-@pytest.mark.slow
 def test_a_killed_driver_is_continued(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
     source, out = Boxes(COUNT, scratch), tmp_path / "out"
     with driver(out, scratch, "hang") as process:

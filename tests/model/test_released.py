@@ -62,9 +62,7 @@ def test_mistakes_are_named(tmp_path):
 
 
 @needs_fixtures
-@pytest.mark.parametrize(
-    "name", ["object", pytest.param("scene", marks=pytest.mark.slow), pytest.param("dynamic", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["object", "scene", "dynamic"])
 def test_stand_in_weights_give_the_released_numbers(name):
     """Full widths and encoder, 6 + 3 blocks, weights made from their names: the release's own forward within 1e-4."""
     spec = importlib.util.spec_from_file_location("stand_in_weights", FIXTURES / "weights.py")

@@ -109,7 +109,6 @@ def test_a_real_asset_has_all_its_triangles(row: dict[str, str]) -> None:
 
 
 @needs_assets
-@pytest.mark.slow
 def test_gpu_instances_are_all_there() -> None:
     mesh = read(ASSETS / "objects/gpu_instancing_teapots/24_gpu_instancing.gltf", Limits())
     assert len(mesh.faces) == 7_656_770
