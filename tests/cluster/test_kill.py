@@ -76,7 +76,6 @@ def test_a_killed_driver_is_continued(undisturbed: Path, tmp_path: Path, scratch
     assert len(source.loads()) - rendered == COUNT - 3 * committed
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
     out, moments = tmp_path / "out", random.Random(0)
     for _ in range(5):
