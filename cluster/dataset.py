@@ -22,7 +22,6 @@ from cluster.renderer import ON_GPU, Renderer
 from cluster.sources import Source
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
-from shards.moments import Moments, as_json, measure
 
 # what the bytes of a dataset depend on
 SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "trimesh", "warp-lang", "zstandard")
@@ -183,11 +182,8 @@ def _finish(folder: Path, ledger: Ledger, names: Sequence[str], header: dict[str
 
 def _statistics(folder: Path, console: Console) -> dict[str, Any] | None:
     """`shards.statistics`, with a bar."""
-    last: tuple[int, int, Moments] | None = None
     with counting(console, "statistics") as advance:
-        for last in measure(shards.open(folder)):
-            advance(*last[:2])
-    return as_json(last[2], last[0]) if last and last[2].count else None
+        return shards.statistics(folder, advance)
 
 
 def _refuse_other_software(folder: Path, stored: Mapping[str, str]) -> None:

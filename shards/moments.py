@@ -5,7 +5,7 @@ train; layer 0 alone of samples that know no other. Scenes use the log-median ma
 median: they need none, and are left out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
@@ -69,11 +69,17 @@ def measure(dataset: Dataset, threads: int = 4) -> Iterator[tuple[int, int, Mome
             yield done, len(rows), so_far
 
 
-def statistics(dataset: Dataset | str | PathLike[str]) -> dict[str, Any] | None:
-    """What `dataset.json` holds under "statistics", a function of the samples alone; None without objects in train."""
+def statistics(
+    dataset: Dataset | str | PathLike[str], progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any] | None:
+    """What `dataset.json` holds under "statistics", a function of the samples alone; None without objects in train.
+
+    `progress` is called with (samples done, samples in all) after each.
+    """
     result = None
-    for done, _, moments in measure(open(dataset) if isinstance(dataset, str | PathLike) else dataset):
+    for done, total, moments in measure(open(dataset) if isinstance(dataset, str | PathLike) else dataset):
         result = (done, moments)
+        progress(done, total)
     return as_json(result[1], result[0]) if result and result[1].count else None
 
 
