@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from render.peel import Backend, Hits, Scene, device_of
+from render.hits import Hits
+from render.peel import Backend, Scene, device_of
 from render.settings import BackendName, RenderSettings
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from render import backends, shadows
 from render.cameras import Camera
+from render.hits import Hits
 from render.lights import Lights
 from render.mesh import Mesh
-from render.peel import Hits
 from render.rays import Rays, Shadows
 from render.settings import COLOR_SLOTS, DEPTH_ERROR, RenderSettings
 from render.shade import Shader

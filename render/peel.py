@@ -11,6 +11,7 @@ import numpy as np
 import warp as wp
 
 from render import peel_kernels as kernels
+from render.hits import Hits
 
 Backend = Literal["auto", "cpu", "cuda"]
 
@@ -20,19 +21,6 @@ LARGE_THREADS = 1 << 16
 
 # An image of a power of two pixels would put the slots of a pixel into one set of the cache.
 SLOT_PADDING = 24
-
-
-class Hits(NamedTuple):
-    """The S nearest hits of every pixel, front to back.
-
-    depth (S,H,W) float32 along the optical axis, inf where there is no hit | triangle (S,H,W) int32, -1 where none |
-    facing (S,H,W) int8: +1 where the normal (v1 - v0) x (v2 - v0) points to the camera's side of the face (the front),
-    -1 where it points away, 0 where there is no hit.
-    """
-
-    depth: np.ndarray
-    triangle: np.ndarray
-    facing: np.ndarray
 
 
 class DeviceHits(NamedTuple):

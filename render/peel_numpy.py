@@ -6,7 +6,7 @@ finds the pixels of a triangle and keeps the nearest hits is what the comparison
 
 import numpy as np
 
-from render.peel import Hits
+from render.hits import Hits
 
 
 def peel(

@@ -7,7 +7,7 @@ is cut out there (`compact`), then merge what coincides (`merge_coincident`).
 
 import numpy as np
 
-from render.peel import Hits
+from render.hits import Hits
 
 # A face whose height is below this fraction of its longest edge has no area that a float32 asset could mean.
 FLAT = 1e-12

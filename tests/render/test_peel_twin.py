@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from render import peel_kernels, peel_numpy
-from render.peel import Hits, Scene, peel
+from render.hits import Hits
+from render.peel import Scene, peel
 
 K = np.array([[50.0, 3, 30], [0, 55, 20], [0, 0, 1]])
 HEIGHT, WIDTH = 48, 64

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from render import surfaces
-from render.peel import Hits, Scene
+from render.hits import Hits
+from render.peel import Scene
 from render.surfaces import compact, drop_duplicate_faces, merge_coincident
 
 K = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
