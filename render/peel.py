@@ -5,22 +5,30 @@ Bavoil et al. 2007). `peel` is the pure function; `Scene` keeps a mesh on the de
 the reasons behind their arithmetic are in `peel_kernels`, a slow readable twin in `peel_numpy`.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import warp as wp
 
 from render import peel_kernels as kernels
-from render.hits import Hits
+from render.hits import EMPTY, Hits
 
 Backend = Literal["auto", "cpu", "cuda"]
 
-# On CUDA one thread would crawl over a wall: triangles of more pixels than this are shared out by rows.
+# On CUDA one thread would crawl over a wall: triangles of more pixels than this are shared out by strips of rows.
 LARGE_PIXELS = 1024
-LARGE_THREADS = 1 << 16
+STRIPS = 1 << 22  # of all views together, 12 bytes each; what finds no room is peeled by its own thread
+STRIP_THREADS = 1 << 18
+BOUND_THREADS = 1 << 10  # a view, on CUDA
 
 # An image of a power of two pixels would put the slots of a pixel into one set of the cache.
 SLOT_PADDING = 24
+
+# A float32 holds every pixel's number up to here.
+LONGEST_SIDE = 1 << 24
+
+
+_VIEW: Any = kernels.View.numpy_dtype()  # type: ignore[attr-defined]
 
 
 class DeviceHits(NamedTuple):
@@ -67,17 +75,108 @@ class Scene:
     def __init__(self, vertices: np.ndarray, faces: np.ndarray, backend: Backend = "auto") -> None:
         self.device = device_of(backend)
         faces = checked_faces(faces)
-        self._faces: wp.array = wp.array(faces, dtype=wp.vec3i, device=self.device)
-        self._face_count = len(faces)
         self._highest = int(faces.max()) if len(faces) else -1
-        self._slots: wp.array | None = None
+        self._used = np.zeros(self._highest + 1, dtype=bool)
+        self._used[faces.reshape(-1)] = True
+        # Only what faces use is projected: a stray vertex must not widen the windows.
+        number = np.cumsum(self._used, dtype=np.int32) - np.int32(1)
+        self._faces: wp.array = wp.array(number[faces], dtype=wp.vec3i, device=self.device)
+        self._face_count = len(faces)
+        self._keys: wp.array = wp.empty(0, dtype=wp.uint64, device=self.device)
+        self._corner_room: wp.array = wp.empty(0, dtype=kernels.Corner, device=self.device)
+        self._strips: wp.array | None = None
+        self._strip_count: wp.array | None = None
         self.update(vertices)
 
     def update(self, vertices: np.ndarray) -> None:
         """Move the vertices (V,3), as for the next frame of an animation."""
-        vertices = checked_vertices(vertices, self._highest)
+        vertices = checked_vertices(vertices, self._highest)[: self._highest + 1]
+        vertices = np.ascontiguousarray(vertices[self._used])
         self._vertices: wp.array = wp.array(vertices, dtype=wp.vec3d, device=self.device)
-        self._corners: wp.array = wp.empty(len(vertices), dtype=kernels.Corner, device=self.device)
+        self._projected = b""  # the cameras and the near plane that the corners are of
+
+    def keys(
+        self,
+        K: np.ndarray,
+        camera_from_world: np.ndarray,
+        height: int,
+        width: int,
+        slots: int,
+        near: float = 1e-3,
+        origins: np.ndarray | None = None,
+    ) -> wp.array:
+        """The `slots` nearest hits of every pixel of B views, as keys (see `render.hits`), front to back.
+
+        K (B,3,3), camera_from_world (B,4,4) rigid. Returns uint64 [view, slot, pixel] on the scene's device, `EMPTY`
+        where there is no hit, with pixel = row * width + column. Given `origins` (B,2) int, the rows and columns where
+        windows of height x width start in the images that K belongs to, the keys are those that the whole images have
+        there, bit by bit. The strides are the scene's own affair, and the next call writes to the same memory: copy
+        what must outlive it. Everything is queued on the device without waiting for it. Raises ValueError.
+        """
+        K, pose = checked_cameras(K, camera_from_world)
+        views = len(K)
+        check_view(height, width, slots, near)
+        corner = checked_origins(origins, views)
+        end = int(max(np.abs(corner + [height, width]).max(), np.abs(corner).max())) if views else 0
+        if end > LONGEST_SIDE:
+            raise ValueError(f"the image reaches pixel {end}; {LONGEST_SIDE} is the last that can be peeled.")
+        if views * max(self._face_count, len(self._vertices)) > 2**30:
+            raise ValueError(
+                f"{views} views of {self._face_count} faces are too many for one call; peel fewer views at a time."
+            )
+        if views > 1 and slots * (height * width + SLOT_PADDING) >= 2**28:
+            raise ValueError(
+                f"{slots} slots of {height} x {width} are 2**28 keys or more a view; peel one view at a time."
+            )
+        keys = self._empty_keys(views, slots, height * width)
+        if views == 0 or self._face_count == 0:
+            return keys
+        cameras = self._project(K, pose, near, corner)
+
+        def launch(kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list[object]) -> None:
+            wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
+
+        inputs: list[object] = [self._faces, self._vertices, self._corners, cameras]
+        inputs += [near, margin_of(end), height, width, slots, keys]
+        grid = (views, self._face_count)
+        if not self.device.is_cuda:
+            launch(kernels.raster, grid, [*inputs, 0, None, None])
+            return keys
+        if self._strips is None or self._strip_count is None:
+            self._strips = wp.empty(STRIPS, dtype=wp.vec3i, device=self.device)
+            self._strip_count = wp.empty(1, dtype=wp.int32, device=self.device)
+        self._strip_count.zero_()
+        launch(kernels.raster, grid, [*inputs, LARGE_PIXELS, self._strips, self._strip_count])
+        launch(kernels.raster_strips, STRIP_THREADS, [*inputs, STRIP_THREADS, self._strips, self._strip_count])
+        return keys
+
+    def windows(
+        self, K: np.ndarray, camera_from_world: np.ndarray, height: int, width: int, near: float = 1e-3
+    ) -> np.ndarray:
+        """For each of B views, which part of its image the mesh can cover: (B,4) int64 row, column, height, width.
+
+        No hit lies outside. It is the whole image where some of the mesh is beyond the near plane and some is not, and
+        (0, 0, 0, 0) where nothing can be seen. K and camera_from_world as for `keys`, which then need not project the
+        mesh again. Waits for the device. Raises ValueError.
+        """
+        K, pose = checked_cameras(K, camera_from_world)
+        check_view(height, width, 1, near)
+        views, count = len(K), len(self._vertices)
+        result = np.zeros((views, 4), dtype=np.int64)
+        if views == 0 or count == 0:
+            return result
+        self._project(K, pose, near, np.zeros((views, 2), dtype=np.int64))
+        boxes: wp.array = wp.array(np.tile([width, height, -1, -1], (views, 1)), dtype=wp.int32, device=self.device)
+        sides = wp.zeros((views, 2), dtype=wp.int32, device=self.device)
+        threads = min(BOUND_THREADS, count) if self.device.is_cuda else 1
+        inputs = [self._corners, margin_of(max(height, width)), height, width, threads, boxes, sides]
+        wp.launch(kernels.bound, dim=(views, threads), inputs=inputs, device=self.device)
+        left, top, right, bottom = boxes.numpy().astype(np.int64).T
+        before, beyond = sides.numpy().T > 0
+        result[:] = np.stack([top, left, bottom - top + 1, right - left + 1], axis=1)
+        result[before] = 0, 0, height, width
+        result[~beyond | (result[:, 2:] <= 0).any(axis=1)] = 0
+        return result
 
     def peel(
         self,
@@ -90,39 +189,51 @@ class Scene:
     ) -> DeviceHits:
         """The `slots` nearest hits of every pixel. `camera_from_world` is (4,4) and rigid; the identity if left out."""
         K = checked_intrinsics(K)
-        check_view(height, width, slots, near)
         pose = np.eye(4) if camera_from_world is None else checked_pose(camera_from_world)
-        image_from_world = np.eye(4)
-        image_from_world[:3] = K @ pose[:3]
-        mirrored = 1 if np.linalg.det(K) * np.linalg.det(pose[:3, :3]) > 0 else -1
-
+        keys = self.keys(K[None], pose[None], height, width, slots, near)
         pixels = height * width
-        depth = wp.full((slots, pixels), np.inf, dtype=wp.float32, device=self.device)
-        triangle = wp.full((slots, pixels), -1, dtype=wp.int32, device=self.device)
-        facing = wp.zeros((slots, pixels), dtype=wp.int8, device=self.device)
-        room = (slots, pixels + SLOT_PADDING)
-        if self._slots is None or self._slots.shape != room:
-            self._slots = wp.full(room, kernels.EMPTY, dtype=wp.uint64, device=self.device)
-
-        def launch(kernel: wp.Kernel, threads: int, inputs: list[object]) -> None:
-            wp.launch(kernel, dim=threads, inputs=inputs, device=self.device)
-
-        # The pixel of a vertex is kept in float32 and only bounds the search: widen the box by more than its rounding.
-        margin = 2.0**-10 + 2.0**-22 * max(height, width)
-        shared: list[object] = [self._faces, self._vertices, self._corners]
-        shared += [near, margin, height, width, mirrored, slots]
-        image = wp.mat44d(*image_from_world.ravel())
-        launch(kernels.project, len(self._vertices), [self._vertices, image, near, self._corners])
-        if self.device.is_cuda:
-            large = wp.empty(max(self._face_count, 1), dtype=wp.int32, device=self.device)
-            large_count = wp.zeros(1, dtype=wp.int32, device=self.device)
-            launch(kernels.raster, self._face_count, [*shared, LARGE_PIXELS, self._slots, large, large_count])
-            launch(kernels.raster_large, LARGE_THREADS, [*shared, LARGE_THREADS, self._slots, large, large_count])
-        else:
-            launch(kernels.raster, self._face_count, [*shared, 0, self._slots, None, None])
-        launch(kernels.resolve, pixels, [self._slots, slots, depth, triangle, facing])
+        depth = wp.empty((slots, pixels), dtype=wp.float32, device=self.device)
+        triangle = wp.empty((slots, pixels), dtype=wp.int32, device=self.device)
+        facing = wp.empty((slots, pixels), dtype=wp.int8, device=self.device)
+        wp.launch(kernels.unpack, dim=pixels, inputs=[keys, depth, triangle, facing], device=self.device)
         shape = (slots, height, width)
         return DeviceHits(depth.reshape(shape), triangle.reshape(shape), facing.reshape(shape))
+
+    def _empty_keys(self, views: int, slots: int, pixels: int) -> wp.array:
+        """uint64 [view, slot, pixel], all `EMPTY`, in the memory of the call before where that is large enough."""
+        stride = pixels + SLOT_PADDING
+        size = views * slots * stride
+        if self._keys.size < size:
+            self._keys = wp.empty(size, dtype=wp.uint64, device=self.device)
+        if size:
+            self._keys[:size].fill_(EMPTY)
+        return wp.array(
+            ptr=self._keys.ptr,
+            dtype=wp.uint64,
+            shape=(views, slots, pixels),
+            strides=(slots * stride * 8, stride * 8, 8),
+            device=self.device,
+        )
+
+    def _project(self, K: np.ndarray, pose: np.ndarray, near: float, corner: np.ndarray) -> wp.array:
+        """The cameras on the device; their corners [view, vertex], unless those of the call before are the same."""
+        views, count = len(K), len(self._vertices)
+        cameras = np.zeros(views, dtype=_VIEW)
+        image = np.tile(np.eye(4), (views, 1, 1))
+        image[:, :3] = K @ pose[:, :3]
+        cameras["image"] = image
+        cameras["mirrored"] = np.where(np.linalg.det(K) * np.linalg.det(pose[:, :3, :3]) > 0, 1, -1)
+        cameras["row"], cameras["column"] = corner.T
+        device_cameras: wp.array = wp.array(cameras, dtype=kernels.View, device=self.device)
+        state = image.tobytes() + np.float64(near).tobytes()
+        if state != self._projected and views and count:
+            if self._corner_room.size < views * count:
+                self._corner_room = wp.empty(views * count, dtype=kernels.Corner, device=self.device)
+            self._corners = self._corner_room[: views * count].reshape((views, count))
+            inputs = [self._vertices, device_cameras, near, self._corners]
+            wp.launch(kernels.project, dim=(views, count), inputs=inputs, device=self.device)
+            self._projected = state
+        return device_cameras
 
 
 def device_of(backend: str) -> wp.Device:
@@ -181,6 +292,37 @@ def check_view(height: int, width: int, layers: int, near: float) -> None:
         )
     if not (np.isfinite(near) and near > 0.0):
         raise ValueError(f"near is {near}; give a finite distance above 0.")
+
+
+def checked_cameras(K: np.ndarray, camera_from_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """K (B,3,3) and camera_from_world (B,4,4) as float64, or ValueError that names the first view that is wrong."""
+    K, pose = np.asarray(K, dtype=np.float64), np.asarray(camera_from_world, dtype=np.float64)
+    if K.shape[1:] != (3, 3) or pose.shape != (len(K), 4, 4):
+        raise ValueError(
+            f"K has shape {K.shape} and camera_from_world {pose.shape}; give (B, 3, 3) and (B, 4, 4) for B views."
+        )
+    for one in K:
+        checked_intrinsics(one)
+    for one in pose:
+        checked_pose(one)
+    return K, pose
+
+
+def checked_origins(origins: np.ndarray | None, views: int) -> np.ndarray:
+    """The first row and column of each window, (views,2) int64, zeros if left out; or ValueError."""
+    if origins is None:
+        return np.zeros((views, 2), dtype=np.int64)
+    origins = np.asarray(origins)
+    if origins.shape != (views, 2) or not np.issubdtype(origins.dtype, np.integer):
+        raise ValueError(
+            f"origins are {origins.dtype} of shape {origins.shape}; give integers (row, column) for {views} views."
+        )
+    return origins.astype(np.int64)
+
+
+def margin_of(end: int) -> float:
+    """By how much to widen a box of pixels up to `end`: more than float32, which corners are kept in, may round."""
+    return float(2.0**-10 + 2.0**-22 * end)
 
 
 def checked_pose(camera_from_world: np.ndarray) -> np.ndarray:

@@ -16,15 +16,19 @@ a fused a*b - c*d is not the negative of c*d - a*b. Unfused, the CPU, CUDA and t
 # Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly.
 import warp as wp
 
+from render.keys import EMPTY, depth_of, is_back, key_of, triangle_of
+
 wp.config.log_level = 30  # no banner, no line for every module loaded: progress bars share the terminal
 wp.set_module_options({"fuse_fp": False, "fast_math": False, "enable_backward": False})
 
-EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
 # Rows of boxes narrower than this are tested pixel by pixel: three divisions cost about as much as eight tests.
 NARROW = wp.constant(12)
 # Far above the rounding of a double, far below anything that matters to a pixel.
 SUSPICIOUS = wp.constant(wp.float64(2.0**-30))
 SPAN_SLACK = wp.constant(wp.float64(2.0**-40))
+# Lanes of a warp, which take neighbouring columns of a large triangle, and the rows that they take together.
+LANES = wp.constant(32)
+STRIP_ROWS = wp.constant(16)
 
 
 @wp.struct
@@ -35,34 +39,47 @@ class Corner:
     pixel: wp.vec2f
 
 
+@wp.struct
+class View:
+    """A camera: K [R t] over (0, 0, 0, 1), whether it mirrors (+1 no, -1 yes), and the first row, column to peel."""
+
+    image: wp.mat44d
+    mirrored: wp.int32
+    row: wp.int32
+    column: wp.int32
+
+
 @wp.kernel
 def project(
     vertices: wp.array(dtype=wp.vec3d),
-    image_from_world: wp.mat44d,
+    views: wp.array(dtype=View),
     near: wp.float64,
-    corners: wp.array(dtype=Corner),
+    corners: wp.array2d(dtype=Corner),
 ) -> None:
-    i = wp.tid()
+    """One thread a view and vertex: corners [view, vertex]."""
+    view, i = wp.tid()
     v = vertices[i]
-    m = image_from_world
+    m = views[view].image
     x = m[0, 0] * v[0] + m[0, 1] * v[1] + m[0, 2] * v[2] + m[0, 3]
     y = m[1, 0] * v[0] + m[1, 1] * v[1] + m[1, 2] * v[2] + m[1, 3]
     w = m[2, 0] * v[0] + m[2, 1] * v[1] + m[2, 2] * v[2] + m[2, 3]
-    corners[i].homogeneous = wp.vec3d(x, y, w)
+    corners[view, i].homogeneous = wp.vec3d(x, y, w)
     if w >= near:
-        corners[i].pixel = wp.vec2f(wp.float32(x / w), wp.float32(y / w))
+        corners[view, i].pixel = wp.vec2f(wp.float32(x / w), wp.float32(y / w))
     else:
-        corners[i].pixel = wp.vec2f(wp.nan, wp.nan)
+        corners[view, i].pixel = wp.vec2f(wp.nan, wp.nan)
 
 
 @wp.func
-def first_pixel(lowest: wp.float32, margin: wp.float32, size: wp.int32) -> wp.int32:
-    return wp.int32(wp.ceil(wp.clamp(lowest - 0.5 - margin, 0.0, wp.float32(size))))
+def first_pixel(lowest: wp.float32, margin: wp.float32, start: wp.int32, end: wp.int32) -> wp.int32:
+    """The first of the pixels start..end - 1 whose centre is not before `lowest`."""
+    return wp.int32(wp.ceil(wp.clamp(lowest - 0.5 - margin, wp.float32(start), wp.float32(end))))
 
 
 @wp.func
-def last_pixel(highest: wp.float32, margin: wp.float32, size: wp.int32) -> wp.int32:
-    return wp.int32(wp.floor(wp.clamp(highest - 0.5 + margin, -1.0, wp.float32(size - 1))))
+def last_pixel(highest: wp.float32, margin: wp.float32, start: wp.int32, end: wp.int32) -> wp.int32:
+    """The last of the pixels start..end - 1 whose centre is not behind `highest`."""
+    return wp.int32(wp.floor(wp.clamp(highest - 0.5 + margin, wp.float32(start - 1), wp.float32(end - 1))))
 
 
 @wp.func
@@ -86,17 +103,21 @@ def widen_by_clipped_edge(box: wp.vec4f, a: wp.vec3d, b: wp.vec3d, near: wp.floa
 
 @wp.func
 def pixel_box(
-    face: wp.vec3i,
-    corners: wp.array(dtype=Corner),
+    p0: Corner,
+    p1: Corner,
+    p2: Corner,
     near: wp.float64,
     margin: wp.float32,
+    row: wp.int32,
+    column: wp.int32,
     height: wp.int32,
     width: wp.int32,
 ) -> wp.vec4i:
-    """First column, first row, last column, last row of the pixels that the part beyond the near plane can cover."""
-    s0 = corners[face[0]].pixel
-    s1 = corners[face[1]].pixel
-    s2 = corners[face[2]].pixel
+    """First column, first row, last column, last row of the pixels of the window at (row, column) that the part of a
+    triangle beyond the near plane can cover."""
+    s0 = p0.pixel
+    s1 = p1.pixel
+    s2 = p2.pixel
     box = wp.vec4f(
         wp.min(s0[0], wp.min(s1[0], s2[0])),
         wp.min(s0[1], wp.min(s1[1], s2[1])),
@@ -105,18 +126,15 @@ def pixel_box(
     )
     # A NaN is not equal to itself (wp.isnan is a call that is not inlined, for each corner of each face).
     if s0[0] != s0[0] or s1[0] != s1[0] or s2[0] != s2[0]:
-        p0 = corners[face[0]].homogeneous
-        p1 = corners[face[1]].homogeneous
-        p2 = corners[face[2]].homogeneous
         box = wp.vec4f(3.0e38, 3.0e38, -3.0e38, -3.0e38)
-        box = widen_by_clipped_edge(box, p0, p1, near)
-        box = widen_by_clipped_edge(box, p1, p2, near)
-        box = widen_by_clipped_edge(box, p2, p0, near)
+        box = widen_by_clipped_edge(box, p0.homogeneous, p1.homogeneous, near)
+        box = widen_by_clipped_edge(box, p1.homogeneous, p2.homogeneous, near)
+        box = widen_by_clipped_edge(box, p2.homogeneous, p0.homogeneous, near)
     return wp.vec4i(
-        first_pixel(box[0], margin, width),
-        first_pixel(box[1], margin, height),
-        last_pixel(box[2], margin, width),
-        last_pixel(box[3], margin, height),
+        first_pixel(box[0], margin, column, column + width),
+        first_pixel(box[1], margin, row, row + height),
+        last_pixel(box[2], margin, column, column + width),
+        last_pixel(box[3], margin, row, row + height),
     )
 
 
@@ -141,7 +159,7 @@ def side_of_edge(
 
 
 @wp.func
-def insert(slots: wp.array2d(dtype=wp.uint64), pixel: wp.int32, count: wp.int32, new_key: wp.uint64):
+def insert(keys: wp.array3d(dtype=wp.uint64), view: wp.int32, pixel: wp.int32, count: wp.int32, new_key: wp.uint64):
     """Keep the `count` smallest keys of a pixel in order: a cascade of atomic minima, each passing the larger one on.
 
     A slot only ever decreases, and what it holds has pushed or found a smaller key in every slot before it. So slots
@@ -150,8 +168,8 @@ def insert(slots: wp.array2d(dtype=wp.uint64), pixel: wp.int32, count: wp.int32,
     key = new_key
     k = wp.int32(0)
     while k < count:
-        if key < slots[k, pixel]:
-            key = wp.max(wp.atomic_min(slots, k, pixel, key), key)
+        if key < keys[view, k, pixel]:
+            key = wp.max(wp.atomic_min(keys, view, k, pixel, key), key)
             if key == EMPTY:
                 k = count
         k += 1
@@ -189,20 +207,22 @@ def is_degenerate(a: wp.vec3d, b: wp.vec3d, c: wp.vec3d) -> wp.bool:
 @wp.func
 def scan(
     triangle: wp.int32,
+    p0: wp.vec3d,
+    p1: wp.vec3d,
+    p2: wp.vec3d,
     face: wp.vec3i,
     vertices: wp.array(dtype=wp.vec3d),
-    corners: wp.array(dtype=Corner),
     near: wp.float64,
     box: wp.vec4i,
+    lane: wp.int32,
+    lanes: wp.int32,
+    camera: View,
     width: wp.int32,
-    mirrored: wp.int32,
+    view: wp.int32,
     count: wp.int32,
-    slots: wp.array2d(dtype=wp.uint64),
+    keys: wp.array3d(dtype=wp.uint64),
 ):
-    """Insert every hit of one triangle in the pixels of `box`."""
-    p0 = corners[face[0]].homogeneous
-    p1 = corners[face[1]].homogeneous
-    p2 = corners[face[2]].homogeneous
+    """Insert the hits of one triangle in the pixels of `box`: in every column, or in the `lane`th of each `lanes`."""
     aw = p0[2]
     bw = p1[2]
     cw = p2[2]
@@ -240,7 +260,7 @@ def scan(
                 continue
             first = box[0] + wp.int32(wp.floor(wp.min(span[0], extent)))
             last = box[0] + wp.int32(wp.ceil(wp.max(span[1], zero)))
-        for column in range(first, last + 1):
+        for column in range(first + lane, last + 1, lanes):
             x = wp.float64(column) + wp.float64(0.5)
             ax = p0[0] - x * aw
             bx = p1[0] - x * bw
@@ -268,90 +288,146 @@ def scan(
             z32 = wp.float32(z)
             if z >= near and z32 < wp.inf:
                 back = wp.uint64(0)
-                if side * mirrored > 0:
+                if side * camera.mirrored > 0:
                     back = wp.uint64(1)
-                bits = wp.uint64(wp.cast(z32, wp.uint32))
-                key = (bits << wp.uint64(33)) | (wp.uint64(triangle) << wp.uint64(1)) | back
-                insert(slots, row * width + column, count, key)
+                pixel = (row - camera.row) * width + column - camera.column
+                insert(keys, view, pixel, count, key_of(z32, triangle, back))
 
 
 @wp.kernel
 def raster(
     faces: wp.array(dtype=wp.vec3i),
     vertices: wp.array(dtype=wp.vec3d),
-    corners: wp.array(dtype=Corner),
+    corners: wp.array2d(dtype=Corner),
+    views: wp.array(dtype=View),
     near: wp.float64,
     margin: wp.float32,
     height: wp.int32,
     width: wp.int32,
-    mirrored: wp.int32,
     count: wp.int32,
+    keys: wp.array3d(dtype=wp.uint64),
     largest: wp.int32,
-    slots: wp.array2d(dtype=wp.uint64),
-    large: wp.array(dtype=wp.int32),
-    large_count: wp.array(dtype=wp.int32),
+    strips: wp.array(dtype=wp.vec3i),
+    strip_count: wp.array(dtype=wp.int32),
 ) -> None:
-    """One thread a triangle; those of more than `largest` pixels are left to `raster_large`."""
-    t = wp.tid()
+    """One thread a view and triangle; triangles of more than `largest` > 0 pixels are cut into strips of rows, which
+    are left to `raster_strips` as long as `strips` has room."""
+    view, t = wp.tid()
     face = faces[t]
-    box = pixel_box(face, corners, near, margin, height, width)
+    camera = views[view]
+    p0 = corners[view, face[0]]
+    p1 = corners[view, face[1]]
+    p2 = corners[view, face[2]]
+    box = pixel_box(p0, p1, p2, near, margin, camera.row, camera.column, height, width)
     if box[0] > box[2] or box[1] > box[3]:
         return
-    if largest > 0 and (box[2] - box[0] + 1) * (box[3] - box[1] + 1) > largest:
-        large[wp.atomic_add(large_count, 0, 1)] = t
-        return
-    scan(t, face, vertices, corners, near, box, width, mirrored, count, slots)
+    if largest > 0 and wp.int64(box[2] - box[0] + 1) * wp.int64(box[3] - box[1] + 1) > wp.int64(largest):
+        row = box[1]
+        place = wp.int32(0)
+        room = strips.shape[0]
+        while row <= box[3] and place < room:
+            place = wp.atomic_add(strip_count, 0, 1)
+            if place < room:
+                strips[place] = wp.vec3i(view, t, row)
+                row += STRIP_ROWS
+        box[1] = row
+    scan(
+        t, p0.homogeneous, p1.homogeneous, p2.homogeneous, face, vertices, near, box, 0, 1,
+        camera, width, view, count, keys,
+    )  # fmt: skip
 
 
 @wp.kernel
-def raster_large(
+def raster_strips(
     faces: wp.array(dtype=wp.vec3i),
     vertices: wp.array(dtype=wp.vec3d),
-    corners: wp.array(dtype=Corner),
+    corners: wp.array2d(dtype=Corner),
+    views: wp.array(dtype=View),
     near: wp.float64,
     margin: wp.float32,
     height: wp.int32,
     width: wp.int32,
-    mirrored: wp.int32,
     count: wp.int32,
+    keys: wp.array3d(dtype=wp.uint64),
     threads: wp.int32,
-    slots: wp.array2d(dtype=wp.uint64),
-    large: wp.array(dtype=wp.int32),
-    large_count: wp.array(dtype=wp.int32),
+    strips: wp.array(dtype=wp.vec3i),
+    strip_count: wp.array(dtype=wp.int32),
 ) -> None:
-    """One row of a large triangle at a time, so that a wall of two triangles does not serialise on two threads."""
-    item = wp.int64(wp.tid())
-    items = wp.int64(large_count[0]) * wp.int64(height)
+    """The strips of large triangles of all views, `LANES` threads each, so that a wall of two triangles does not
+    serialise on two threads, and neighbouring threads write neighbouring pixels."""
+    thread = wp.tid()
+    lane = thread % LANES
+    item = thread / LANES
+    items = wp.min(strip_count[0], strips.shape[0])
     while item < items:
-        t = large[wp.int32(item / wp.int64(height))]
-        row = wp.int32(item % wp.int64(height))
-        face = faces[t]
-        box = pixel_box(face, corners, near, margin, height, width)
-        if row >= box[1] and row <= box[3]:
-            strip = wp.vec4i(box[0], row, box[2], row)
-            scan(t, face, vertices, corners, near, strip, width, mirrored, count, slots)
-        item += wp.int64(threads)
+        strip = strips[item]
+        view = strip[0]
+        face = faces[strip[1]]
+        camera = views[view]
+        p0 = corners[view, face[0]]
+        p1 = corners[view, face[1]]
+        p2 = corners[view, face[2]]
+        box = pixel_box(p0, p1, p2, near, margin, camera.row, camera.column, height, width)
+        box[1] = strip[2]
+        box[3] = wp.min(box[3], strip[2] + STRIP_ROWS - 1)
+        scan(
+            strip[1], p0.homogeneous, p1.homogeneous, p2.homogeneous, face, vertices, near, box, lane, LANES,
+            camera, width, view, count, keys,
+        )  # fmt: skip
+        item += threads / LANES
 
 
 @wp.kernel
-def resolve(
-    slots: wp.array2d(dtype=wp.uint64),
-    count: wp.int32,
+def bound(
+    corners: wp.array2d(dtype=Corner),
+    margin: wp.float32,
+    height: wp.int32,
+    width: wp.int32,
+    threads: wp.int32,
+    boxes: wp.array2d(dtype=wp.int32),
+    sides: wp.array2d(dtype=wp.int32),
+) -> None:
+    """Per view: the first column, first row, last column, last row that its corners beyond the near plane can reach
+    (boxes [view, 4] starts empty), and whether there are corners before it and beyond it (sides [view, 2])."""
+    view, thread = wp.tid()
+    box = wp.vec4f(3.0e38, 3.0e38, -3.0e38, -3.0e38)
+    before = wp.int32(0)
+    beyond = wp.int32(0)
+    i = thread
+    while i < corners.shape[1]:
+        pixel = corners[view, i].pixel
+        if pixel[0] == pixel[0]:
+            box = widen(box, pixel[0], pixel[1])
+            beyond = wp.int32(1)
+        else:
+            before = wp.int32(1)
+        i += threads
+    if beyond > 0:
+        wp.atomic_min(boxes, view, 0, first_pixel(box[0], margin, 0, width))
+        wp.atomic_min(boxes, view, 1, first_pixel(box[1], margin, 0, height))
+        wp.atomic_max(boxes, view, 2, last_pixel(box[2], margin, 0, width))
+        wp.atomic_max(boxes, view, 3, last_pixel(box[3], margin, 0, height))
+        wp.atomic_max(sides, view, 1, 1)
+    if before > 0:
+        wp.atomic_max(sides, view, 0, 1)
+
+
+@wp.kernel
+def unpack(
+    keys: wp.array3d(dtype=wp.uint64),
     depth: wp.array2d(dtype=wp.float32),
     triangle: wp.array2d(dtype=wp.int32),
     facing: wp.array2d(dtype=wp.int8),
 ) -> None:
-    """Unpack the keys of a pixel into layers, and leave its slots empty for the next view."""
+    """The keys of the first view as arrays [slot, pixel]; one thread a pixel."""
     pixel = wp.tid()
-    k = wp.int32(0)
-    while k < count:
-        key = slots[k, pixel]
+    for k in range(keys.shape[1]):
+        key = keys[0, k, pixel]
         if key == EMPTY:
-            k = count
+            depth[k, pixel] = wp.inf
+            triangle[k, pixel] = -1
+            facing[k, pixel] = wp.int8(0)
         else:
-            slots[k, pixel] = EMPTY
-            depth[k, pixel] = wp.cast(wp.uint32(key >> wp.uint64(33)), wp.float32)
-            low = wp.uint32(key & wp.uint64(0xFFFFFFFF))
-            triangle[k, pixel] = wp.int32(low >> wp.uint32(1))
-            facing[k, pixel] = wp.int8(1) - wp.int8(2) * wp.int8(low & wp.uint32(1))
-            k += 1
+            depth[k, pixel] = depth_of(key)
+            triangle[k, pixel] = triangle_of(key)
+            facing[k, pixel] = wp.where(is_back(key), wp.int8(-1), wp.int8(1))
