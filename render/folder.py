@@ -23,6 +23,7 @@ class Folder:
         self.root = root.resolve()
         self.limits = limits
         self._bytes_read = 0
+        self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str, *, uri: bool) -> Path | None:
         """The regular file that `name` means, or None if there is none. `uri` says that the name is %-encoded.
@@ -83,12 +84,20 @@ class Folder:
                 return None
             if not at.resolve().is_relative_to(self.root):
                 return at  # `find` refuses it; we do not list folders outside
-            wanted = part.casefold()
-            same = sorted(entry for entry in os.listdir(at) if entry.casefold() == wanted)
-            if not same:
+            if (at / part).exists():
+                at = at / part
+                continue
+            same = self._names(at).get(part.casefold())
+            if same is None:
                 return None
-            at = at / (part if part in same else same[0])
+            at = at / same
         return at
+
+    def _names(self, folder: Path) -> dict[str, str]:
+        """What lies in `folder`, by its name without case; listed once, for an asset may ask for 10^5 absent files."""
+        if folder not in self._listed:
+            self._listed[folder] = {name.casefold(): name for name in sorted(os.listdir(folder), reverse=True)}
+        return self._listed[folder]
 
 
 def _climbs(plain: str) -> bool:

@@ -26,8 +26,10 @@ from render.limits import Limits
 from render.mesh import Mesh, Rejected
 from render.normals import face_normals, sound_normals, unit
 from render.textures import Textures
+from render.uv import sound_uv
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
+MOST_JOINTS = 2_000_000  # over all skinned surfaces: each pose multiplies a matrix for every one
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class _Reader:
         self.flat = not _all_have_normals(gltf)
         self._meshes: dict[int, list[_Surface]] = {}
         self._skins: dict[int, Skin] = {}
-        self._read_vertices = self._placed = self._faces = self._vertices = 0
+        self._read_vertices = self._read_faces = self._placed = self._faces = self._vertices = self._joints = 0
 
     def mesh(self, index: Any) -> list[_Surface]:
         entry = self.gltf.item("meshes", index)
@@ -73,12 +75,15 @@ class _Reader:
             self._skins[index] = read_skin(self.gltf, index)
         return self._skins[index]
 
-    def place(self, copies: int, surface: _Surface) -> None:
+    def place(self, copies: int, surface: _Surface, joints: int) -> None:
         """Counts what the scene will hold, before it is allocated."""
         limits = self.gltf.limits
         self._placed += copies
         self._faces += copies * len(surface.faces)
         self._vertices += copies * len(surface.rows)
+        self._joints += joints
+        if self._joints > MOST_JOINTS:
+            raise Rejected("too_many_nodes", f"the skins of the scene move more than {MOST_JOINTS} joints")
         if self._placed > limits.nodes:
             raise Rejected("too_many_nodes", f"the scene places more than {limits.nodes} surfaces")
         if self._faces > limits.faces:
@@ -100,7 +105,8 @@ class _Reader:
         corners = vertex_count if indices is None else len(indices)
         if mode == _TRIANGLES and corners % 3:
             raise Rejected("corrupt", f"{corners} corners do not make whole triangles")
-        if max(corners // 3 if mode == _TRIANGLES else corners - 2, 0) > gltf.limits.faces:
+        self._read_faces += max(corners // 3 if mode == _TRIANGLES else corners - 2, 0)
+        if self._read_faces > gltf.limits.faces:  # a hundred primitives may share the indices of one
             raise Rejected("too_many_faces", f"more than {gltf.limits.faces} triangles")
         faces = _triangles(np.arange(corners) if indices is None else indices, mode)
         if not len(faces):
@@ -125,7 +131,8 @@ class _Reader:
         unweld: bool,
     ) -> _Surface:
         gltf = self.gltf
-        self._read_vertices += len(rows) * (1 + len(primitive.get("targets") or []))
+        influences = sum(str(name).startswith("JOINTS_") for name in attributes)
+        self._read_vertices += len(rows) * (1 + len(primitive.get("targets") or []) + influences)
         if self._read_vertices > gltf.limits.vertices:
             raise Rejected("too_many_vertices", f"the meshes hold more than {gltf.limits.vertices} vertices")
         positions = checked_rows(gltf, attributes["POSITION"], ("VEC3",), rows)
@@ -158,10 +165,9 @@ class _Reader:
     def _uv(self, attributes: dict[str, Any], name: str, rows: np.ndarray) -> np.ndarray | None:
         if name not in attributes:
             return None
-        uv = checked_rows(self.gltf, attributes[name], ("VEC2",), rows).astype(np.float32)
-        if not np.isfinite(uv).all():
+        uv, repaired = sound_uv(checked_rows(self.gltf, attributes[name], ("VEC2",), rows))
+        if repaired:
             self.flags.add("bad_uv")
-            uv = np.nan_to_num(uv, nan=0.0, posinf=0.0, neginf=0.0)
         return uv
 
 
@@ -182,16 +188,17 @@ def read_gltf(data: bytes, folder: Folder, limits: Limits) -> Mesh:
         if "mesh" not in node:
             continue
         mesh, skinned = gltf.item("meshes", node["mesh"]), "skin" in node
-        instances = None if skinned else read_instances(gltf, node)
-        for surface in reader.mesh(node["mesh"]):
+        found = reader.mesh(node["mesh"])
+        instances = None if skinned or not found else read_instances(gltf, node)
+        for surface in found:
             copies = [None] if instances is None else list(instances)
-            reader.place(len(copies), surface)
+            skin = reader.skin(node["skin"]) if skinned else None
+            reader.place(len(copies), surface, 0 if skin is None else len(skin.joints))
             part = Part(index, surface.positions, targets=surface.targets)
             if surface.targets is not None:
                 morph_counts[index] = len(surface.targets)
                 part = replace(part, weights=rest_weights(node, mesh, len(surface.targets)))
-            if skinned:
-                skin = reader.skin(node["skin"])
+            if skin is not None:
                 joints, weights = read_influences(gltf, surface.primitive["attributes"], surface.rows, skin)
                 part = replace(part, skin=skin, joints=joints, joint_weights=weights)
             parts += [replace(part, instance=copy) for copy in copies]

@@ -6,6 +6,7 @@ Strict where leniency would invent geometry: nothing is zero-filled that the fil
 import base64
 import binascii
 import json
+import math
 import struct
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -32,6 +33,7 @@ _DECODED = {
     "EXT_texture_webp",
 }
 _DECODED_FAMILY = "KHR_materials_"
+_MOST_ESCAPES = 1 << 20  # in a data URI; decoding them makes an object of each
 
 
 def is_gltf(data: bytes) -> bool:
@@ -48,7 +50,7 @@ class GltfFile:
         self.json, self._binary = _parse(data, limits)
         self._buffers: dict[int, memoryview] = {}
         self._accessors: dict[int, np.ndarray] = {}
-        self._zeros = 0
+        self._made = 0  # elements that the file announces and does not hold, or that are copied
         _check_version_and_extensions(self.json)
 
     def count(self, kind: str) -> int:
@@ -57,7 +59,7 @@ class GltfFile:
     def item(self, kind: str, index: Any) -> dict[str, Any]:
         """Entry `index` of the top-level array `kind`, such as "meshes"."""
         items = array(self.json, kind)
-        return _object(items[integer(index, f"index into {kind}", len(items))], kind)
+        return json_object(items[integer(index, f"index into {kind}", len(items))], kind)
 
     def accessor(
         self, index: Any, types: tuple[str, ...], rows: np.ndarray | None = None, *, normalise: bool = False
@@ -109,18 +111,23 @@ class GltfFile:
                 offset = integer(entry.get("byteOffset", 0), f"offset of accessor {index}")
                 values = self._strided(entry["bufferView"], offset, count, dtype, width)
             else:
-                self._zeros += count
-                if self._zeros > self.limits.vertices:
-                    raise Rejected("too_many_vertices", f"accessor {index} announces {count} elements of zeros")
+                self._allow(count, index)
                 values = np.zeros((count, width), dtype)
             if "sparse" in entry:
-                values = self._substituted(values, _object(entry["sparse"], "sparse"), dtype, width)
+                self._allow(count, index)
+                values = self._substituted(values, json_object(entry["sparse"], "sparse"), dtype, width)
             self._accessors[index] = values
         return self._accessors[index], declared
 
+    def _allow(self, count: int, index: int) -> None:
+        self._made += count
+        if self._made > self.limits.vertices:
+            raise Rejected("too_many_vertices", f"accessor {index} and those before announce {self._made} elements")
+
     def _substituted(self, base: np.ndarray, sparse: dict[str, Any], dtype: np.dtype, width: int) -> np.ndarray:
         count = integer(sparse.get("count"), "sparse count")
-        at, new = _object(sparse.get("indices"), "sparse indices"), _object(sparse.get("values"), "sparse values")
+        at = json_object(sparse.get("indices"), "sparse indices")
+        new = json_object(sparse.get("values"), "sparse values")
         where_type = _component(at)
         if where_type.kind != "u":
             raise Rejected("corrupt", f"sparse indices hold {where_type.name}, expected unsigned integers")
@@ -153,7 +160,7 @@ class GltfFile:
         offset = integer(entry.get("byteOffset", 0), f"offset of bufferView {index}")
         length = integer(entry.get("byteLength"), f"length of bufferView {index}")
         stride = integer(entry.get("byteStride", 0), f"stride of bufferView {index}")
-        if "EXT_meshopt_compression" in _object(entry.get("extensions", {}), "extensions"):
+        if "EXT_meshopt_compression" in json_object(entry.get("extensions", {}), "extensions"):
             buffer_entry = self.item("buffers", entry.get("buffer"))
             if "uri" not in buffer_entry and not (entry.get("buffer") == 0 and self._binary is not None):
                 raise Rejected("unsupported_extension", "EXT_meshopt_compression without uncompressed data")
@@ -189,10 +196,12 @@ class GltfFile:
 
 
 def data_uri(uri: str) -> bytes:
-    """The bytes of `data:[type][;base64],...`."""
+    """The bytes of `data:[type][;base64],...`. Raises Rejected("corrupt")."""
     head, comma, body = uri.partition(",")
     if not comma:
         raise Rejected("corrupt", "a data URI has no comma")
+    if body.count("%") > _MOST_ESCAPES:
+        raise Rejected("corrupt", f"a data URI has more than {_MOST_ESCAPES} %-escapes")
     try:
         raw = unquote_to_bytes(body)
         return base64.b64decode(raw + b"=" * (-len(raw) % 4)) if head.endswith(";base64") else raw
@@ -205,7 +214,7 @@ def integer(value: Any, what: str, end: int | None = None) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise Rejected("corrupt", f"{what} is {value!r}, expected a non-negative integer")
+        raise Rejected("corrupt", f"{what} is {str(value)[:40]!r}, expected a non-negative integer")
     if end is not None and value >= end:
         raise Rejected("index_out_of_range", f"{what} is {value}, but there are {end}")
     return value
@@ -217,19 +226,23 @@ def numbers(value: Any, size: int, what: str) -> np.ndarray:
         raise Rejected("corrupt", f"{what} is not an array of {size} numbers")
     if not all(isinstance(x, int | float) for x in value):
         raise Rejected("corrupt", f"{what} is not an array of {size} numbers")
-    return np.array([float(x) for x in value], np.float64)
+    return np.array([number(x, what) for x in value], np.float64)
 
 
 def number(value: Any, what: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Rejected("corrupt", f"{what} is {value!r}, expected a number")
-    return float(value)
+    """A finite number of the JSON, in which 1e999 is infinite and 10^400 an integer."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise Rejected("corrupt", f"{what} is {str(value)[:40]}, expected a finite number")
 
 
 def extension(entry: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The extension object `name` of a JSON entry, or None."""
-    found = _object(entry.get("extensions", {}), "extensions").get(name)
-    return None if found is None else _object(found, name)
+    found = json_object(entry.get("extensions", {}), "extensions").get(name)
+    return None if found is None else json_object(found, name)
 
 
 def _parse(data: bytes, limits: Limits) -> tuple[dict[str, Any], memoryview | None]:
@@ -251,11 +264,15 @@ def _parse(data: bytes, limits: Limits) -> tuple[dict[str, Any], memoryview | No
             binary = chunks[1][1]
     if len(text) > limits.json_bytes:
         raise Rejected("file_too_large", f"the JSON has {len(text)} bytes; the limit is {limits.json_bytes}")
+    raw = bytes(text)
+    values = sum(raw.count(mark) for mark in (b",", b"[", b"{"))  # 3 bytes of JSON may become 80 of Python
+    if values > limits.json_values:
+        raise Rejected("file_too_large", f"the JSON has {values} values; the limit is {limits.json_values}")
     try:
-        parsed = json.loads(bytes(text).decode("utf-8-sig"), parse_constant=_no_constant)
+        parsed = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Rejected("corrupt", f"the JSON cannot be parsed: {type(error).__name__}: {str(error)[:200]}") from error
-    return _object(parsed, "the file"), binary
+    return json_object(parsed, "the file"), binary
 
 
 def _chunks(data: memoryview) -> list[tuple[int, memoryview]]:
@@ -271,7 +288,7 @@ def _chunks(data: memoryview) -> list[tuple[int, memoryview]]:
 
 
 def _check_version_and_extensions(root: dict[str, Any]) -> None:
-    version = str(_object(root.get("asset", {}), "asset").get("version", ""))
+    version = str(json_object(root.get("asset", {}), "asset").get("version", ""))
     if not version.startswith("2."):
         raise Rejected("unsupported_version", f"glTF version {version[:20]!r}; version 2 is supported")
     required = [str(name) for name in array(root, "extensionsRequired")]
@@ -291,7 +308,8 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
+def json_object(value: Any, what: str) -> dict[str, Any]:
+    """`value`, which must be a JSON object. Raises Rejected("corrupt")."""
     if not isinstance(value, dict):
         raise Rejected("corrupt", f"{what} is {type(value).__name__}, expected an object")
     return value

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from render.gltf_file import GltfFile, data_uri, extension, integer, number, numbers
+from render.gltf_file import GltfFile, data_uri, extension, integer, json_object, number, numbers
 from render.mesh import AlphaMode, Material, Rejected, Texture, Wrap
 from render.textures import Textures
 
@@ -33,7 +33,7 @@ class Materials:
         return self._places[key]
 
     def _read(self, entry: dict[str, Any]) -> Material:
-        pbr = entry.get("pbrMetallicRoughness", {})
+        pbr = json_object(entry.get("pbrMetallicRoughness", {}), "pbrMetallicRoughness")
         gloss = extension(entry, "KHR_materials_pbrSpecularGlossiness")
         metallic, roughness = number(pbr.get("metallicFactor", 1), "metallicFactor"), pbr.get("roughnessFactor", 1)
         color = numbers(pbr.get("baseColorFactor", [1, 1, 1, 1]), 4, "baseColorFactor")
@@ -69,9 +69,7 @@ class Materials:
     def _texture(self, info: Any) -> Texture | None:
         if info is None:
             return None
-        if not isinstance(info, dict):
-            raise Rejected("corrupt", "a texture reference is not an object")
-        texture = self.gltf.item("textures", info.get("index"))
+        texture = self.gltf.item("textures", json_object(info, "a texture reference").get("index"))
         pixels = self._image(texture)
         if pixels is None:
             return None
@@ -84,7 +82,7 @@ class Materials:
             self.textures.flags.add("unsupported_uv_set")
             return None
         sampler = self.gltf.item("samplers", texture["sampler"]) if "sampler" in texture else {}
-        wrap_s, wrap_t = (_WRAPS.get(sampler.get(key, 10497), "repeat") for key in ("wrapS", "wrapT"))
+        wrap_s, wrap_t = (_WRAPS.get(integer(sampler.get(key, 10497), key), "repeat") for key in ("wrapS", "wrapT"))
         return Texture(pixels, wrap_s, wrap_t, uv_set, matrix)
 
     def _image(self, texture: dict[str, Any]) -> np.ndarray | None:
@@ -98,22 +96,10 @@ class Materials:
         key = ("image", integer(source, "source"))
         uri = image.get("uri")
         if not isinstance(uri, str):
-            try:
-                data = self.gltf.view_bytes(image.get("bufferView"))
-            except Rejected as problem:
-                if problem.reason == "path_outside_folder":
-                    raise
-                self.textures.flags.add("corrupt_texture")  # geometry may be whole; if not, its own accessors tell
-                return None
-            return self.textures.from_bytes(key, data)
-        if not uri.startswith("data:"):
-            return self.textures.from_file(uri, uri=True)
-        try:
-            data = data_uri(uri)
-        except Rejected:
-            self.textures.flags.add("corrupt_texture")
-            return None
-        return self.textures.from_bytes(key, data)
+            return self.textures.from_bytes(key, lambda: self.gltf.view_bytes(image.get("bufferView")))
+        if uri.startswith("data:"):
+            return self.textures.from_bytes(key, lambda: data_uri(uri))
+        return self.textures.from_file(uri, uri=True)
 
 
 def _uv_matrix(moved: dict[str, Any]) -> np.ndarray:

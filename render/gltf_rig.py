@@ -5,7 +5,7 @@ from typing import Any, get_args
 import numpy as np
 
 from render.animation import Channel, Clip, Interpolation, Path, Skin
-from render.gltf_file import GltfFile, extension, integer, numbers
+from render.gltf_file import GltfFile, extension, integer, json_object, numbers
 from render.gltf_nodes import trs_matrices
 from render.mesh import Rejected
 
@@ -105,21 +105,26 @@ def read_clip(gltf: GltfFile, morph_counts: dict[int, int]) -> Clip | None:
     """
     for index in range(gltf.count("animations")):
         entry = gltf.item("animations", index)
-        samplers, channels, numbers_left = entry.get("samplers"), [], gltf.limits.vertices
+        samplers, numbers_left = entry.get("samplers"), gltf.limits.vertices
+        channels: list[Channel] = []
         if not isinstance(samplers, list) or not isinstance(entry.get("channels"), list):
             raise Rejected("corrupt", f"animation {index} has no samplers or no channels")
         for channel in entry["channels"]:
-            target = channel["target"]
-            path = target.get("path")
+            channel = json_object(channel, "a channel")
+            target = json_object(channel.get("target"), "the target of a channel")
+            path: Any = target.get("path")
             if "node" not in target or path not in get_args(Path):
                 continue  # an extension's target, such as a material's colour
             node = integer(target["node"], "target of an animation", gltf.count("nodes"))
             if path == "weights" and node not in morph_counts:
                 continue
             sampler = samplers[integer(channel.get("sampler"), "sampler of an animation", len(samplers))]
+            sampler = json_object(sampler, "a sampler")
             numbers_left -= gltf.length(sampler.get("input")) + gltf.length(sampler.get("output"))
             if numbers_left < 0:
                 raise Rejected("too_many_keys", f"the clip has more than {gltf.limits.vertices} keys")
+            if len(channels) == gltf.limits.nodes:
+                raise Rejected("too_many_keys", f"the clip has more than {gltf.limits.nodes} channels")
             channels.append(_channel(gltf, sampler, node, path, morph_counts.get(node, 0)))
         duration = max((float(c.times[-1]) for c in channels), default=0.0)
         if duration > 0 and any((c.values != c.values[:1]).any() for c in channels):

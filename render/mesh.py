@@ -88,6 +88,8 @@ class Rejected(Exception):
     """An asset (or a view) that cannot become ground truth: a typed reason for the ledger and a sentence for people."""
 
     def __init__(self, reason: str, message: str) -> None:
+        if len(message) > 400:  # it may quote the asset, and goes to a ledger
+            message = message[:397] + "..."
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message

@@ -5,7 +5,9 @@ the damage, and trusts the header's counts.
 """
 
 import re
+from array import array
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -14,16 +16,20 @@ from render.colors import linear
 from render.folder import Folder
 from render.gltf_materials import GREY
 from render.limits import Limits
+from render.lines import lines
 from render.mesh import Material, Mesh, Rejected, Texture
 from render.normals import sound_normals
 from render.polygons import triangulate
 from render.textures import Textures
+from render.uv import sound_uv
 
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},
     **{"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8"},
 }
+MOST_PROPERTIES = 1000
+ROWS = 1 << 12  # lines taken apart together
 _UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
 
 
@@ -58,10 +64,10 @@ def read_ply(data: bytes, folder: Folder, limits: Limits) -> Mesh:
     for element in elements:
         if element.name in ("face", "tristrips") and element.count > limits.faces:
             raise Rejected("too_many_faces", f"{element.count} faces; the limit is {limits.faces}")
-        if element.name == "vertex" and element.count > limits.vertices:
-            raise Rejected("too_many_vertices", f"{element.count} vertices; the limit is {limits.vertices}")
+        if element.count > limits.vertices:  # of any element: rows of lists are walked one by one
+            raise Rejected("too_many_vertices", f"{element.count} of {element.name}; the limit is {limits.vertices}")
     if encoding == "ascii":
-        tables = _read_text(data[body:], elements)
+        tables = _read_text(data[body:], elements, limits)
     else:
         tables = _read_binary(memoryview(data)[body:], elements, "<" if "little" in encoding else ">")
     return _mesh(tables, texture_name, Textures(folder, limits), limits)
@@ -81,6 +87,8 @@ def _header(data: bytes) -> tuple[str, list[_Element], str | None, int]:
             elif words[:1] == ["element"]:
                 elements.append(_Element(words[1], int(words[2]), ()))
             elif words[:1] == ["property"]:
+                if len(elements[-1].properties) == MOST_PROPERTIES:
+                    raise Rejected("corrupt", f"an element of the PLY has more than {MOST_PROPERTIES} properties")
                 length = np.dtype(_TYPES[words[2]]) if words[1] == "list" else None
                 last = elements.pop()
                 added = _Property(words[-1], np.dtype(_TYPES[words[-2]]), length)
@@ -173,66 +181,61 @@ def _walk_binary(body: memoryview, at: int, element: _Element, order: Literal["<
     return columns, at
 
 
-def _read_text(body: bytes, elements: list[_Element]) -> dict[str, _Columns]:
+def _read_text(body: bytes, elements: list[_Element], limits: Limits) -> dict[str, _Columns]:
     """One line for each row, as the format demands: a wrong count must not shift every number after it."""
-    lines = [line for line in body.split(b"\n") if line.strip()]
-    if len(lines) < sum(e.count for e in elements if e.properties):
-        raise Rejected("truncated", f"the PLY ends after {len(lines)} lines, its header announces more")
+    rows = (line for line in lines(body, limits) if not line.isspace())
     tables: dict[str, _Columns] = {}
-    at = 0
     for element in elements:
         if element.count == 0 or not element.properties:
             tables[element.name] = {}
             continue
-        rows = lines[at : at + element.count]
-        at += element.count
-        if any(p.length is not None for p in element.properties):
-            tables[element.name] = _text_lists(rows, element)
-            continue
-        block = _numbers(b" ".join(rows).split(), element)
-        if block.size != element.count * len(element.properties):
-            raise Rejected("corrupt", f"the lines of {element.name} do not have {len(element.properties)} numbers each")
-        block = block.reshape(element.count, -1)
-        tables[element.name] = {p.name: _typed(block[:, k], p) for k, p in enumerate(element.properties)}
+        values = [array("d") for _ in element.properties]
+        sizes = [array("q") for _ in element.properties]
+        read = 0
+        while read < element.count and (block := list(islice(rows, min(element.count - read, ROWS)))):
+            read += len(block)
+            try:
+                _split_all(block, element, values, sizes)
+            except ValueError as error:
+                raise Rejected("corrupt", f"a line of {element.name} cannot be read: {str(error)[:120]}") from error
+        if read < element.count:
+            raise _short(element)
+        columns: _Columns = {}
+        for k, p in enumerate(element.properties):
+            numbers = np.array(values[k], np.float64)
+            columns[p.name] = _typed(numbers, p) if p.length is None else _List(np.array(sizes[k], np.int64), numbers)
+        tables[element.name] = columns
     return tables
 
 
-def _text_lists(rows: list[bytes], element: _Element) -> _Columns:
-    sizes: list[list[int]] = [[] for _ in element.properties]
-    spans: list[list[bytes]] = [[] for _ in element.properties]
-    for row in rows:
-        words, at = row.split(), 0
-        for k, p in enumerate(element.properties):
-            n = 1
-            if p.length is not None and at < len(words):
-                n = _count(words[at], element)
-                at += 1
-                sizes[k].append(n)
-            if n < 0 or at + n > len(words):
-                raise Rejected("corrupt", f"a line of {element.name} has {len(words)} numbers, expected more")
-            spans[k] += words[at : at + n]
-            at += n
-        if at != len(words):
-            raise Rejected("corrupt", f"a line of {element.name} has {len(words)} numbers, expected {at}")
-    columns: _Columns = {}
+def _split_all(rows: list[bytes], element: _Element, values: list[array], sizes: list[array]) -> None:
+    if any(p.length is not None for p in element.properties):
+        for row in rows:
+            _split(row.split(), element, values, sizes)
+        return
+    width = len(element.properties)
+    words = b" ".join(rows).split()
+    if len(words) != width * len(rows):
+        raise Rejected("corrupt", f"the lines of {element.name} do not have {width} numbers each")
+    for k in range(width):
+        values[k].extend(map(float, words[k::width]))
+
+
+def _split(words: list[bytes], element: _Element, values: list[array], sizes: list[array]) -> None:
+    """The numbers of one line, to the properties they belong to. Raises Rejected, or ValueError for what is none."""
+    at = 0
     for k, p in enumerate(element.properties):
-        values = _numbers(spans[k], element)
-        columns[p.name] = _typed(values, p) if p.length is None else _List(np.array(sizes[k], np.int64), values)
-    return columns
-
-
-def _count(word: bytes, element: _Element) -> int:
-    try:
-        return int(word)
-    except ValueError as error:
-        raise Rejected("corrupt", f"a line of {element.name} starts a list with {word[:40]!r}") from error
-
-
-def _numbers(words: list[bytes], element: _Element) -> np.ndarray:
-    try:
-        return np.fromiter(map(float, words), np.float64, len(words))
-    except ValueError as error:
-        raise Rejected("corrupt", f"a line of {element.name} cannot be read: {str(error)[:120]}") from error
+        n = 1
+        if p.length is not None and at < len(words):
+            n = int(words[at])
+            at += 1
+            sizes[k].append(n)
+        if n < 0 or at + n > len(words):
+            raise Rejected("corrupt", f"a line of {element.name} has {len(words)} numbers, expected more")
+        values[k].extend(map(float, words[at : at + n]))
+        at += n
+    if at != len(words):
+        raise Rejected("corrupt", f"a line of {element.name} has {len(words)} numbers, expected {at}")
 
 
 def _typed(values: np.ndarray, p: _Property) -> np.ndarray:
@@ -298,7 +301,9 @@ def _assembled(
             textures.flags.add("bad_normals")
     material = GREY if colors is None else Material(name="vertex colours")
     if uv is not None:
-        uv = np.nan_to_num(uv.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        uv, repaired = sound_uv(uv)
+        if repaired:
+            textures.flags.add("bad_uv")
         uv[:, 1] = 1 - uv[:, 1]  # v = 0 is the bottom row here, and the top row in a Mesh
     if texture_name is not None and uv is not None:
         pixels = textures.from_file(texture_name, uri=False)

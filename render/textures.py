@@ -5,6 +5,7 @@ A problem with a texture costs the texture and never the asset: the material kee
 
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from render.limits import Limits
 from render.mesh import Rejected
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_MOST_SCANS = 100  # of a JPEG: a progressive one has about ten; each costs a pass over the whole image
 
 
 class Textures:
@@ -25,6 +27,7 @@ class Textures:
         self.flags: set[str] = set()
         self._decoded: dict[object, np.ndarray | None] = {}
         self._pixels_left = limits.textures_pixels
+        self._bytes_left = limits.folder_bytes
 
     def from_file(self, name: str, *, uri: bool) -> np.ndarray | None:
         """Pixels (h,w,4) uint8 of a file beside the asset, or None with a flag. Raises Rejected for hostile names."""
@@ -40,13 +43,49 @@ class Textures:
                 self._decoded[path] = self._decode(self.folder.read(path), tga=path.suffix.lower() == ".tga")
         return self._decoded[path]
 
-    def from_bytes(self, key: object, data: bytes) -> np.ndarray | None:
-        """Pixels (h,w,4) uint8 of an embedded image, or None with a flag; `key` is its identity in the asset."""
+    def from_bytes(self, key: object, read: Callable[[], bytes]) -> np.ndarray | None:
+        """Pixels (h,w,4) uint8 of an embedded image, or None with a flag; `key` is its identity in the asset.
+
+        `read` may raise Rejected: the image is then corrupt, but the geometry may be whole.
+        """
         if key not in self._decoded:
-            self._decoded[key] = self._decode(data)
+            self._decoded[key] = self._embedded(read)
         return self._decoded[key]
 
+    def _embedded(self, read: Callable[[], bytes]) -> np.ndarray | None:
+        if self._bytes_left <= 0:
+            self.flags.add("texture_too_large")
+            return None
+        try:
+            data = read()
+        except Rejected as problem:
+            if problem.reason == "path_outside_folder":
+                raise
+            self.flags.add("corrupt_texture")
+            return None
+        self._bytes_left -= len(data)  # a thousand images may share the bytes of one
+        return self._decode(data)
+
+    def baked(self, key: object, height: int, width: int, make: Callable[[], np.ndarray]) -> np.ndarray | None:
+        """An image (height,width,4) uint8 that `make` computes from others, made once for each `key`.
+
+        It counts like one that is decoded: a hundred materials may each combine the same two images in another way.
+        """
+        if key not in self._decoded:
+            self._decoded[key] = make() if self._allowed(height * width) else None
+        return self._decoded[key]
+
+    def _allowed(self, pixels: int) -> bool:
+        if pixels > min(self.limits.texture_pixels, self._pixels_left):
+            self.flags.add("texture_too_large")
+            return False
+        self._pixels_left -= pixels  # before decoding: damaged images cost as much time as sound ones
+        return True
+
     def _decode(self, data: bytes, tga: bool = False) -> np.ndarray | None:
+        if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MOST_SCANS:
+            self.flags.add("corrupt_texture")
+            return None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of large images; the limit below decides
@@ -62,10 +101,8 @@ class Textures:
 
     def _pixels(self, image: Image.Image) -> np.ndarray | None:
         count = image.width * image.height
-        if count > min(self.limits.texture_pixels, self._pixels_left):
-            self.flags.add("texture_too_large")
+        if not self._allowed(count):
             return None
-        self._pixels_left -= count  # before decoding: damaged images cost as much time as sound ones
         if image.mode.startswith("I;16"):
             # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
             grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
