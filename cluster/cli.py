@@ -18,7 +18,12 @@ def render(
             "procedural:rooms?count=8 or procedural:actors?count=8 (keys count, start, seed)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the dataset; on a cluster, one that all nodes share.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the dataset; on a cluster, one that all nodes share. Of a preview: a PNG.")
+    ],
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Draw one asset's views and layers on a picture, without a job.")
+    ] = False,
     views: Annotated[int, typer.Option(min=1, help="Views of each asset (dynamic: clips).")] = 4,
     size: Annotated[str, typer.Option(metavar="HxW|N", help="Image size in pixels: 504 or 378x504.")] = "504",
     layers: Annotated[int, typer.Option(min=1, max=32, help="Surfaces kept behind every pixel.")] = 6,
@@ -57,6 +62,7 @@ def render(
 
     \b
     worldtrace render procedural:objects?count=64 --out data --size 112
+    worldtrace render --preview models/chair.glb --out sheet.png
     worldtrace render models/ --views 8 --out data
     worldtrace render procedural:rooms?count=8 --size 378x504 --out rooms
     ray job submit --working-dir . -- worldtrace render models/ --out /shared/data
@@ -64,11 +70,10 @@ def render(
     from cluster import connection, sources
 
     connection.quiet(debug)  # before anything imports ray
-    from cluster.dataset import Means, render_dataset
     from render import settings_of
 
     parsed = [sources.parse(text) for text in source]
-    if not out.is_absolute() and "runtime_resources" in Path.cwd().parts:
+    if not preview and not out.is_absolute() and "runtime_resources" in Path.cwd().parts:
         raise ValueError(f"--out {out} would lie in the job's own copy of the working directory: give an absolute path")
     height, width = image_size(size)
     settings = settings_of(
@@ -83,6 +88,13 @@ def render(
             "backend": backend,
         }
     )
+    if preview:
+        from cluster.preview import write_preview
+
+        typer.echo(write_preview(parsed, out, settings, asset_timeout, int(memory * 2**30)))
+        return
+    from cluster.dataset import Means, render_dataset
+
     means = Means(address, workers, asset_timeout, int(memory * 2**30), debug)
     try:
         summary = render_dataset(parsed, out, settings, shard_views, means)

@@ -1,0 +1,93 @@
+"""`worldtrace render --preview`: a picture of one asset, soon, and one line for whatever stands in its way."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import worldtrace
+
+BAD = Path(__file__).parents[2].parent / "shared" / "assets" / "bad"
+SMALL = ["--size", "48", "--views", "2"]
+
+
+def run(*arguments: str | Path) -> int | str | None:
+    with pytest.raises(SystemExit) as end:
+        worldtrace.main(["render", "--preview", *map(str, arguments)])
+    return end.value.code
+
+
+def test_a_procedural_asset_becomes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sheet.png"
+    assert run("procedural:objects?start=3", *SMALL, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "objects-s0-000003, the first asset of its source" in said
+    assert "2 of 2 views kept" in said
+    with Image.open(out) as page:
+        assert page.format == "PNG"
+        assert min(page.size) > 1000
+
+
+def test_no_ray_is_needed(tmp_path: Path) -> None:
+    program = "import sys, worldtrace\ntry: worldtrace.main(sys.argv[1:])\nfinally: assert 'ray' not in sys.modules"
+    command = [sys.executable, "-c", program, "render", "--preview", "procedural:objects?count=1", *SMALL]
+    done = subprocess.run([*command, "--out", tmp_path / "a.png"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "source 'nowhere' does not exist"),
+        (["procedural:objects", "--out", "sheet"], "name that ends in .png"),
+        (["procedural:objects", "procedural:objects?seed=1"], "2 sources are given"),
+        (["procedural:objects", "--size", "big"], "--size 'big' is no image size"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("--out", "sheet.png", *arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not BAD.is_dir(), reason=f"the broken assets are not at {BAD}")
+@pytest.mark.parametrize("name", ["truncated.glb", "nan_vertices.ply", "empty.obj", "draco_required.glb"])
+def test_a_broken_asset_is_refused_by_its_reason(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(BAD / name, *SMALL, "--out", tmp_path / "sheet.png") == 2
+    said = capsys.readouterr().err
+    assert f"{name} is rejected, " in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_an_asset_ends_with_its_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = time.monotonic()
+    many = ["procedural:rooms?count=1", "--views", "1000", "--out", tmp_path / "sheet.png"]
+    assert run(*many, "--asset-timeout", "1") == 2
+    assert "is rejected, timeout: took more than 1 s" in capsys.readouterr().err
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate 64 bytes on device 'cpu'")])
+def test_an_asset_without_memory_is_rejected(
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cluster.preview.preview", hungry)
+    assert run("procedural:objects", "--memory", "64", "--out", tmp_path / "sheet.png") == 2
+    assert "is rejected, out_of_memory: needs more than 64 GiB" in capsys.readouterr().err
