@@ -4,13 +4,15 @@ Drawing is a pure function of the generator it is given. Acceptance is a set of 
 each threshold can be read, tested and quoted.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from render.settings import RenderSettings, Span
 
+Side = Literal["left", "right", "top", "bottom"]
+SIDES: tuple[Side, ...] = get_args(Side)
 UP = np.array([0.0, 1.0, 0.0])  # assets are +y up
 
 
@@ -58,46 +60,124 @@ def look_at(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarra
     return pose
 
 
-def intrinsics(fov: float, height: int, width: int, cx: float | None = None, cy: float | None = None) -> np.ndarray:
-    """K (3,3) with square pixels; `fov` in degrees across the shorter side; centred unless cx, cy say otherwise."""
-    f = min(height, width) / 2 / np.tan(np.radians(fov) / 2)
-    return np.array([[f, 0, width / 2 if cx is None else cx], [0, f, height / 2 if cy is None else cy], [0, 0, 1.0]])
+def intrinsics(
+    fov: float, height: int, width: int, cx: float | None = None, cy: float | None = None, aspect: float = 1.0
+) -> np.ndarray:
+    """K (3,3); `fov` in degrees across the shorter side; centred unless cx, cy say otherwise.
+
+    `aspect` is fx / fy: with 1 pixels are square; else fx and fy part around the focal length that `fov` gives, as in
+    an image of another shape that was brought to this height and width.
+    """
+    f, stretch = min(height, width) / 2 / np.tan(np.radians(fov) / 2), np.sqrt(aspect)
+    cx, cy = width / 2 if cx is None else cx, height / 2 if cy is None else cy
+    return np.array([[f * stretch, 0, cx], [0, f / stretch, cy], [0, 0, 1.0]])
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """What is drawn for a view of an object. Angles in degrees.
+
+    framing: longest side of its box over the shorter image side | principal: shift of the principal point, (2,) in
+    shares of the image | aspect: fx / fy | aim: (right, down) in longest sides, where it looks, from the centre |
+    side: that of the image which cuts off `cut` of the object's width or height; "" where none is meant to.
+    """
+
+    fov: float
+    azimuth: float
+    elevation: float
+    framing: float
+    roll: float = 0.0
+    principal: tuple[float, float] = (0.0, 0.0)
+    aspect: float = 1.0
+    aim: tuple[float, float] = (0.0, 0.0)
+    side: Side | Literal[""] = ""
+    cut: float = 0.0
+
+
+def draw_object_view(generator: np.random.Generator, settings: RenderSettings) -> ObjectView:
+    """The parameters of one view, by the distributions of `settings`; the asset plays no part."""
+    s, g = settings, generator
+    spread, wide, near_mode = g.random() < s.fov_spread, g.uniform(*s.fov), g.normal(s.fov_mode, s.fov_deviation)
+    azimuth = g.uniform(0.0, 360.0)
+    elevation = np.clip(g.normal(s.elevation_mode, s.elevation_deviation), *s.elevation)
+    framing = np.clip(s.framing_median * np.exp(g.normal(0.0, s.framing_deviation)), *s.framing)
+    roll = np.clip(g.normal(0.0, s.roll_deviation), -15.0, 15.0)
+    principal = np.clip(g.normal(0.0, s.principal_deviation, 2), -0.1, 0.1)
+    aim = np.clip(g.normal(0.0, 1.0, 2) * s.aim_deviation, -0.5, 0.5)
+    cropped, side, cut = g.random() < s.crop, SIDES[int(g.integers(0, len(SIDES)))], g.uniform(*s.crop_cut)
+    return ObjectView(
+        float(wide if spread else np.clip(near_mode, *s.fov)),
+        float(azimuth),
+        float(elevation),
+        float(framing),
+        float(roll),
+        (float(principal[0]), float(principal[1])),
+        drawn_aspect(g, s),
+        (float(aim[0]), float(aim[1])),
+        side if cropped else "",
+        float(cut) if cropped else 0.0,
+    )
+
+
+def drawn_aspect(generator: np.random.Generator, settings: RenderSettings) -> float:
+    """fx / fy, log-uniform over `settings.aspect`."""
+    low, high = np.log(settings.aspect)
+    return float(np.exp(generator.uniform(low, high)))
 
 
 def object_camera(generator: np.random.Generator, settings: RenderSettings, vertices: np.ndarray) -> Camera:
-    """A view of an object normalised to a longest side of 1: vertices (V,3), world frame.
+    """A view of an object whose vertices (V,3) are in the world frame, drawn and framed."""
+    return framed(draw_object_view(generator, settings), settings.height, settings.width, vertices)
 
-    The distance follows from the framing (share of the image that the longest side takes), and is at least 1.5 radii of
-    the sphere around the object: from nearer, wide lenses fill the whole image with one face of it. `info` records the
-    framing that results.
+
+def framed(view: ObjectView, height: int, width: int, vertices: np.ndarray) -> Camera:
+    """The camera that sees vertices (V,3), world frame, as `view` says.
+
+    The distance follows from the framing, and is at least 1.5 radii of the sphere around the object: from nearer, wide
+    lenses fill the whole image with one face of it. `info` records the framing that results.
     """
-    s, h, w = settings, settings.height, settings.width
     low, high = vertices.min(axis=0), vertices.max(axis=0)
-    centre = (low + high) / 2
+    centre, longest = (low + high) / 2, float((high - low).max())
     radius = float(np.linalg.norm(vertices - centre, axis=1).max())
+    across = min(height, width)
+    x, y = view.principal
+    K = intrinsics(view.fov, height, width, width * (0.5 + x), height * (0.5 + y), view.aspect)
+    f = float(np.sqrt(K[0, 0] * K[1, 1]))
+    distance = max(f * longest / (view.framing * across), 1.5 * radius)
+    eye, roll = centre + distance * direction(view.azimuth, view.elevation), np.radians(view.roll)
+    pose = look_at(eye, centre, roll)
+    target = centre + pose[:3, 0] * view.aim[0] * longest + pose[:3, 1] * view.aim[1] * longest
+    camera = Camera(K, look_at(eye, target, roll), height, width, {})
+    if view.side:
+        camera = _cut(camera, vertices, view.side, view.cut)
+    info = {"kind": "object", "fov": view.fov, "azimuth": view.azimuth, "elevation": view.elevation,
+            "distance": distance, "framing": f * longest / (distance * across), "roll": view.roll,
+            "aspect": view.aspect, "cropped": view.side, "cut": view.cut}  # fmt: skip
+    return replace(camera, info=info)
 
-    if generator.random() < s.fov_spread:
-        fov = float(generator.uniform(*s.fov))
-    else:
-        fov = float(np.clip(generator.normal(s.fov_mode, s.fov_deviation), *s.fov))
-    azimuth = float(generator.uniform(0.0, 360.0))
-    elevation = float(np.clip(generator.normal(s.elevation_mode, s.elevation_deviation), *s.elevation))
-    framing = float(np.clip(s.framing_median * np.exp(generator.normal(0.0, s.framing_deviation)), *s.framing))
-    roll = float(np.clip(generator.normal(0.0, s.roll_deviation), -15.0, 15.0))
-    shift = np.clip(generator.normal(0.0, s.principal_deviation, 2), -0.1, 0.1)
-    cropped = bool(generator.random() < s.crop)
-    aim = generator.uniform(-0.35, 0.35, 2) if cropped else generator.uniform(-0.04, 0.04, 2)
 
-    K = intrinsics(fov, h, w, w * (0.5 + shift[0]), h * (0.5 + shift[1]))
-    longest = float((high - low).max())
-    distance = float(max(K[0, 0] * longest / (framing * min(h, w)), 1.5 * radius))
-    eye = centre + distance * direction(azimuth, elevation)
-    pose = look_at(eye, centre, np.radians(roll))
-    target = centre + pose[:3, 0] * aim[0] * longest + pose[:3, 1] * aim[1] * longest
-    pose = look_at(eye, target, np.radians(roll))
-    info = {"kind": "object", "fov": fov, "azimuth": azimuth, "elevation": elevation, "distance": distance,
-            "framing": float(K[0, 0] * longest / (distance * min(h, w))), "roll": roll, "cropped": cropped}  # fmt: skip
-    return Camera(K, pose, h, w, info)
+def _cut(camera: Camera, vertices: np.ndarray, side: Side, cut: float) -> Camera:
+    """The camera turned until `side` of the image cuts off `cut` of the width or height that vertices take in it.
+
+    A point at the angle p from the optical axis is seen at f tan(p) from the principal point, and at f tan(p - t) after
+    the camera has turned by t: the ends of what is seen stay the ends, and t is found by bisection.
+    """
+    axis, far = (0 if side in ("left", "right") else 1), side in ("right", "bottom")
+    seen = camera.from_world(vertices)
+    angles = np.arctan2(seen[:, axis], seen[:, 2])
+    first, last = float(angles.min()), float(angles.max())
+    edge = (((camera.width, camera.height)[axis] if far else 0) - camera.K[axis, 2]) / camera.K[axis, axis]
+    share = 1 - cut if far else cut
+    low, high = last - np.pi / 2, first + np.pi / 2
+    for _ in range(60):
+        turn = (low + high) / 2
+        at = (1 - share) * np.tan(first - turn) + share * np.tan(last - turn)
+        low, high = (turn, high) if at > edge else (low, turn)
+    c, s = np.cos(turn), np.sin(turn)
+    about = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) if axis == 0 else np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
+    pose = camera.world_from_camera.copy()
+    pose[:3, :3] = pose[:3, :3] @ about
+    return replace(camera, world_from_camera=pose)
 
 
 def orbit(camera: Camera, centre: np.ndarray, turn: float) -> Camera:
@@ -131,8 +211,10 @@ def room_camera(generator: np.random.Generator, settings: RenderSettings, inside
     fov = float(generator.uniform(*s.scene_fov))
     shift = np.clip(generator.normal(0.0, s.principal_deviation / 2, 2), -0.05, 0.05)
     pose = look_at(position, position + direction(yaw, -pitch), np.radians(roll))
-    K = intrinsics(fov, h, w, w * (0.5 + shift[0]), h * (0.5 + shift[1]))
-    info = {"kind": "room", "fov": fov, "yaw": yaw, "pitch": pitch, "roll": roll, "height": float(position[1] - low[1])}
+    aspect = drawn_aspect(generator, s)
+    K = intrinsics(fov, h, w, w * (0.5 + shift[0]), h * (0.5 + shift[1]), aspect)
+    info = {"kind": "room", "fov": fov, "yaw": yaw, "pitch": pitch, "roll": roll, "aspect": aspect,
+            "height": float(position[1] - low[1])}  # fmt: skip
     return Camera(K, pose, h, w, info)
 
 

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from render.cameras import (
+    SIDES,
     Camera,
+    ObjectView,
     direction,
+    draw_object_view,
+    framed,
     inside_any_box,
     intrinsics,
     look_at,
@@ -72,33 +76,101 @@ def test_object_cameras_keep_to_their_ranges_and_out_of_the_object():
         assert np.linalg.norm(camera.eye) > 0.5
         assert settings.fov[0] <= camera.info["fov"] <= settings.fov[1]
         assert settings.elevation[0] <= camera.info["elevation"] <= settings.elevation[1]
-        assert camera.K[0, 0] == camera.K[1, 1]
+        assert camera.K[0, 0] == camera.K[1, 1]  # square pixels unless asked otherwise
     fov = np.array([camera.info["fov"] for camera in drawn])
     assert np.mean(np.abs(fov - settings.fov_mode) < 12) > 0.75  # most of the mass near the released camera
-    assert fov.min() < 30
+    assert fov.min() < 35
     azimuth = np.array([camera.info["azimuth"] for camera in drawn])
     assert np.abs(np.histogram(azimuth, 4, (0, 360))[0] / 400 - 0.25).max() < 0.08  # from all around
 
 
 def test_framing_is_the_share_of_the_image_that_the_longest_side_takes():
-    settings = small(crop=0.0, principal_deviation=0.0, framing=(0.5, 0.5), fov_spread=0.0, height=200, width=300)
     vertices = sphere().vertices / 2
-    camera = object_camera(generator(0, "a", 0, "camera"), settings, vertices)
+    camera = framed(ObjectView(40.0, 30.0, 20.0, 0.5), 200, 300, vertices)
     side = camera.world_from_camera[:3, 0] / 2  # from the centre to either end of a unit length across the view
     ends = camera.project(np.stack([side, -side]))
-    assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(0.5 * 200, rel=0.01)
+    assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(0.5 * 200, rel=1e-9)
+    np.testing.assert_allclose(ends.mean(axis=0), [150, 100])
 
 
 def test_the_recorded_framing_is_that_of_the_picture_where_the_camera_keeps_its_distance():
-    wide = {"fov": (70.0, 70.0), "framing": (0.8, 0.8), "crop": 0.0, "principal_deviation": 0.0}
     vertices = box((1.0, 1.0, 1.0)).vertices
     radius = np.linalg.norm(vertices, axis=1).max()
-    for view in range(10):
-        camera = object_camera(generator(0, "a", view, "camera"), small(**wide), vertices)
+    for azimuth in (0.0, 25.0, 190.0):
+        camera = framed(ObjectView(70.0, azimuth, 30.0, 0.8), 64, 64, vertices)
         assert np.linalg.norm(camera.eye) == pytest.approx(1.5 * radius)
-        shown = camera.K[0, 0] / np.linalg.norm(camera.eye) / min(camera.height, camera.width)
+        assert camera.info["distance"] == pytest.approx(1.5 * radius)
+        shown = camera.K[0, 0] / np.linalg.norm(camera.eye) / 64
         assert camera.info["framing"] == pytest.approx(shown)
-        assert shown < 0.6  # and not the 0.8 that was drawn
+        assert shown < 0.6  # and not the 0.8 that was asked for
+
+
+def test_the_eye_is_where_azimuth_and_elevation_say_and_the_aim_comes_to_the_principal_point():
+    vertices = box((1.0, 0.4, 0.2)).vertices + [3.0, -2.0, 1.0]
+    camera = framed(
+        ObjectView(50.0, 70.0, 25.0, 0.4, roll=4.0, principal=(0.03, -0.05), aim=(0.1, -0.2)), 80, 120, vertices
+    )
+    away = camera.eye - [3.0, -2.0, 1.0]
+    np.testing.assert_allclose(away / np.linalg.norm(away), direction(70.0, 25.0))
+    np.testing.assert_allclose(camera.K[:2, 2], [120 * 0.53, 80 * 0.45])
+    upright = look_at(camera.eye, np.array([3.0, -2.0, 1.0]), np.radians(4.0))
+    aimed_at = np.array([3.0, -2.0, 1.0]) + 0.1 * upright[:3, 0] - 0.2 * upright[:3, 1]  # right, and up
+    np.testing.assert_allclose(camera.project(aimed_at), camera.K[:2, 2])
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("cut", [0.05, 0.25, 0.45])
+def test_a_cropped_view_cuts_the_share_that_was_drawn_off_the_side_that_was_drawn(side, cut):
+    for framing, vertices in ((0.2, sphere().vertices / 2), (0.9, box((0.4, 1.0, 0.7)).vertices)):
+        camera = framed(ObjectView(60.0, 40.0, 15.0, framing, roll=5.0, side=side, cut=cut), 96, 128, vertices)
+        seen = camera.project(vertices)[:, 0 if side in ("left", "right") else 1]
+        low, high = seen.min(), seen.max()
+        gone = {"left": -low, "right": high - 128, "top": -low, "bottom": high - 96}[side]
+        assert gone / (high - low) == pytest.approx(cut, abs=1e-9)
+        assert camera.info["cropped"] == side
+
+
+def test_aspect_stretches_the_image_and_keeps_its_area():
+    vertices = sphere().vertices / 2
+    plain, wide = (framed(ObjectView(60.0, 0.0, 0.0, 0.3, aspect=a), 96, 96, vertices) for a in (1.0, 1.44))
+    assert wide.K[0, 0] / wide.K[1, 1] == pytest.approx(1.44)
+    assert wide.K[0, 0] * wide.K[1, 1] == pytest.approx(plain.K[0, 0] * plain.K[1, 1])
+    np.testing.assert_allclose(wide.eye, plain.eye)  # so framing and distance stay
+    assert wide.info["framing"] == pytest.approx(0.3)
+    width, height = np.ptp(wide.project(vertices), axis=0) / np.ptp(plain.project(vertices), axis=0)
+    assert (width, height) == (pytest.approx(1.2), pytest.approx(1 / 1.2))
+
+
+def test_aspect_is_drawn_log_uniformly_in_its_range_and_recorded():
+    settings = small(aspect=(0.5, 2.0))
+    drawn = [object_camera(generator(0, "a", view, "camera"), settings, sphere(1).vertices) for view in range(300)]
+    ratios = np.array([camera.K[0, 0] / camera.K[1, 1] for camera in drawn])
+    np.testing.assert_allclose(ratios, [camera.info["aspect"] for camera in drawn])
+    assert np.abs(np.histogram(np.log2(ratios), 4, (-1, 1))[0] / 300 - 0.25).max() < 0.08
+    rooms = room_camera(generator(0, "a", 0, "camera"), settings, ROOM)
+    assert rooms.K[0, 0] / rooms.K[1, 1] == pytest.approx(rooms.info["aspect"])
+    assert object_camera(generator(0, "a", 0, "camera"), small(), sphere(1).vertices).info["aspect"] == 1.0
+
+
+def test_draws_follow_their_settings():
+    settings = small()
+    drawn = [draw_object_view(generator(0, "a", view, "camera"), settings) for view in range(3000)]
+    framing = np.array([view.framing for view in drawn])
+    assert np.median(framing) == pytest.approx(settings.framing_median, rel=0.03)
+    assert np.log(framing).std() == pytest.approx(settings.framing_deviation, rel=0.05)
+    elevation = np.array([view.elevation for view in drawn])
+    assert np.median(elevation) == pytest.approx(settings.elevation_mode, abs=1.5)
+    aim = np.array([view.aim for view in drawn])
+    np.testing.assert_allclose(aim.std(axis=0), settings.aim_deviation, rtol=0.05)
+    cropped = [view for view in drawn if view.side]
+    assert len(cropped) / 3000 == pytest.approx(settings.crop, abs=0.01)
+    assert {view.side for view in cropped} == set(SIDES)
+    assert all(settings.crop_cut[0] <= view.cut <= settings.crop_cut[1] for view in cropped)
+    assert all(view.cut == 0 for view in drawn if not view.side)
+    fov = np.array([view.fov for view in drawn])
+    assert (fov < 45).mean() < settings.fov_spread  # the whole range is reached, seldom
+    assert fov.min() < 15
+    assert fov.max() == 70.0
 
 
 def test_orbit_keeps_the_distance_and_the_centre_in_place():
@@ -189,6 +261,9 @@ def test_settings_name_the_nearest_key_in_one_line():
     with pytest.raises(ValueError, match="runs backwards"):
         settings_of({"fov": (60, 20)})
     for values, why in (
+        ({"aspect": (0.1, 1.0)}, "leaves 0.25 .. 4"),
+        ({"crop_cut": (0.1, 0.6)}, "at least half of the object stays in view"),
+        ({"aim_deviation": (-0.1, 0.1)}, "negative deviation"),
         ({"height": 4096, "width": 4096}, "more than the 67108864 depths"),
         ({"height": 8192, "width": 8192, "layers": 1, "samples": 1}, "32 surfaces at 8192 x 8192 pixels"),
         ({"height": 2048, "width": 2048, "samples": 4}, "32 surfaces at 4 x 4 samples"),
