@@ -1,4 +1,4 @@
-"""The slow, readable twin of `shade_kernels.py`: what a fragment looks like, in plain NumPy and double precision.
+"""The slow, readable twin of the shading kernels: what a fragment looks like, in plain NumPy and double precision.
 
 A fragment is a triangle met by the ray of one sample. Its attributes are interpolated at the exact intersection of ray
 and plane, its material is glTF metallic-roughness, and everything is computed in linear light.
@@ -11,8 +11,9 @@ import numpy as np
 from render import lights as light
 from render import texels as tx
 from render.lights import Lights
+from render.material_kernels import LEAST_ROUGHNESS
 from render.rays import Rays, Shadows
-from render.shade_kernels import CLEAR, LEAST_ROUGHNESS
+from render.shade_kernels import CLEAR
 from render.texels import Packed
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -20,7 +21,7 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 @dataclass
 class Fragments:
-    """N fragments: triangle, its corners, barycentrics (N,3) at the hit and at the neighbour pixels' rays."""
+    """N fragments: triangle, its corners, the ray, barycentrics (N,3), and what a pixel right or down adds to them."""
 
     triangle: np.ndarray
     corners: np.ndarray  # (N,3,3)
@@ -37,28 +38,21 @@ def meet(
     corners = vertices[packed.faces[triangle]].astype(np.float64)
     d = rays.through(u, v)
     right, down = rays.steps()
-    exact = _barycentric(corners, rays.eye, d)
-    exact = np.clip(exact, 0.0, 1.0)  # a hit on an edge may come out a rounding error beyond it
-    exact /= exact.sum(axis=1, keepdims=True)
-    return Fragments(
-        triangle,
-        corners,
-        d,
-        exact,
-        _barycentric(corners, rays.eye, d + right),
-        _barycentric(corners, rays.eye, d + down),
-    )
-
-
-def _barycentric(corners: np.ndarray, eye: np.ndarray, d: np.ndarray) -> np.ndarray:
     e1, e2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    offset = eye - corners[:, 0]
-    p = np.cross(d, e2)
-    determinant = np.sum(e1 * p, axis=1)
-    determinant = np.where(np.abs(determinant) < 1e-30, 1e-30, determinant)
-    b1 = np.sum(offset * p, axis=1) / determinant
-    b2 = np.sum(d * np.cross(offset, e1), axis=1) / determinant
-    return np.stack([1 - b1 - b2, b1, b2], axis=1)
+    offset = rays.eye - corners[:, 0]
+    n, p = np.cross(e2, e1), np.stack([np.cross(e2, offset), np.cross(offset, e1)], axis=1)
+    determinant = np.sum(d * n, axis=1)
+    determinant = np.where(np.abs(determinant) < 1e-30, 1e-30, determinant)[:, None]
+    b = np.einsum("nc,nkc->nk", d, p) / determinant
+    exact = np.clip(np.column_stack([1 - b.sum(axis=1), b]), 0.0, 1.0)  # on an edge it may lie a rounding error beyond
+    exact /= exact.sum(axis=1, keepdims=True)
+
+    def change(step: np.ndarray) -> np.ndarray:
+        """The derivative of the quotients b along a step of the ray."""
+        moved = (p @ step - exact[:, 1:] * (n @ step)[:, None]) / determinant
+        return np.column_stack([-moved.sum(axis=1), moved])
+
+    return Fragments(triangle, corners, d, exact, change(right), change(down))
 
 
 def sample(
@@ -76,22 +70,24 @@ def sample(
         uv = packed.uv1 if row[tx.UV_SET] == 1 else packed.uv
         corner = uv[packed.faces[fragments.triangle[chosen[at]]]].astype(np.float64)
         m = packed.texture_uv[t].astype(np.float64).reshape(2, 3)
-        corner = corner @ m[:, :2].T + m[:, 2]
         here, right, down = (
-            np.einsum("nk,nkc->nc", b[chosen[at]], corner) for b in (fragments.bary, fragments.bary_x, fragments.bary_y)
+            np.einsum("nk,nkc->nc", b[chosen[at]], corner) @ m[:, :2].T
+            for b in (fragments.bary, fragments.bary_x, fragments.bary_y)
         )
+        here = here + m[:, 2]
         if finest:
             out[at] = _bilinear(packed, row, here, np.zeros(len(here), np.int64))
             continue
         size = row[[tx.WIDTH, tx.HEIGHT]]
-        a, b = np.linalg.norm((right - here) * size, axis=1), np.linalg.norm((down - here) * size, axis=1)
+        a, b = np.linalg.norm(right * size, axis=1), np.linalg.norm(down * size, axis=1)
         # Half the longer side of the footprint, unless the shorter is longer still: at grazing angles the samples of a
         # pixel hide the aliasing that this leaves, and floors stay sharp.
         footprint = np.maximum(np.minimum(a, b), 0.5 * np.maximum(a, b))
-        level = np.clip(np.log2(np.maximum(footprint, 1e-12)), 0.0, row[tx.LEVEL_COUNT] - 1)
-        low = np.floor(level).astype(np.int64)
-        high = np.minimum(low + 1, row[tx.LEVEL_COUNT] - 1)
-        w = (level - low)[:, None]
+        # 2^low (1 + w): linear in the footprint between the texels of two levels, which needs no logarithm.
+        mantissa, exponent = np.frexp(np.where(footprint > 1, footprint, 1.0))
+        top = row[tx.LEVEL_COUNT] - 1
+        low, high = np.minimum(exponent - 1, top), np.minimum(exponent, top)
+        w = (2 * mantissa - 1)[:, None]
         out[at] = _bilinear(packed, row, here, low) * (1 - w) + _bilinear(packed, row, here, high) * w
     return out
 
@@ -113,7 +109,7 @@ def _bilinear(packed: Packed, row: np.ndarray, uv: np.ndarray, level: np.ndarray
             value = texel / 255.0
             if row[tx.SRGB]:
                 value[:, :3] = tx.SRGB_LINEAR[texel[:, :3]]
-            share = w * np.maximum(value[:, 3], 1e-4) if row[tx.WEIGHTED] else w
+            share = w * np.maximum(value[:, 3], tx.LEAST_WEIGHT) if row[tx.WEIGHTED] else w
             total[:, :3] += value[:, :3] * share[:, None]
             total[:, 3] += value[:, 3] * w
             weights += share
@@ -123,16 +119,16 @@ def _bilinear(packed: Packed, row: np.ndarray, uv: np.ndarray, level: np.ndarray
 
 def _folded(x: np.ndarray, mode: int) -> np.ndarray:
     """x in one period of its wrap mode, so that no coordinate is too large for an integer texel."""
-    if mode == 1:
+    if mode == tx.CLAMP:
         return np.clip(x, -1.0, 2.0)
-    return x - np.floor(x) if mode == 0 else x - 2 * np.floor(x / 2)
+    return x - np.floor(x) if mode == tx.REPEAT else x - 2 * np.floor(x / 2)
 
 
 def _wrap(i: np.ndarray, size: np.ndarray, mode: int) -> np.ndarray:
     i = i.astype(np.int64)
-    if mode == 1:
+    if mode == tx.CLAMP:
         return np.clip(i, 0, size - 1)
-    if mode == 0:
+    if mode == tx.REPEAT:
         return i % size
     i = i % (2 * size)
     return np.where(i < size, i, 2 * size - 1 - i)
@@ -255,7 +251,6 @@ def radiance(
 
     sky = light.irradiance(lights.sh.astype(np.float64), n) * occlusion[:, None]
     mirrored = 2 * nv[:, None] * n - view
-    mirrored /= np.linalg.norm(mirrored, axis=1, keepdims=True)
     scale, bias = _environment_brdf(roughness, nv)
     gloss = light.irradiance(lights.sh.astype(np.float64), mirrored) * occlusion[:, None]
     coat = f0 * scale[:, None] + bias[:, None]  # what the gloss sends back the base does not get

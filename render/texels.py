@@ -16,7 +16,9 @@ from render.mesh import AlphaMode, Material, Mesh, Texture
 
 OPAQUE, MASK, BLEND = 0, 1, 2
 _MODES: dict[AlphaMode, int] = {"OPAQUE": OPAQUE, "MASK": MASK, "BLEND": BLEND}
-_WRAPS = {"repeat": 0, "clamp": 1, "mirror": 2}
+REPEAT, CLAMP, MIRROR = 0, 1, 2
+_WRAPS = {"repeat": REPEAT, "clamp": CLAMP, "mirror": MIRROR}
+LEAST_WEIGHT = 1e-4  # of a clear texel's colour among `weighted` ones: where all are clear there is a colour still
 
 # Columns of `texture_int`; the first word of each mip level follows from LEVELS on.
 WIDTH, HEIGHT, LEVEL_COUNT, WRAP_S, WRAP_T, UV_SET, SRGB, WEIGHTED, LEVELS = range(9)
@@ -27,6 +29,7 @@ BASE_TEX, ROUGH_TEX, EMISSIVE_TEX, NORMAL_TEX, OCCLUSION_TEX, ALPHA_MODE = range
 BASE, METALLIC, ROUGHNESS, EMISSIVE, NORMAL_SCALE, CUTOFF = 0, 4, 5, 6, 9, 10
 
 SRGB_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # decodes one byte
+DECODE = np.concatenate([(np.arange(256) / 255).astype(np.float32), SRGB_LINEAR])  # of data, and of sRGB from 256 on
 TO_16 = np.round(SRGB_LINEAR.astype(np.float64) * 65535).astype(np.uint32)
 TO_8 = np.round(linear_to_srgb(np.arange(65536) / 65535) * 255).astype(np.uint8)
 

@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import trimesh
+import warp as wp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from render import surfaces
-from render.hits import Hits
+from render.hits import EMPTY, Hits, hits_of, keys_of
+from render.mesh import Material, Mesh
 from render.peel import Scene
+from render.rays import Rays
+from render.shade import Shader
 from render.surfaces import compact, drop_duplicate_faces, merge_coincident
+from render.texels import pack
+from shards.contract import forward_fill
+from tests.render.shapes import texture
 
 K = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
 
@@ -125,6 +132,126 @@ def test_merging_twice_is_merging_once_and_nothing_kept_is_close(case):
             assert (np.diff(depth) >= 0.1 - 1e-6).all()
     nothing = merge_coincident(hits, 0.0, slots)
     assert all(np.array_equal(a, b) for a, b in zip(nothing, hits, strict=True))
+
+
+LOOK = Rays(np.zeros(3), np.eye(3), K)
+CHECKS = np.zeros((8, 8, 4), np.uint8)
+CHECKS[..., 3] = 255 * (np.add.outer(np.arange(8), np.arange(8)) % 2)
+
+
+def shader_of(*materials: Material, count: int = 400, seed: int = 3) -> Shader:
+    """Triangles at random in front of a camera at the origin, one after the other in these materials."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-1, 1, (count, 1, 3)) * [1.2, 1.2, 0.8] + rng.uniform(-0.6, 0.6, (count, 3, 3)) + [0, 0, 3.5]
+    faces = np.arange(3 * count, dtype=np.int32).reshape(-1, 3)
+    uv = rng.uniform(0, 2, (3 * count, 2)).astype(np.float32)
+    material = (np.arange(count) % len(materials)).astype(np.int32)
+    mesh = Mesh(corners.reshape(-1, 3), faces, material, materials, uv=uv)
+    return Shader(pack(mesh), mesh.vertices)
+
+
+def device(keys: np.ndarray):
+    return wp.array(np.ascontiguousarray(keys), dtype=wp.uint64, device="cpu")
+
+
+def by_twins(shader: Shader, keys: np.ndarray, layers: int, tolerance: float, relative: float):
+    """The same by alpha test, `compact`, `merge_coincident` and `forward_fill` of keys (S,h,w)."""
+    hits = hits_of(keys)
+    full = hits.triangle[-1] >= 0
+    if shader.packed.tested:
+        one = [shader.surfaces(device(k.reshape(1, 1, -1)), [LOOK], np.zeros((1, 2)), k.shape, 1) for k in keys]
+        hits = compact(hits, np.concatenate([o.hits.numpy() > 0 for o in one]), len(keys))
+    merged = merge_coincident(hits, tolerance, layers, relative)
+    depth, count = forward_fill(merged.depth)
+    starved = int((full & ~np.isfinite(merged.depth[-1])).sum())
+    return depth, count, merged.facing, merged.triangle[0], starved
+
+
+@pytest.mark.parametrize("layers", [1, 3, 6])
+@pytest.mark.parametrize(("tolerance", "relative"), [(0.0, 0.0), (0.02, 0.0), (0.0, 2e-3), (0.01, 4e-3)])
+def test_the_kernel_equals_test_merge_and_fill_to_the_last_bit(layers, tolerance, relative):
+    rng = np.random.default_rng(layers)
+    for shader in (
+        shader_of(Material()),
+        shader_of(Material(), Material(base_color_texture=texture(CHECKS), alpha_mode="MASK")),
+    ):
+        vertices = shader.scene.vertices.numpy()
+        hits = Scene(vertices, shader.packed.faces, "cpu").peel(K, 64, 64, 7).numpy()
+        keys = keys_of(hits)
+        # what a peel of coincident faces gives: the same depth again, or one a hair behind, seen from either side
+        again = keys[:-1] ^ rng.integers(0, 2, keys[:-1].shape, dtype=np.uint64)
+        double = rng.random(again.shape) < 0.3
+        keys[1:] = np.where(double & (keys[1:] != EMPTY), again, keys[1:])
+        keys = np.sort(keys, axis=0)
+        found = shader.surfaces(device(keys.reshape(1, 7, -1)), [LOOK], np.zeros((1, 2)), (64, 64), layers,
+                                tolerance, relative).numpy()  # fmt: skip
+        depth, count, facing, triangle, starved = by_twins(shader, keys, layers, tolerance, relative)
+        assert found.depth[0].tobytes() == depth.tobytes()
+        assert np.array_equal(found.hits[0], count)
+        assert np.array_equal(found.facing[0], facing)
+        assert np.array_equal(found.triangle[0], triangle)
+        assert found.starved.tolist() == [starved]
+        assert [a.dtype for a in found] == [np.float32, np.uint8, np.int8, np.int32, np.int32]
+
+
+@settings(max_examples=100, deadline=None)
+@given(layered(), st.sampled_from([0.0, 0.05, 0.1, 0.5]), st.sampled_from([0.0, 0.05]))
+def test_the_kernel_merges_any_columns_as_its_twin_does(case, tolerance, relative):
+    hits, _, layers = case
+    found = SOLID.surfaces(device(keys_of(hits).reshape(1, len(hits.depth), -1)), [LOOK], np.zeros((1, 2)), (1, 5),
+                           layers, tolerance, relative).numpy()  # fmt: skip
+    depth, count, facing, triangle, starved = by_twins(SOLID, keys_of(hits), layers, tolerance, relative)
+    for a, b in zip(found, (depth, count, facing, triangle, [starved]), strict=True):
+        assert np.array_equal(a[0], b) if np.ndim(b) > 1 else np.array_equal(a, b)
+
+
+SOLID = shader_of(Material(), count=20)
+
+
+def test_views_and_windows_change_nothing_but_where_results_lie():
+    cut = Material(base_color_texture=texture(CHECKS), alpha_mode="MASK")
+    shader = shader_of(Material(), cut)
+    scene = Scene(shader.scene.vertices.numpy(), shader.packed.faces, "cpu")
+    turns = [np.eye(3), np.array([[0, -1.0, 0], [1, 0, 0], [0, 0, 1]])]
+    views, origins, size = [], np.array([[5, 9], [20, 3]]), (31, 40)
+    whole, windows = [], []
+    for turn, (row, column) in zip(turns, origins, strict=True):
+        pose = np.eye(4)
+        pose[:3, :3] = turn.T
+        views.append(Rays(np.zeros(3), turn, K))
+        keys = keys_of(scene.peel(K, 64, 64, 6, camera_from_world=pose).numpy())
+        whole.append(shader.surfaces(device(keys.reshape(1, 6, -1)), views[-1:], np.zeros((1, 2)), (64, 64), 4).numpy())
+        window = keys[:, row : row + 31, column : column + 40].reshape(6, -1)
+        windows.append(np.concatenate([window, np.zeros((6, 24), np.uint64)], axis=1))  # padding is not looked at
+    both = device(np.stack(windows))
+    found = shader.surfaces(both, views, origins, size, 4).numpy()
+    first = shader.first_depth(both, views, origins, size).numpy()
+    doubtful = 0
+    for view, (row, column) in enumerate(origins):
+        part = (slice(row, row + 31), slice(column, column + 40))
+        # a ray of a window rounds in its own way, which an alpha at the very cutoff may feel
+        same = found.hits[view] == whole[view].hits[0][part]
+        doubtful += (~same).sum()
+        for a, b in zip(found[:4], whole[view][:4], strict=True):
+            assert np.mean(a[view] != b[0][(..., *part)]) < 1e-3
+        expected = np.where(found.hits[view] > 0, found.depth[view, 0], np.inf)
+        assert np.array_equal(first[view], expected)
+    assert doubtful <= 2
+
+
+def test_what_a_kernel_is_given_is_checked():
+    keys = device(np.full((1, 2, 12), EMPTY, np.uint64))
+    where = ([LOOK], np.zeros((1, 2)), (3, 4))
+    assert SOLID.surfaces(keys, *where, 2).numpy().hits.sum() == 0
+    for bad in ({"tolerance": -1.0}, {"relative": np.nan}):
+        with pytest.raises(ValueError, match="tolerance is"):
+            SOLID.surfaces(keys, *where, 2, **bad)
+    with pytest.raises(ValueError, match="layers is 0"):
+        SOLID.surfaces(keys, *where, 0)
+    with pytest.raises(ValueError, match=r"keys of shape \(1, 2, 12\).*1 views of 4 x 4"):
+        SOLID.first_depth(keys, [LOOK], np.zeros((1, 2)), (4, 4))
+    with pytest.raises(ValueError, match="keys of shape"):
+        SOLID.unresolved(keys, [LOOK, LOOK], np.zeros((2, 2)), (3, 4))
 
 
 def test_wrong_shapes_and_ranges_are_named():

@@ -1,0 +1,115 @@
+"""Where a ray meets a triangle, in Warp: views, scenes, barycentrics and what moves with one pixel of the image.
+
+With N = e2 x e1, P1 = e2 x o, P2 = o x e1 (e1, e2 the edges at the first corner, o the eye seen from there), the ray
+along d has barycentrics b1 = d.P1 / d.N and b2 = d.P2 / d.N (Moeller and Trumbore). The three vectors belong to the
+triangle, so its samples share them, and the derivatives of b1 and b2 follow from the quotient rule.
+"""
+
+# mypy: ignore-errors
+# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly.
+import warp as wp
+
+# Products and sums are not fused, for CPUs differ in what they would fuse; fast_math would drop the NaN guards.
+OPTIONS = {"fuse_fp": False, "fast_math": False, "enable_backward": False}
+wp.set_module_options(OPTIONS)
+
+
+@wp.struct
+class Scene:
+    """`texels.Packed` on a device, with the vertices in the world frame; the flags say which arrays are real."""
+
+    vertices: wp.array(dtype=wp.vec3)
+    faces: wp.array(dtype=wp.vec3i)
+    material: wp.array(dtype=wp.int32)
+    normals: wp.array(dtype=wp.vec3)
+    uv: wp.array(dtype=wp.vec2)
+    uv1: wp.array(dtype=wp.vec2)
+    colors: wp.array(dtype=wp.vec4)
+    texels: wp.array(dtype=wp.uint32)
+    texture_int: wp.array2d(dtype=wp.int32)
+    texture_uv: wp.array2d(dtype=wp.float32)
+    material_int: wp.array2d(dtype=wp.int32)
+    material_float: wp.array2d(dtype=wp.float32)
+    decode: wp.array(dtype=wp.float32)
+    has_normals: wp.int32
+    has_colors: wp.int32
+    tested: wp.int32
+
+
+@wp.struct
+class View:
+    """`rays.Rays` of a window: the ray of pixel (u, v) of the window is first + u right + v down."""
+
+    eye: wp.vec3
+    first: wp.vec3
+    right: wp.vec3
+    down: wp.vec3
+
+
+@wp.struct
+class Plane:
+    """What the samples on one triangle share: its corner and edges, and the vectors of the module's first lines."""
+
+    triangle: wp.int32
+    face: wp.vec3i
+    corner: wp.vec3
+    e1: wp.vec3
+    e2: wp.vec3
+    n: wp.vec3
+    p1: wp.vec3
+    p2: wp.vec3
+
+
+@wp.func
+def ray_of(view: View, u: int, v: int):
+    return view.first + view.right * float(u) + view.down * float(v)
+
+
+@wp.func
+def plane_of(scene: Scene, eye: wp.vec3, triangle: int):
+    f = Plane()
+    face = scene.faces[triangle]
+    f.triangle = triangle
+    f.face = face
+    f.corner = scene.vertices[face[0]]
+    f.e1 = scene.vertices[face[1]] - f.corner
+    f.e2 = scene.vertices[face[2]] - f.corner
+    o = eye - f.corner
+    f.n = wp.cross(f.e2, f.e1)
+    f.p1 = wp.cross(f.e2, o)
+    f.p2 = wp.cross(o, f.e1)
+    return f
+
+
+@wp.func
+def slope_of(f: Plane, ray: wp.vec3):
+    """1 / (d.N), the factor of every barycentric; its sign is the side of the triangle that is seen."""
+    d = wp.dot(ray, f.n)
+    if wp.abs(d) < 1.0e-30:
+        return 1.0e30
+    return 1.0 / d
+
+
+@wp.func
+def meet(f: Plane, ray: wp.vec3, slope: float):
+    """Barycentrics (b1, b2) of the hit, held inside the triangle: on an edge they may come out a hair beyond it."""
+    b = wp.vec2(wp.dot(ray, f.p1) * slope, wp.dot(ray, f.p2) * slope)
+    b0 = 1.0 - b[0] - b[1]
+    if wp.min(b0, wp.min(b[0], b[1])) < 0.0:
+        b0 = wp.clamp(b0, 0.0, 1.0)
+        b = wp.vec2(wp.clamp(b[0], 0.0, 1.0), wp.clamp(b[1], 0.0, 1.0))
+        b = b / (b0 + b[0] + b[1])
+    return b
+
+
+@wp.func
+def change(f: Plane, step: wp.vec3, b: wp.vec2, slope: float):
+    """d(b1, b2) along `step`, which is what one pixel adds to the ray."""
+    n = wp.dot(step, f.n)
+    return wp.vec2((wp.dot(step, f.p1) - b[0] * n) * slope, (wp.dot(step, f.p2) - b[1] * n) * slope)
+
+
+@wp.func
+def vertex_color(scene: Scene, f: Plane, b: wp.vec2):
+    a = scene.colors[f.face[0]]
+    return a + (scene.colors[f.face[1]] - a) * b[0] + (scene.colors[f.face[2]] - a) * b[1]

@@ -1,0 +1,77 @@
+"""What arrives at a point, in Warp: the irradiance of the environment, and how much of a light its maps let through."""
+
+# mypy: ignore-errors
+# ruff: noqa: UP018
+# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly;
+# float(0.0) there declares a variable that a branch may change.
+import warp as wp
+
+from render.fragment_kernels import OPTIONS
+
+wp.set_module_options(OPTIONS)
+
+
+@wp.struct
+class Lighting:
+    """`lights.Lights` and `rays.Shadows` of all views. View b has the lights start[b] .. start[b + 1], light n the maps
+    first[n] .. first[n + 1]; sh (B,9) is a polynomial of the normal (`shade.polynomial`); matrix is (M,3)."""
+
+    sh: wp.array2d(dtype=wp.vec3)
+    start: wp.array(dtype=wp.int32)
+    kind: wp.array(dtype=wp.int32)
+    vector: wp.array(dtype=wp.vec3)
+    color: wp.array(dtype=wp.vec3)
+    first: wp.array(dtype=wp.int32)
+    depth: wp.array3d(dtype=wp.float32)
+    matrix: wp.array2d(dtype=wp.vec4)
+    texel: wp.array(dtype=wp.float32)
+
+
+@wp.func
+def irradiance(light: Lighting, b: int, n: wp.vec3):
+    x = n[0]
+    y = n[1]
+    z = n[2]
+    e = light.sh[b, 0] + light.sh[b, 1] * y + light.sh[b, 2] * z + light.sh[b, 3] * x
+    e = e + light.sh[b, 4] * (x * y) + light.sh[b, 5] * (y * z) + light.sh[b, 6] * (z * z)
+    e = e + light.sh[b, 7] * (x * z) + light.sh[b, 8] * (x * x - y * y)
+    return wp.vec3(wp.max(e[0], 0.0), wp.max(e[1], 0.0), wp.max(e[2], 0.0))
+
+
+@wp.func
+def row(m: wp.vec4, p: wp.vec3):
+    return m[0] * p[0] + m[1] * p[1] + m[2] * p[2] + m[3]
+
+
+@wp.func
+def lit(light: Lighting, index: int, position: wp.vec3, facing: wp.vec3):
+    """A 2x2 filtered look into the map that sees `position`; 1 where none does."""
+    height = light.depth.shape[1]
+    width = light.depth.shape[2]
+    for m in range(light.first[index], light.first[index + 1]):
+        forward = light.matrix[m, 2]
+        # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
+        size = light.texel[m] * wp.max(row(forward, position), 0.0)
+        p = position + facing * (1.5 * size)
+        depth = row(forward, p)
+        if depth > 1.0e-4:
+            over = 1.0 / depth
+            x = row(light.matrix[m, 0], p) * over - 0.5
+            y = row(light.matrix[m, 1], p) * over - 0.5
+            if x >= 0.0 and y >= 0.0 and x < float(width - 1) and y < float(height - 1):
+                i = int(x)
+                j = int(y)
+                a = x - float(i)
+                b = y - float(j)
+                z = depth - size
+                share = float(0.0)
+                if light.depth[m, j, i] >= z:
+                    share = share + (1.0 - a) * (1.0 - b)
+                if light.depth[m, j, i + 1] >= z:
+                    share = share + a * (1.0 - b)
+                if light.depth[m, j + 1, i] >= z:
+                    share = share + (1.0 - a) * b
+                if light.depth[m, j + 1, i + 1] >= z:
+                    share = share + a * b
+                return share
+    return 1.0

@@ -1,0 +1,215 @@
+"""What a hit does with light, in Warp: alpha by glTF's modes, the shading normal, and metallic-roughness radiance."""
+
+# mypy: ignore-errors
+# ruff: noqa: UP018
+# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly;
+# float(0.0) there declares a variable that a branch may change.
+import warp as wp
+
+from render import texels as tx
+from render.fragment_kernels import (
+    OPTIONS,
+    Plane,
+    Scene,
+    View,
+    change,
+    meet,
+    plane_of,
+    slope_of,
+    vertex_color,
+)
+from render.light_kernels import Lighting, irradiance, lit
+from render.texture_kernels import corner_uv, finest_alpha, place_of, sample, turned
+
+LEAST_ROUGHNESS = 0.2  # a point light on a smoother surface is a highlight smaller than a sample: fireflies
+
+wp.set_module_options(OPTIONS)
+
+_BASE_TEX, _ROUGH_TEX, _EMISSIVE_TEX = map(wp.constant, (tx.BASE_TEX, tx.ROUGH_TEX, tx.EMISSIVE_TEX))
+_NORMAL_TEX, _OCCLUSION_TEX, _MODE = map(wp.constant, (tx.NORMAL_TEX, tx.OCCLUSION_TEX, tx.ALPHA_MODE))
+_METALLIC, _ROUGHNESS, _EMISSIVE = map(wp.constant, (tx.METALLIC, tx.ROUGHNESS, tx.EMISSIVE))
+_NORMAL_SCALE, _CUTOFF = map(wp.constant, (tx.NORMAL_SCALE, tx.CUTOFF))
+_OPAQUE, _MASK = wp.constant(tx.OPAQUE), wp.constant(tx.MASK)
+_LEAST_ROUGHNESS = wp.constant(LEAST_ROUGHNESS)
+_PI = wp.constant(3.141592653589793)
+_OVER_PI = wp.constant(1.0 / 3.141592653589793)
+
+
+@wp.func
+def alpha_at(scene: Scene, f: Plane, b: wp.vec2):
+    """1 on OPAQUE, 0 or 1 on MASK, the product of factor, texture and vertex on BLEND."""
+    m = scene.material[f.triangle]
+    mode = scene.material_int[m, _MODE]
+    if mode == _OPAQUE:
+        return 1.0
+    alpha = scene.material_float[m, 3]
+    if scene.has_colors == 1:
+        c = vertex_color(scene, f, b)
+        alpha = alpha * c[3]
+    t = scene.material_int[m, _BASE_TEX]
+    if t >= 0:
+        alpha = alpha * finest_alpha(scene, t, f, b)
+    if mode == _MASK:
+        if alpha >= scene.material_float[m, _CUTOFF]:
+            return 1.0
+        return 0.0
+    return wp.clamp(alpha, 0.0, 1.0)
+
+
+@wp.func
+def alpha_of(scene: Scene, view: View, triangle: int, ray: wp.vec3):
+    """`alpha_at` where `ray` meets the triangle, without the work of meeting it where the material is OPAQUE."""
+    if scene.material_int[scene.material[triangle], _MODE] == _OPAQUE:
+        return 1.0
+    f = plane_of(scene, view.eye, triangle)
+    return alpha_at(scene, f, meet(f, ray, slope_of(f, ray)))
+
+
+@wp.func
+def across(tangent: wp.vec3, n: wp.vec3):
+    t = tangent - n * wp.dot(tangent, n)
+    return t / wp.max(wp.length(t), 1.0e-20)
+
+
+@wp.func
+def smooth_normal(scene: Scene, f: Plane, b: wp.vec2, facing: wp.vec3):
+    """The interpolated normal on the side that `facing`, the triangle's own, has; that one where there is none."""
+    if scene.has_normals == 0:
+        return facing
+    a = scene.normals[f.face[0]]
+    s = a + (scene.normals[f.face[1]] - a) * b[0] + (scene.normals[f.face[2]] - a) * b[1]
+    length = wp.length(s)
+    if length <= 1.0e-6:
+        return facing
+    if wp.dot(s, facing) < 0.0:
+        length = -length
+    return s * (1.0 / length)
+
+
+@wp.func
+def bent_normal(scene: Scene, t: int, scale: float, f: Plane, n: wp.vec3, texel: wp.vec4):
+    """n bent by a texel of the normal map t; the green of a glTF normal map points up in the image, against v."""
+    bx = (texel[0] * 2.0 - 1.0) * scale
+    by = (texel[1] * 2.0 - 1.0) * scale
+    bz = texel[2] * 2.0 - 1.0
+    base = corner_uv(scene, t, f.face[0])
+    d1 = turned(scene, t, corner_uv(scene, t, f.face[1]) - base)
+    d2 = turned(scene, t, corner_uv(scene, t, f.face[2]) - base)
+    area = d1[0] * d2[1] - d2[0] * d1[1]
+    if wp.abs(area) > 1.0e-20:
+        if area < 0.0:
+            bx = -bx
+            by = -by
+        along_u = f.e1 * d2[1] - f.e2 * d1[1]
+        along_v = f.e2 * d1[0] - f.e1 * d2[0]
+        bent = across(along_u, n) * bx - across(along_v, n) * by + n * bz
+        length = wp.length(bent)
+        if length > 1.0e-6:
+            return bent / length
+    return n
+
+
+@wp.func
+def faded(nv: float):
+    """2^(-9.28 nv) for nv in [0, 1], to 1e-5 of it: a call of the library's exp costs more than all that is around."""
+    x = 9.28 * nv
+    i = int(x)
+    f = float(i) - x  # in (-1, 0]
+    p = 1.0 + f * (0.693147181 + f * (0.240226507 + f * (0.0555041 + f * (0.0096181 + f * 0.0013333))))
+    return p * wp.cast(wp.uint32(127 - i) << wp.uint32(23), wp.float32)
+
+
+@wp.func
+def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ray: wp.vec3, slope: float, b: wp.vec2):
+    """RGB sent to the eye of view `index`, and in w the received irradiance's luminance over pi."""
+    m = scene.material[f.triangle]
+    b_x = change(f, view.right, b, slope)
+    b_y = change(f, view.down, b, slope)
+    albedo = wp.vec3(scene.material_float[m, 0], scene.material_float[m, 1], scene.material_float[m, 2])
+    t = scene.material_int[m, _BASE_TEX]
+    if t >= 0:
+        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
+        albedo = wp.cw_mul(albedo, wp.vec3(texel[0], texel[1], texel[2]))
+    if scene.has_colors == 1:
+        c = vertex_color(scene, f, b)
+        albedo = wp.cw_mul(albedo, wp.vec3(c[0], c[1], c[2]))
+    roughness = scene.material_float[m, _ROUGHNESS]
+    metallic = scene.material_float[m, _METALLIC]
+    t = scene.material_int[m, _ROUGH_TEX]
+    if t >= 0:
+        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
+        roughness = roughness * texel[1]
+        metallic = metallic * texel[2]
+    roughness = wp.clamp(roughness, _LEAST_ROUGHNESS, 1.0)
+    metallic = wp.clamp(metallic, 0.0, 1.0)
+    total = wp.vec3(
+        scene.material_float[m, _EMISSIVE],
+        scene.material_float[m, _EMISSIVE + 1],
+        scene.material_float[m, _EMISSIVE + 2],
+    )
+    t = scene.material_int[m, _EMISSIVE_TEX]
+    if t >= 0:
+        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
+        total = wp.cw_mul(total, wp.vec3(texel[0], texel[1], texel[2]))
+    occlusion = float(1.0)
+    t = scene.material_int[m, _OCCLUSION_TEX]
+    if t >= 0:
+        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
+        occlusion = texel[0]
+
+    towards_eye = -wp.normalize(ray)
+    # -f.n is the normal (v1 - v0) x (v2 - v0), which is on the eye's side of the triangle where d.N > 0
+    side = -1.0 / wp.max(wp.length(f.n), 1.0e-30)
+    if slope < 0.0:
+        side = -side
+    facing = f.n * side
+    n = smooth_normal(scene, f, b, facing)
+    t = scene.material_int[m, _NORMAL_TEX]
+    if t >= 0:
+        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
+        n = bent_normal(scene, t, scene.material_float[m, _NORMAL_SCALE], f, n, texel)
+    position = f.corner + f.e1 * b[0] + f.e2 * b[1]
+    nv = wp.max(wp.dot(n, towards_eye), 1.0e-3)
+    one = wp.vec3(1.0, 1.0, 1.0)
+    f0 = one * 0.04 + (albedo - one * 0.04) * metallic
+    base = albedo * (1.0 - metallic)
+    a = roughness * roughness
+    a2 = a * a
+
+    sky = irradiance(light, index, n) * occlusion
+    gloss = irradiance(light, index, n * (2.0 * nv) - towards_eye) * occlusion
+    r0 = 1.0 - roughness
+    edge = wp.min(r0 * r0, faded(nv)) * r0 + 0.0425 - 0.0275 * roughness
+    scale = wp.max(1.04 - 0.572 * roughness - 1.04 * edge, 0.0)
+    bias = wp.max(1.04 * edge + 0.022 * roughness - 0.04, 0.0)
+    coat = f0 * scale + one * bias  # what the gloss sends back the base does not get
+    total = total + (wp.cw_mul(wp.cw_mul(base, one - coat), sky) + wp.cw_mul(coat, gloss)) * _OVER_PI
+    received = sky
+    for k in range(light.start[index], light.start[index + 1]):
+        towards = light.vector[k]
+        strength = light.color[k]
+        if light.kind[k] == 1:
+            towards = towards - position
+            over = 1.0 / wp.max(wp.dot(towards, towards), 1.0e-4)
+            towards = towards * wp.sqrt(over)
+            strength = strength * over
+        nl = wp.dot(n, towards)
+        # nothing shines through the back of the triangle, whatever the interpolated normal says
+        if nl > 0.0 and wp.dot(towards, facing) > 0.0:
+            share = lit(light, k, position, facing)
+            if share > 0.0:
+                strength = strength * (nl * share)
+                half = towards + towards_eye
+                half = half / wp.max(wp.length(half), 1.0e-6)
+                nh = wp.clamp(wp.dot(n, half), 0.0, 1.0)
+                g = 1.0 - wp.clamp(wp.dot(towards_eye, half), 0.0, 1.0)
+                g2 = g * g
+                fresnel = f0 + (one - f0) * (g2 * g2 * g)
+                d = nh * nh * (a2 - 1.0) + 1.0
+                visible = wp.max(nl * (nv * (1.0 - a) + a) + nv * (nl * (1.0 - a) + a), 1.0e-6)
+                spread = 0.5 * a2 / (d * d * visible)
+                back = wp.cw_mul(base, one - fresnel) + fresnel * spread
+                total = total + wp.cw_mul(strength, back) * _OVER_PI
+                received = received + strength
+    luminance = 0.2126 * received[0] + 0.7152 * received[1] + 0.0722 * received[2]
+    return wp.vec4(total[0], total[1], total[2], luminance * _OVER_PI)
