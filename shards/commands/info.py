@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,10 @@ from ..layout import LEDGER
 from ..moments import RELEASED
 from .arguments import Directory, SplitOption
 
-PAPER_COVERAGE = (8.14, 7.90, 2.53, 1.74, 0.72, 0.60)  # % of pixels, Table 5: object renderings at 504x504
+# % of pixels with a hit in layers 0 to 5, Table 5: object renderings at 504x504
+PAPER_COVERAGE = (8.14, 7.90, 2.53, 1.74, 0.72, 0.60)
+PAPER_MEDIAN = (6.21, 6.01, 1.46, 0.86, 0.21, 0.15)
+PAPER_P90 = (16.19, 15.82, 5.97, 4.20, 1.78, 1.44)
 
 
 def info(directory: Directory, split: SplitOption = None) -> None:
@@ -45,29 +49,59 @@ def info(directory: Directory, split: SplitOption = None) -> None:
     z = f"{min(table['z_min'].to_pylist()):.3f} to {max(table['z_max'].to_pylist()):.3f}"
     summary.add_row("depth", z)
     console.print(summary)
-    console.print(_coverage(table))
+    regimes = np.array(table["regime"].to_pylist())
+    objects = np.isin(regimes, ("object", "dynamic"))
+    if objects.any():
+        console.print(f"pixels with a true hit, %: {objects.sum()} samples of objects and clips")
+        console.print(_coverage(table.filter(pa.array(objects)), beside_paper=True))
+    if not objects.all():
+        others = " and ".join(sorted(set(regimes[~objects])))
+        console.print(f"pixels with a true hit, %: {(~objects).sum()} samples of {others}")
+        console.print(_coverage(table.filter(pa.array(~objects)), beside_paper=False))
     console.print(_statistics(dataset))
     if (directory / LEDGER).exists():
         console.print(_ledger(pq.read_table(directory / LEDGER, columns=["status", "reason", "views_rejected"])))
 
 
-def _coverage(table: object) -> Table:
-    lists = table["coverage"].to_pylist()  # type: ignore[index]
-    out = Table("layer", "mean coverage %", "paper's objects %", title="pixels with a true hit", title_justify="left")
+def _coverage(table: pa.Table, *, beside_paper: bool) -> Table:
+    """Mean, median and 90th percentile over samples; of layer l over those that know one."""
+    lists = table["coverage"].to_pylist()
+    out = Table("layer")
+    for name in ("mean", "median", "P90"):
+        out.add_column(name, justify="right")
+        if beside_paper:
+            out.add_column("paper", justify="right", style="dim")
+    if beside_paper:
+        out.add_column("mean / paper", justify="right")
     for l in range(max(map(len, lists))):
-        mean = 100 * float(np.mean([coverage[l] if l < len(coverage) else 0.0 for coverage in lists]))
-        out.add_row(f"L{l}", f"{mean:.2f}", f"{PAPER_COVERAGE[l]:.2f}" if l < len(PAPER_COVERAGE) else "")
+        known = 100 * np.array([coverage[l] for coverage in lists if l < len(coverage)])
+        cells = [f"L{l}"]
+        for value, paper in zip(
+            (known.mean(), np.median(known), np.percentile(known, 90)), (PAPER_COVERAGE, PAPER_MEDIAN, PAPER_P90)
+        ):
+            cells.append(f"{value:.2f}")
+            if beside_paper:
+                cells.append(f"{paper[l]:.2f}" if l < len(paper) else "")
+        if beside_paper:
+            cells.append(f"{known.mean() / PAPER_COVERAGE[l]:.2f}" if l < len(PAPER_COVERAGE) else "")
+        out.add_row(*cells)
     return out
 
 
 def _statistics(dataset: reader.Dataset) -> Table:
     ours = dataset.statistics
     title = "z-score of XYZ (scenes need none: log-median)"
-    out = Table("", "x", "y", "z", title=title, title_justify="left")
+    out = Table("", title=title, title_justify="left")
+    for axis in "xyz":
+        out.add_column(axis, justify="right")
     for name in ("mean", "std"):
         values = [f"{v:.6f}" for v in ours[name]] if ours else ["not measured (shards stats)", "", ""]
         out.add_row(f"{name}, here", *values)
-        out.add_row(f"{name}, released", *[f"{v:.6f}" for v in RELEASED[name]])
+        out.add_row(f"{name}, released", *[f"{v:.6f}" for v in RELEASED[name]], style="dim")
+    if ours:
+        ratios = [f"{here / there:.3f}" for here, there in zip(ours["std"], RELEASED["std"])]
+        out.add_row("std, here / released", *ratios)
+        out.add_row("mean z, here / released", "", "", f"{ours['mean'][2] / RELEASED['mean'][2]:.3f}")
     return out
 
 

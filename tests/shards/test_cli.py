@@ -14,9 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import shards
-from shards import Order
+from shards import Order, encode, write_dataset_json, write_manifest, write_shard
 from shards.cli import app
 from shards.commands.view import describe, serve
+from tests.shards.scenes import spheres_view
 
 
 def run(*arguments: object, code: int = 0) -> Result:
@@ -46,12 +47,28 @@ def test_info_states_counts_coverage_and_the_papers(dataset_copy: Path) -> None:
     assert dataset.hash in text
     coverage = np.mean([row["coverage"][0] for row in dataset.manifest.to_pylist()])
     assert re.search(rf"L0\W+{100 * coverage:.2f}\W+8\.14", text)
+    median = np.median([row["coverage"][1] for row in dataset.manifest.to_pylist()])
+    assert re.search(rf"L1\W+[\d.]+\W+7\.90\W+{100 * median:.2f}\W+6\.01", text)
+    assert re.search(rf"L0.*\W{100 * coverage / 8.14:.2f}\W", text)
     assert re.search(r"L5\W+[\d.]+\W+0\.60", text)
     assert re.search(r"rejected\W+no_faces\W+2", text)
     assert re.search(r"view rejected\W+too_few_pixels\W+1", text)
     assert "untextured: 15" in text
     assert "not measured" in text
     assert "1.904278" in text
+
+
+def test_info_compares_objects_alone_with_the_papers_objects(tmp_path: Path) -> None:
+    views = [spheres_view(i, 24, 28, regime="scene" if i < 3 else "object") for i in range(8)]
+    write_manifest(tmp_path, write_shard(tmp_path / "shards" / "000000-unit.tar", map(encode, views)))
+    write_dataset_json(tmp_path, {"layers": 6, "size": [24, 28]})
+    text = run("info", tmp_path).stdout
+    for title, shown, beside in (
+        ("5 samples of objects and clips", views[3:], r"\W+8\.14"),
+        ("3 samples of scene", views[:3], r"\W+[\d.]+"),
+    ):
+        mean = 100 * np.mean([np.mean(view.hits > 0) for view in shown])
+        assert re.search(rf"{title}[^L]*L0\W+{mean:.2f}{beside}", text)
 
 
 def test_stats_are_written_and_then_shown(dataset_copy: Path) -> None:
