@@ -114,7 +114,7 @@ def _block(mesh: Mesh, view: LayeredView, settings: RenderSettings, tile: int) -
         [hits_picture(view.hits, view.layers), *facing_picture(faces.facing)],
         [*normals_picture(faces.normal)],
     ]
-    part = part_of(view.valid)
+    part = part_of(view.valid | (view.rgba[..., 3] > 0))  # glass is no surface, and part of the image
     depths = [f"L{l}  {100 * float((view.hits > l).mean()):.1f} %" for l in range(view.layers)]
     fronts = [_front_share(faces.facing[l], l) for l in range(view.layers)]
     frame = view.info.get("frame")
@@ -136,17 +136,17 @@ def _block(mesh: Mesh, view: LayeredView, settings: RenderSettings, tile: int) -
     return block
 
 
-def part_of(valid: np.ndarray, margin: float = 0.06) -> tuple[slice, slice]:
-    """Rows and columns of valid (H,W) bool that hold all its pixels, with a margin; all of it where that is no less."""
-    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+def part_of(shown: np.ndarray, margin: float = 0.06) -> tuple[slice, slice]:
+    """Rows and columns of shown (H,W) bool that hold all its pixels, with a margin; the whole if there is none."""
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     if not len(rows):
-        return slice(0, valid.shape[0]), slice(0, valid.shape[1])
+        return slice(0, shown.shape[0]), slice(0, shown.shape[1])
     around = 2 + round(margin * max(np.ptp(rows), np.ptp(columns)))
 
     def grown(found: np.ndarray, size: int) -> slice:
         return slice(max(int(found[0]) - around, 0), min(int(found[-1]) + 1 + around, size))
 
-    return grown(rows, valid.shape[0]), grown(columns, valid.shape[1])
+    return grown(rows, shown.shape[0]), grown(columns, shown.shape[1])
 
 
 def _inset(picture: np.ndarray, part: tuple[slice, slice], longest: int) -> Image.Image:
