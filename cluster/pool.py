@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cluster.ledger import Outcome
 from cluster.units import Task
@@ -30,7 +30,7 @@ class Lost:
     """
 
     ticket: Any
-    reason: str  # crashed | timeout
+    reason: str  # crashed | timeout | out_of_memory
     message: str
     host: str
     blame: bool
@@ -138,7 +138,8 @@ class Pool:
             outcome = ray.get(ref)
         except RayError as error:
             blame = not (isinstance(error, RayActorError) and (error.preempted or not _alive(worker.node)))
-            lost = Lost(worker.ticket, "crashed", _brief(error, worker.host), worker.host, blame)
+            reason = "out_of_memory" if _out_of_memory(error) else "crashed"
+            lost = Lost(worker.ticket, reason, _brief(error, worker.host), worker.host, blame)
             self._replace(worker)
             return lost
         assert worker.samples is not None
@@ -154,9 +155,15 @@ def _alive(node: str) -> bool:
 
 def _brief(error: RayError, host: str) -> str:
     """Ray's errors run over a screen; the ledger keeps what tells a crash from a kill for want of memory."""
-    text = str(error)
-    if "OutOfMemory" in text or "memory monitor" in text.lower():
-        return f"Ray killed the renderer on {host}: the node ran out of memory"
+    if _out_of_memory(error):
+        return f"Ray killed the renderer, for {host} ran out of memory: give fewer --workers, or less --memory to each"
     if isinstance(error, RayTaskError):
-        return text.strip().splitlines()[-1]
+        return str(error).strip().splitlines()[-1]
     return f"the renderer's process on {host} died"
+
+
+def _out_of_memory(error: RayError) -> bool:
+    """Whether Ray's memory monitor killed the process. That is for the sake of the node: one asset alone is stopped by
+    the limit that its renderer sets itself.
+    """
+    return isinstance(error, OutOfMemoryError) or "running low on memory" in str(error)

@@ -24,13 +24,13 @@ ON_GPU = ("cuda", "nvdiffrast")  # backends that need one
 class Renderer:
     """Renders one asset per call. An asset is untrusted: whatever it does here ends as an Outcome, or with the process.
 
-    `memory` bounds in bytes what the process may allocate while it handles an asset (RLIMIT_DATA); beyond it NumPy and
-    Python raise MemoryError, and native code may abort, which the job sees as a crash of this asset.
+    `memory` bounds in bytes what the process may allocate for an asset, beside what it held before; see
+    `limited_memory`. Time is bounded by the pool, which kills the process.
     """
 
     def __init__(self, shared: tuple[Sequence[Source], RenderSettings], memory: int) -> None:
         self.sources, self.settings = shared
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # an administrator's; asking for more would be an error
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # an administrator's
         self.memory = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
         self.on_gpu = self.settings.backend in ON_GPU
 
@@ -97,10 +97,26 @@ def _tetrahedron() -> Mesh:
 
 @contextmanager
 def limited_memory(limit: int) -> Iterator[None]:
-    """Let this process allocate at most `limit` bytes of private memory within the block."""
+    """Let this process allocate at most `limit` bytes more of private memory within the block.
+
+    RLIMIT_DATA and not RLIMIT_AS: what CUDA, Ray and Warp reserve or share counts only once it is private and writable.
+    Beyond it NumPy and Python raise MemoryError. Native code may abort instead, which the job sees as a crash. What the
+    process holds already is not counted, so that no asset pays for those before it.
+    """
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    wanted = private_memory() + limit
+    hard = before[1]  # asking for more would be an error
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def private_memory() -> int:
+    """Bytes that this process holds as RLIMIT_DATA counts them (VmData); 0 where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), 0)

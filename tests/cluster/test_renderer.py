@@ -5,12 +5,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import ray
+from ray.exceptions import OutOfMemoryError
 
 from cluster.dataset import render_dataset
-from cluster.renderer import Renderer
+from cluster.renderer import Renderer, limited_memory
+from cluster.sources import FileSource
+from cluster.units import Task
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import ALONE, ledger
+from tests.render.test_load import ASSETS, BAD, needs_assets
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,3 +65,44 @@ for ref in source.assets():
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["done 2 2 None", "rejected 0 0 needs more than 4 GiB"]
+
+
+def test_the_limit_counts_what_an_asset_adds_and_not_what_was_there() -> None:
+    before = np.empty(1 << 27)  # 1 GiB; what is announced counts, touched or not
+    with limited_memory(256 << 20):
+        assert len(np.empty(1 << 24)) == 1 << 24  # 128 MiB
+        with pytest.raises(MemoryError):
+            np.empty(1 << 26)
+    assert len(np.empty(1 << 26)) * 2 == len(before)
+
+
+@needs_assets
+def test_every_bad_asset_ends_in_the_ledger_with_its_reason() -> None:
+    """As a worker meets them: within its memory limit, and the next one after whatever the one before did."""
+    source = FileSource(str(ASSETS / "bad"))
+    renderer = Renderer(([source], SETTINGS), 1 << 30)
+    found = {}
+    for ref in source.assets():
+        outcome, samples = renderer.render(Task(ref, 0))
+        found[ref.uid] = f"+{','.join(outcome.flags)}" if outcome.status == "done" else outcome.reason
+        assert bool(samples) == (outcome.status == "done")
+        assert outcome.message or samples
+    assert found == BAD
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_ray_kills_for_want_of_memory_is_told_from_a_crash(
+    tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ray.get
+
+    def get(ref: Any, **options: Any) -> Any:
+        try:
+            return real(ref, **options)
+        except ray.exceptions.RayActorError:
+            raise OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.") from None
+
+    monkeypatch.setattr("cluster.pool.ray.get", get)
+    summary = render_dataset([Boxes(1, scratch, {0: "crash"})], tmp_path / "out", SETTINGS, means=ALONE)
+    assert summary.failed == {"out_of_memory": 1}
+    assert "give fewer --workers, or less --memory" in ledger(tmp_path / "out")[0]["message"]
