@@ -180,14 +180,28 @@ def _cut(camera: Camera, vertices: np.ndarray, side: Side, cut: float) -> Camera
     return replace(camera, world_from_camera=pose)
 
 
-def orbit(camera: Camera, centre: np.ndarray, turn: float) -> Camera:
-    """The camera carried by `turn` degrees around the vertical axis through `centre` (3,)."""
-    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    rotation = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+def orbit(camera: Camera, centre: np.ndarray, turn: float, rise: float = 0.0) -> Camera:
+    """The camera carried around `centre` (3,): by `turn` degrees about the vertical, and `rise` degrees up.
+
+    It turns as it goes, so the centre stays at its pixel and its distance.
+    """
+    away = camera.eye - centre
+    axis = np.cross(away, UP)
+    if np.linalg.norm(axis) < 1e-9 * max(float(np.linalg.norm(away)), 1e-9):  # above the centre, or on it
+        axis = camera.world_from_camera[:3, 0]
+    rotation = _about(UP, turn) @ _about(axis, rise)
     pose = np.eye(4)
     pose[:3, :3] = rotation @ camera.world_from_camera[:3, :3]
-    pose[:3, 3] = centre + rotation @ (camera.eye - centre)
-    return Camera(camera.K, pose, camera.height, camera.width, {**camera.info, "turn": float(turn)})
+    pose[:3, 3] = centre + rotation @ away
+    return replace(camera, world_from_camera=pose, info={**camera.info, "turn": float(turn), "rise": float(rise)})
+
+
+def _about(axis: np.ndarray, degrees: float) -> np.ndarray:
+    """Rotation (3,3) about `axis` (3,), right-handed: Rodrigues' formula."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.radians(degrees)
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
 def turned(camera: Camera, turn: float) -> Camera:
@@ -202,7 +216,7 @@ def room_camera(generator: np.random.Generator, settings: RenderSettings, inside
     margin = np.minimum(0.3, (high - low) / 4)
     position = generator.uniform(low + margin, high - margin)
     height = float(generator.uniform(*s.scene_height))
-    position[1] = min(low[1] + height, high[1] - 0.1)
+    position[1] = low[1] + np.clip(height, *height_range(s.scene_height, inside))
     # Aimed at a place in the room and not anywhere: most directions from most places end at the nearest wall.
     aim = generator.uniform(low, high) - position
     yaw = float(np.degrees(np.arctan2(aim[0], aim[2])))
@@ -236,20 +250,36 @@ def mean_depth_range(span: Span, inside: np.ndarray) -> Span:
     return min(span[0], 0.225 * diagonal), span[1]
 
 
+def height_range(span: Span, inside: np.ndarray) -> Span:
+    """The accepted height above the floor; under a ceiling lower than both ends, 0.1 m below that ceiling."""
+    ceiling = float(inside[1, 1] - inside[0, 1]) - 0.1
+    return min(span[0], ceiling), min(span[1], ceiling)
+
+
+def pitch_of(camera: Camera) -> float:
+    """Degrees by which the camera looks down from the horizon."""
+    return -float(np.degrees(np.arcsin(np.clip(camera.world_from_camera[1, 2], -1.0, 1.0))))
+
+
 def room_faults(
     camera: Camera, depth: np.ndarray, inside: np.ndarray, furniture: np.ndarray, settings: RenderSettings
 ) -> list[str]:
-    """Why a camera in a room is refused; empty when it stands.
+    """Why a camera in a room is refused; empty when it stands. The rules are those used for 3D-FRONT (BlenderProc).
 
-    depth (h,w) float32 is layer 0 of a coarse peel, inf where the ray escapes. Rules (metres): not inside a box of
-    furniture, between floor and ceiling, at least `scene_valid` of the rays meet a surface, the nearest surface is
-    `scene_nearest` away or more, the mean depth lies in `scene_mean_depth`.
+    depth (h,w) float32 is layer 0 of a coarse peel, inf where the ray escapes by a window or a door. Rules (metres and
+    degrees, ends included): not inside a box of furniture; between floor, ceiling and walls; `scene_height` above the
+    floor; pitched down by `scene_pitch`; at least `scene_valid` of the rays meet a surface; the nearest one, which by
+    depth is never farther than by distance, is `scene_nearest` away; the mean depth lies in `scene_mean_depth`.
     """
     faults = []
     if inside_any_box(camera.eye, furniture):
         faults.append("inside_furniture")
     if not np.all((camera.eye > inside[0]) & (camera.eye < inside[1])):
         faults.append("outside_room")
+    if not _within(float(camera.eye[1] - inside[0, 1]), height_range(settings.scene_height, inside)):
+        faults.append("height")
+    if not _within(pitch_of(camera), settings.scene_pitch):
+        faults.append("pitch")
     found = depth[np.isfinite(depth)]
     if found.size < max(1, settings.scene_valid * depth.size):
         return [*faults, "open"]
@@ -262,3 +292,8 @@ def room_faults(
     if mean > high:
         faults.append("deep")
     return faults
+
+
+def _within(value: float, span: Span) -> bool:
+    """Whether value lies in span, give or take the rounding of a pose."""
+    return span[0] - 1e-9 <= value <= span[1] + 1e-9

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from render.cameras import Camera, direction
+from render.cameras import Camera, direction, inside_any_box
 
 DIRECTIONAL, POINT = 0, 1
 
@@ -119,9 +119,17 @@ def object_lights(generator: np.random.Generator, camera: Camera, centre: np.nda
     return _lights(sh, kinds, vectors, colors)
 
 
-def room_lights(generator: np.random.Generator, inside: np.ndarray, openings: np.ndarray) -> Lights:
-    """One or two lamps under the ceiling and daylight at up to one opening, over a soft interreflection ambient."""
+def room_lights(
+    generator: np.random.Generator, inside: np.ndarray, openings: np.ndarray, furniture: np.ndarray | None = None
+) -> Lights:
+    """One or two lamps under the ceiling and daylight at up to one opening, over a soft interreflection ambient.
+
+    inside (2,3), openings (M,2,3) and furniture (N,2,3) are boxes in metres. Lamps hang 0.12 m under the ceiling, over
+    the middle half of the floor and in no piece of furniture, whose faces would shut them in. Daylight shines from a
+    point 0.15 m inwards of the middle of the opening.
+    """
     low, high = inside
+    boxes = np.zeros((0, 2, 3)) if furniture is None else furniture
     sh = environment(
         [(direction(0, 90), 0.35 * _tint(generator, 0.08)), (direction(0, -90), 0.15 * _tint(generator, 0.08))],
         float(generator.uniform(0.25, 0.5)) * _tint(generator, 0.06),
@@ -129,23 +137,33 @@ def room_lights(generator: np.random.Generator, inside: np.ndarray, openings: np
     lamps = 1 + int(generator.integers(0, 2))
     kinds, vectors, colors = [], [], []
     for _ in range(lamps):
-        position = generator.uniform(low + 0.25 * (high - low), high - 0.25 * (high - low))
-        position[1] = high[1] - 0.12 * min(1.0, (high - low)[1])
+        places = generator.uniform(low + 0.25 * (high - low), high - 0.25 * (high - low), (64, 3))
+        places[:, 1] = high[1] - 0.12 * min(1.0, (high - low)[1])
+        position = next((place for place in places if not inside_any_box(place, boxes)), places[0])
         power = np.pi * float(generator.uniform(1.2, 3.0)) / lamps * (high - low)[1] ** 2
         kinds.append(POINT)
         vectors.append(position)
         colors.append(power * _tint(generator, 0.15))
     if len(openings):
         box = openings[int(generator.integers(0, len(openings)))]
-        middle = box.mean(axis=0)
-        inwards = (low + high) / 2 - middle
-        inwards[1] = 0.0
-        inwards /= max(float(np.linalg.norm(inwards)), 1e-6)
         power = np.pi * float(generator.uniform(0.5, 3.0)) * 4.0
         kinds.append(POINT)
-        vectors.append(middle + 0.15 * inwards)
+        vectors.append(box.mean(axis=0) + 0.15 * inwards(box, inside))
         colors.append(power * np.array([0.92, 1.0, 1.1]))
     return _lights(sh, kinds, vectors, colors)
+
+
+def inwards(opening: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Unit vector (3,) from an opening (2,3) into the room (2,3), at right angles to the wall that it is in.
+
+    Towards the room's centre would follow the wall where a window is in the corner of a long room. A wall is thinner
+    than its windows are wide, so its normal is the shorter horizontal side of the opening's box.
+    """
+    width = opening[1] - opening[0]
+    axis = 0 if width[0] < width[2] else 2
+    normal = np.zeros(3)
+    normal[axis] = 1.0 if opening.mean(axis=0)[axis] < inside.mean(axis=0)[axis] else -1.0
+    return normal
 
 
 def _digits(values: np.ndarray) -> list[Any]:
