@@ -11,6 +11,7 @@ import numpy as np
 import warp as wp
 
 from render import peel_kernels as kernels
+from render import peel_simd as simd
 from render.hits import EMPTY, Hits
 
 Backend = Literal["auto", "cpu", "cuda"]
@@ -19,10 +20,7 @@ Backend = Literal["auto", "cpu", "cuda"]
 LARGE_PIXELS = 1024
 STRIPS = 1 << 22  # of all views together, 12 bytes each; what finds no room is peeled by its own thread
 STRIP_THREADS = 1 << 18
-BOUND_THREADS = 1 << 10  # a view, on CUDA
-
-# An image of a power of two pixels would put the slots of a pixel into one set of the cache.
-SLOT_PADDING = 24
+PROJECT_THREADS = 1 << 14  # a view, on CUDA
 
 # A float32 holds every pixel's number up to here.
 LONGEST_SIDE = 1 << 24
@@ -82,10 +80,8 @@ class Scene:
         number = np.cumsum(self._used, dtype=np.int32) - np.int32(1)
         self._faces: wp.array = wp.array(number[faces], dtype=wp.vec3i, device=self.device)
         self._face_count = len(faces)
-        self._keys: wp.array = wp.empty(0, dtype=wp.uint64, device=self.device)
-        self._corner_room: wp.array = wp.empty(0, dtype=kernels.Corner, device=self.device)
-        self._strips: wp.array | None = None
-        self._strip_count: wp.array | None = None
+        self._simd = not self.device.is_cuda  # or else the kernels of CUDA, which tests run on the CPU too
+        self._room: dict[str, wp.array] = {}
         self.update(vertices)
 
     def update(self, vertices: np.ndarray) -> None:
@@ -93,7 +89,7 @@ class Scene:
         vertices = checked_vertices(vertices, self._highest)[: self._highest + 1]
         vertices = np.ascontiguousarray(vertices[self._used])
         self._vertices: wp.array = wp.array(vertices, dtype=wp.vec3d, device=self.device)
-        self._projected = b""  # the cameras and the near plane that the corners are of
+        self._projected = b""  # the cameras and the near plane that the arrays of `_project` are of
 
     def keys(
         self,
@@ -124,7 +120,7 @@ class Scene:
             raise ValueError(
                 f"{views} views of {self._face_count} faces are too many for one call; peel fewer views at a time."
             )
-        if views > 1 and slots * (height * width + SLOT_PADDING) >= 2**28:
+        if views > 1 and simd.stride_of(slots) * height * width >= 2**28:  # Warp's strides are 32 bits of bytes
             raise ValueError(
                 f"{slots} slots of {height} x {width} are 2**28 keys or more a view; peel one view at a time."
             )
@@ -132,22 +128,16 @@ class Scene:
         if views == 0 or self._face_count == 0:
             return keys
         cameras = self._project(K, pose, near, corner)
-
-        def launch(kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list[object]) -> None:
-            wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
-
-        inputs: list[object] = [self._faces, self._vertices, self._corners, cameras]
-        inputs += [near, margin_of(end), height, width, slots, keys]
-        grid = (views, self._face_count)
-        if not self.device.is_cuda:
-            launch(kernels.raster, grid, [*inputs, 0, None, None])
+        inputs: list[object] = [self._faces, self._vertices, self._points, self._reach, cameras]
+        inputs += [near, margin_of(end), height, width]
+        if self._simd:
+            self._launch(simd.raster, views, [*inputs, keys])
             return keys
-        if self._strips is None or self._strip_count is None:
-            self._strips = wp.empty(STRIPS, dtype=wp.vec3i, device=self.device)
-            self._strip_count = wp.empty(1, dtype=wp.int32, device=self.device)
-        self._strip_count.zero_()
-        launch(kernels.raster, grid, [*inputs, LARGE_PIXELS, self._strips, self._strip_count])
-        launch(kernels.raster_strips, STRIP_THREADS, [*inputs, STRIP_THREADS, self._strips, self._strip_count])
+        strips, count = self._array("strips", STRIPS, wp.vec3i), self._array("strip_count", 1, wp.int32)
+        count.zero_()
+        grid = (views, self._face_count)
+        self._launch(kernels.raster, grid, [*inputs, slots, keys, LARGE_PIXELS, strips, count])
+        self._launch(kernels.raster_strips, STRIP_THREADS, [*inputs, slots, keys, STRIP_THREADS, strips, count])
         return keys
 
     def windows(
@@ -166,15 +156,13 @@ class Scene:
         if views == 0 or count == 0:
             return result
         self._project(K, pose, near, np.zeros((views, 2), dtype=np.int64))
-        boxes: wp.array = wp.array(np.tile([width, height, -1, -1], (views, 1)), dtype=wp.int32, device=self.device)
-        sides = wp.zeros((views, 2), dtype=wp.int32, device=self.device)
-        threads = min(BOUND_THREADS, count) if self.device.is_cuda else 1
-        inputs = [self._corners, margin_of(max(height, width)), height, width, threads, boxes, sides]
-        wp.launch(kernels.bound, dim=(views, threads), inputs=inputs, device=self.device)
-        left, top, right, bottom = boxes.numpy().astype(np.int64).T
-        before, beyond = sides.numpy().T > 0
-        result[:] = np.stack([top, left, bottom - top + 1, right - left + 1], axis=1)
-        result[before] = 0, 0, height, width
+        lowest, beyond = self._extent.numpy(), self._beyond.numpy() > 0
+        margin = margin_of(max(height, width))
+        # As `first_pixel` and `last_pixel` of the kernels: reach is (x, y, -x, -y) and its minimum is known.
+        first = np.ceil(np.clip(lowest[:, 1::-1] - 0.5 - margin, 0, [height, width])).astype(np.int64)
+        last = np.floor(np.clip(-lowest[:, :1:-1] - 0.5 + margin, -1, [height - 1, width - 1])).astype(np.int64)
+        result[:, :2], result[:, 2:] = first, last - first + 1
+        result[lowest[:, 0] <= kernels.BEFORE] = 0, 0, height, width
         result[~beyond | (result[:, 2:] <= 0).any(axis=1)] = 0
         return result
 
@@ -190,50 +178,68 @@ class Scene:
         """The `slots` nearest hits of every pixel. `camera_from_world` is (4,4) and rigid; the identity if left out."""
         K = checked_intrinsics(K)
         pose = np.eye(4) if camera_from_world is None else checked_pose(camera_from_world)
-        keys = self.keys(K[None], pose[None], height, width, slots, near)
+        check_view(height, width, slots, near)
         pixels = height * width
-        depth = wp.empty((slots, pixels), dtype=wp.float32, device=self.device)
-        triangle = wp.empty((slots, pixels), dtype=wp.int32, device=self.device)
-        facing = wp.empty((slots, pixels), dtype=wp.int8, device=self.device)
-        wp.launch(kernels.unpack, dim=pixels, inputs=[keys, depth, triangle, facing], device=self.device)
+        depth: wp.array = wp.empty((slots, pixels), dtype=wp.float32, device=self.device)
+        triangle: wp.array = wp.empty((slots, pixels), dtype=wp.int32, device=self.device)
+        facing: wp.array = wp.empty((slots, pixels), dtype=wp.int8, device=self.device)
+        found: list[object] = [depth, triangle, facing]
+        if self._simd:
+            depth.fill_(np.inf)
+            triangle.fill_(-1)
+            facing.zero_()
+            row, column, rows, columns = self.windows(K[None], pose[None], height, width, near)[0].tolist()
+            if rows:
+                keys = self.keys(K[None], pose[None], rows, columns, slots, near, np.array([[row, column]]))
+                self._launch(simd.unpack, 1, [keys, row, column, rows, columns, width, *found])
+        else:
+            keys = self.keys(K[None], pose[None], height, width, slots, near)
+            self._launch(kernels.unpack, pixels, [keys, *found])
         shape = (slots, height, width)
         return DeviceHits(depth.reshape(shape), triangle.reshape(shape), facing.reshape(shape))
 
+    def _launch(self, kernel: wp.Kernel, threads: int | tuple[int, int], inputs: list[object]) -> None:
+        wp.launch(kernel, dim=threads, inputs=inputs, device=self.device)
+
+    def _array(self, name: str, size: int, dtype: Any) -> wp.array:
+        """A flat array that calls share, of at least `size` elements, with what the last one left in it."""
+        if name not in self._room or self._room[name].size < size:
+            self._room[name] = wp.empty(size, dtype=dtype, device=self.device)
+        return self._room[name]
+
     def _empty_keys(self, views: int, slots: int, pixels: int) -> wp.array:
-        """uint64 [view, slot, pixel], all `EMPTY`, in the memory of the call before where that is large enough."""
-        stride = pixels + SLOT_PADDING
-        size = views * slots * stride
-        if self._keys.size < size:
-            self._keys = wp.empty(size, dtype=wp.uint64, device=self.device)
+        """uint64 [view, slot, pixel], all `EMPTY`: on the CPU the slots of a pixel lie together, on CUDA the pixels."""
+        lanes = simd.stride_of(slots) if self._simd else slots
+        size = views * lanes * pixels
+        room = self._array("keys", size + 8, wp.uint64)
         if size:
-            self._keys[:size].fill_(EMPTY)
-        return wp.array(
-            ptr=self._keys.ptr,
-            dtype=wp.uint64,
-            shape=(views, slots, pixels),
-            strides=(slots * stride * 8, stride * 8, 8),
-            device=self.device,
-        )
+            room[: size + 8].fill_(EMPTY)
+        start = -(-room.ptr // 64) * 64  # a list of eight keys is one line of the cache
+        strides = (8 * lanes * pixels, *((8, 8 * lanes) if self._simd else (8 * pixels, 8)))
+        return wp.array(ptr=start, dtype=wp.uint64, shape=(views, slots, pixels), strides=strides, device=self.device)
 
     def _project(self, K: np.ndarray, pose: np.ndarray, near: float, corner: np.ndarray) -> wp.array:
-        """The cameras on the device; their corners [view, vertex], unless those of the call before are the same."""
+        """The cameras on the device, and the vertices in them, unless those of the call before are the same."""
         views, count = len(K), len(self._vertices)
         cameras = np.zeros(views, dtype=_VIEW)
-        image = np.tile(np.eye(4), (views, 1, 1))
-        image[:, :3] = K @ pose[:, :3]
-        cameras["image"] = image
+        cameras["image"] = np.eye(4)
+        cameras["image"][:, :3] = K @ pose[:, :3]
         cameras["mirrored"] = np.where(np.linalg.det(K) * np.linalg.det(pose[:, :3, :3]) > 0, 1, -1)
         cameras["row"], cameras["column"] = corner.T
-        device_cameras: wp.array = wp.array(cameras, dtype=kernels.View, device=self.device)
-        state = image.tobytes() + np.float64(near).tobytes()
-        if state != self._projected and views and count:
-            if self._corner_room.size < views * count:
-                self._corner_room = wp.empty(views * count, dtype=kernels.Corner, device=self.device)
-            self._corners = self._corner_room[: views * count].reshape((views, count))
-            inputs = [self._vertices, device_cameras, near, self._corners]
-            wp.launch(kernels.project, dim=(views, count), inputs=inputs, device=self.device)
+        on_device: wp.array = wp.array(cameras, dtype=kernels.View, device=self.device)
+        state = cameras["image"].tobytes() + np.float64(near).tobytes()
+        if state != self._projected:
+            size, shape = views * count, (views, count)
+            self._points = self._array("points", size, wp.vec3d)[:size].reshape(shape)
+            self._reach = self._array("reach", size, wp.vec4f)[:size].reshape(shape)
+            self._extent: wp.array = wp.full((views, 4), 3e38, dtype=wp.float32, device=self.device)
+            self._beyond: wp.array = wp.zeros(views, dtype=wp.int32, device=self.device)
+            threads = min(PROJECT_THREADS, count) if self.device.is_cuda else 1
+            inputs: list[object] = [self._vertices, on_device, near, threads]
+            inputs += [self._points, self._reach, self._extent, self._beyond]
+            self._launch(kernels.project, (views, threads), inputs)
             self._projected = state
-        return device_cameras
+        return on_device
 
 
 def device_of(backend: str) -> wp.Device:

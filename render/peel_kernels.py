@@ -26,17 +26,11 @@ NARROW = wp.constant(12)
 # Far above the rounding of a double, far below anything that matters to a pixel.
 SUSPICIOUS = wp.constant(wp.float64(2.0**-30))
 SPAN_SLACK = wp.constant(wp.float64(2.0**-40))
+# In place of the pixel of a vertex before the near plane, whose triangles reach nobody knows how far.
+BEFORE = wp.constant(wp.float32(-2.0e38))
 # Lanes of a warp, which take neighbouring columns of a large triangle, and the rows that they take together.
 LANES = wp.constant(32)
 STRIP_ROWS = wp.constant(16)
-
-
-@wp.struct
-class Corner:
-    """A vertex in the image: P = K [R t] v, and its pixel, which is NaN in front of the near plane (one cache line)."""
-
-    homogeneous: wp.vec3d
-    pixel: wp.vec2f
 
 
 @wp.struct
@@ -54,20 +48,51 @@ def project(
     vertices: wp.array(dtype=wp.vec3d),
     views: wp.array(dtype=View),
     near: wp.float64,
-    corners: wp.array2d(dtype=Corner),
+    threads: wp.int32,
+    points: wp.array2d(dtype=wp.vec3d),
+    reach: wp.array2d(dtype=wp.vec4f),
+    extent: wp.array2d(dtype=wp.float32),
+    beyond: wp.array(dtype=wp.int32),
 ) -> None:
-    """One thread a view and vertex: corners [view, vertex]."""
-    view, i = wp.tid()
-    v = vertices[i]
+    """Per view and vertex: points P = K [R t] v, and reach (x, y, -x, -y) of its pixel, whose minimum over corners is a
+    box; `BEFORE` four times for one before the near plane. Each of `threads` takes every so manieth vertex.
+
+    Per view: the minimum of reach in `extent`, and 1 in `beyond` if some vertex is not before the near plane.
+    """
+    view, thread = wp.tid()
     m = views[view].image
-    x = m[0, 0] * v[0] + m[0, 1] * v[1] + m[0, 2] * v[2] + m[0, 3]
-    y = m[1, 0] * v[0] + m[1, 1] * v[1] + m[1, 2] * v[2] + m[1, 3]
-    w = m[2, 0] * v[0] + m[2, 1] * v[1] + m[2, 2] * v[2] + m[2, 3]
-    corners[view, i].homogeneous = wp.vec3d(x, y, w)
-    if w >= near:
-        corners[view, i].pixel = wp.vec2f(wp.float32(x / w), wp.float32(y / w))
-    else:
-        corners[view, i].pixel = wp.vec2f(wp.nan, wp.nan)
+    lowest = wp.vec4f(3.0e38, 3.0e38, 3.0e38, 3.0e38)
+    some = wp.int32(0)
+    i = thread
+    while i < vertices.shape[0]:
+        v = vertices[i]
+        x = m[0, 0] * v[0] + m[0, 1] * v[1] + m[0, 2] * v[2] + m[0, 3]
+        y = m[1, 0] * v[0] + m[1, 1] * v[1] + m[1, 2] * v[2] + m[1, 3]
+        w = m[2, 0] * v[0] + m[2, 1] * v[1] + m[2, 2] * v[2] + m[2, 3]
+        points[view, i] = wp.vec3d(x, y, w)
+        corner = wp.vec4f(BEFORE, BEFORE, BEFORE, BEFORE)
+        if w >= near:
+            px = wp.float32(x / w)
+            py = wp.float32(y / w)
+            corner = wp.vec4f(px, py, -px, -py)
+            some = wp.int32(1)
+        reach[view, i] = corner
+        lowest = lesser(lowest, corner)
+        i += threads
+    for k in range(4):
+        wp.atomic_min(extent, view, k, lowest[k])
+    wp.atomic_max(beyond, view, some)
+
+
+@wp.func
+def lesser(a: wp.vec4f, b: wp.vec4f) -> wp.vec4f:
+    """The minimum of each component: one instruction on a CPU, where wp.min takes four for the sake of NaN."""
+    return wp.vec4f(
+        wp.where(b[0] < a[0], b[0], a[0]),
+        wp.where(b[1] < a[1], b[1], a[1]),
+        wp.where(b[2] < a[2], b[2], a[2]),
+        wp.where(b[3] < a[3], b[3], a[3]),
+    )
 
 
 @wp.func
@@ -83,29 +108,27 @@ def last_pixel(highest: wp.float32, margin: wp.float32, start: wp.int32, end: wp
 
 
 @wp.func
-def widen(box: wp.vec4f, x: wp.float32, y: wp.float32) -> wp.vec4f:
-    return wp.vec4f(wp.min(box[0], x), wp.min(box[1], y), wp.max(box[2], x), wp.max(box[3], y))
-
-
-@wp.func
-def widen_by_clipped_edge(box: wp.vec4f, a: wp.vec3d, b: wp.vec3d, near: wp.float64) -> wp.vec4f:
-    """Take in the endpoint a where it is behind the near plane, and the point where ab crosses that plane."""
+def lesser_by_clipped_edge(box: wp.vec4f, a: wp.vec3d, b: wp.vec3d, near: wp.float64) -> wp.vec4f:
+    """Take in the endpoint a where it is beyond the near plane, and the point where ab crosses that plane."""
     result = box
     if a[2] >= near:
-        result = widen(result, wp.float32(a[0] / a[2]), wp.float32(a[1] / a[2]))
+        x = wp.float32(a[0] / a[2])
+        y = wp.float32(a[1] / a[2])
+        result = lesser(result, wp.vec4f(x, y, -x, -y))
     if (a[2] >= near) != (b[2] >= near):
         t = (near - a[2]) / (b[2] - a[2])
-        x = (a[0] + t * (b[0] - a[0])) / near
-        y = (a[1] + t * (b[1] - a[1])) / near
-        result = widen(result, wp.float32(x), wp.float32(y))
+        x = wp.float32((a[0] + t * (b[0] - a[0])) / near)
+        y = wp.float32((a[1] + t * (b[1] - a[1])) / near)
+        result = lesser(result, wp.vec4f(x, y, -x, -y))
     return result
 
 
 @wp.func
 def pixel_box(
-    p0: Corner,
-    p1: Corner,
-    p2: Corner,
+    face: wp.vec3i,
+    view: wp.int32,
+    points: wp.array2d(dtype=wp.vec3d),
+    reach: wp.array2d(dtype=wp.vec4f),
     near: wp.float64,
     margin: wp.float32,
     row: wp.int32,
@@ -115,26 +138,20 @@ def pixel_box(
 ) -> wp.vec4i:
     """First column, first row, last column, last row of the pixels of the window at (row, column) that the part of a
     triangle beyond the near plane can cover."""
-    s0 = p0.pixel
-    s1 = p1.pixel
-    s2 = p2.pixel
-    box = wp.vec4f(
-        wp.min(s0[0], wp.min(s1[0], s2[0])),
-        wp.min(s0[1], wp.min(s1[1], s2[1])),
-        wp.max(s0[0], wp.max(s1[0], s2[0])),
-        wp.max(s0[1], wp.max(s1[1], s2[1])),
-    )
-    # A NaN is not equal to itself (wp.isnan is a call that is not inlined, for each corner of each face).
-    if s0[0] != s0[0] or s1[0] != s1[0] or s2[0] != s2[0]:
-        box = wp.vec4f(3.0e38, 3.0e38, -3.0e38, -3.0e38)
-        box = widen_by_clipped_edge(box, p0.homogeneous, p1.homogeneous, near)
-        box = widen_by_clipped_edge(box, p1.homogeneous, p2.homogeneous, near)
-        box = widen_by_clipped_edge(box, p2.homogeneous, p0.homogeneous, near)
+    box = lesser(lesser(reach[view, face[0]], reach[view, face[1]]), reach[view, face[2]])
+    if box[0] <= BEFORE:
+        p0 = points[view, face[0]]
+        p1 = points[view, face[1]]
+        p2 = points[view, face[2]]
+        box = wp.vec4f(3.0e38, 3.0e38, 3.0e38, 3.0e38)
+        box = lesser_by_clipped_edge(box, p0, p1, near)
+        box = lesser_by_clipped_edge(box, p1, p2, near)
+        box = lesser_by_clipped_edge(box, p2, p0, near)
     return wp.vec4i(
         first_pixel(box[0], margin, column, column + width),
         first_pixel(box[1], margin, row, row + height),
-        last_pixel(box[2], margin, column, column + width),
-        last_pixel(box[3], margin, row, row + height),
+        last_pixel(-box[2], margin, column, column + width),
+        last_pixel(-box[3], margin, row, row + height),
     )
 
 
@@ -298,7 +315,8 @@ def scan(
 def raster(
     faces: wp.array(dtype=wp.vec3i),
     vertices: wp.array(dtype=wp.vec3d),
-    corners: wp.array2d(dtype=Corner),
+    points: wp.array2d(dtype=wp.vec3d),
+    reach: wp.array2d(dtype=wp.vec4f),
     views: wp.array(dtype=View),
     near: wp.float64,
     margin: wp.float32,
@@ -315,10 +333,7 @@ def raster(
     view, t = wp.tid()
     face = faces[t]
     camera = views[view]
-    p0 = corners[view, face[0]]
-    p1 = corners[view, face[1]]
-    p2 = corners[view, face[2]]
-    box = pixel_box(p0, p1, p2, near, margin, camera.row, camera.column, height, width)
+    box = pixel_box(face, view, points, reach, near, margin, camera.row, camera.column, height, width)
     if box[0] > box[2] or box[1] > box[3]:
         return
     if largest > 0 and wp.int64(box[2] - box[0] + 1) * wp.int64(box[3] - box[1] + 1) > wp.int64(largest):
@@ -332,7 +347,7 @@ def raster(
                 row += STRIP_ROWS
         box[1] = row
     scan(
-        t, p0.homogeneous, p1.homogeneous, p2.homogeneous, face, vertices, near, box, 0, 1,
+        t, points[view, face[0]], points[view, face[1]], points[view, face[2]], face, vertices, near, box, 0, 1,
         camera, width, view, count, keys,
     )  # fmt: skip
 
@@ -341,7 +356,8 @@ def raster(
 def raster_strips(
     faces: wp.array(dtype=wp.vec3i),
     vertices: wp.array(dtype=wp.vec3d),
-    corners: wp.array2d(dtype=Corner),
+    points: wp.array2d(dtype=wp.vec3d),
+    reach: wp.array2d(dtype=wp.vec4f),
     views: wp.array(dtype=View),
     near: wp.float64,
     margin: wp.float32,
@@ -364,52 +380,14 @@ def raster_strips(
         view = strip[0]
         face = faces[strip[1]]
         camera = views[view]
-        p0 = corners[view, face[0]]
-        p1 = corners[view, face[1]]
-        p2 = corners[view, face[2]]
-        box = pixel_box(p0, p1, p2, near, margin, camera.row, camera.column, height, width)
+        box = pixel_box(face, view, points, reach, near, margin, camera.row, camera.column, height, width)
         box[1] = strip[2]
         box[3] = wp.min(box[3], strip[2] + STRIP_ROWS - 1)
         scan(
-            strip[1], p0.homogeneous, p1.homogeneous, p2.homogeneous, face, vertices, near, box, lane, LANES,
-            camera, width, view, count, keys,
+            strip[1], points[view, face[0]], points[view, face[1]], points[view, face[2]], face, vertices, near, box,
+            lane, LANES, camera, width, view, count, keys,
         )  # fmt: skip
         item += threads / LANES
-
-
-@wp.kernel
-def bound(
-    corners: wp.array2d(dtype=Corner),
-    margin: wp.float32,
-    height: wp.int32,
-    width: wp.int32,
-    threads: wp.int32,
-    boxes: wp.array2d(dtype=wp.int32),
-    sides: wp.array2d(dtype=wp.int32),
-) -> None:
-    """Per view: the first column, first row, last column, last row that its corners beyond the near plane can reach
-    (boxes [view, 4] starts empty), and whether there are corners before it and beyond it (sides [view, 2])."""
-    view, thread = wp.tid()
-    box = wp.vec4f(3.0e38, 3.0e38, -3.0e38, -3.0e38)
-    before = wp.int32(0)
-    beyond = wp.int32(0)
-    i = thread
-    while i < corners.shape[1]:
-        pixel = corners[view, i].pixel
-        if pixel[0] == pixel[0]:
-            box = widen(box, pixel[0], pixel[1])
-            beyond = wp.int32(1)
-        else:
-            before = wp.int32(1)
-        i += threads
-    if beyond > 0:
-        wp.atomic_min(boxes, view, 0, first_pixel(box[0], margin, 0, width))
-        wp.atomic_min(boxes, view, 1, first_pixel(box[1], margin, 0, height))
-        wp.atomic_max(boxes, view, 2, last_pixel(box[2], margin, 0, width))
-        wp.atomic_max(boxes, view, 3, last_pixel(box[3], margin, 0, height))
-        wp.atomic_max(sides, view, 1, 1)
-    if before > 0:
-        wp.atomic_max(sides, view, 0, 1)
 
 
 @wp.kernel

@@ -23,13 +23,24 @@ def assert_equal(a: Hits, b: Hits) -> None:
         assert np.array_equal(x, y), name
 
 
+def scene_of(vertices: np.ndarray, faces: np.ndarray, simd: bool) -> Scene:
+    """Peeled on the CPU, by vectors of eight pixels or by the kernels that CUDA runs."""
+    scene = Scene(vertices, faces, "cpu")
+    scene._simd = simd
+    return scene
+
+
+BOTH = pytest.mark.parametrize("simd", [True, False], ids=["vectors", "kernels of cuda"])
+
+
+@BOTH
 @pytest.mark.parametrize("spread", [0.05, 0.5, 3.0, 100.0])
-@pytest.mark.parametrize("layers", [1, 3, 40])
-def test_random_soups_equal_the_twin_bit_by_bit(spread, layers):
+@pytest.mark.parametrize("layers", [1, 3, 6, 10, 40])
+def test_random_soups_equal_the_twin_bit_by_bit(spread, layers, simd):
     generator = np.random.Generator(np.random.Philox(int(spread * 100) + layers))
     corners = generator.normal(size=(90, 1, 3)) + [0, 0, 1.5] + spread * generator.normal(size=(90, 3, 3))
     vertices, faces = corners.reshape(-1, 3), np.arange(270).reshape(-1, 3)
-    hits = Scene(vertices, faces, "cpu").peel(K, HEIGHT, WIDTH, layers, near=0.05).numpy()
+    hits = scene_of(vertices, faces, simd).peel(K, HEIGHT, WIDTH, layers, near=0.05).numpy()
     assert (hits.triangle >= 0).any()
     assert_equal(hits, peel_numpy.peel(vertices, faces, K, HEIGHT, WIDTH, layers, near=0.05))
 
@@ -48,11 +59,13 @@ def lattice_meshes(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(lattice_meshes(), st.integers(1, 8))
+@given(lattice_meshes(), st.integers(1, 12))
 def test_lattice_meshes_equal_the_twin_bit_by_bit(mesh, layers):
     vertices, faces, intrinsics = mesh
-    hits = Scene(vertices, faces, "cpu").peel(intrinsics, 17, 17, layers, near=0.25).numpy()
-    assert_equal(hits, peel_numpy.peel(vertices, faces, intrinsics, 17, 17, layers, near=0.25))
+    expected = peel_numpy.peel(vertices, faces, intrinsics, 17, 17, layers, near=0.25)
+    for simd in (True, False):
+        hits = scene_of(vertices, faces, simd).peel(intrinsics, 17, 17, layers, near=0.25).numpy()
+        assert_equal(hits, expected)
 
 
 def exact_hit(corners: np.ndarray, K: np.ndarray, u: int, v: int) -> Fraction | None:
@@ -136,6 +149,23 @@ def test_the_kernels_compile_for_cuda_without_fused_products(tmp_path):
     assert "mul.rn.f64" in ptx
     assert "atom.global.min.u64" in ptx
     assert "fma" not in ptx
+
+
+def test_a_mesh_of_every_size_of_triangle_is_the_same_by_vectors_and_by_the_kernels_of_cuda():
+    """Too large for the twin: boxes of every width and height, slivers, walls in strips, lists that overflow."""
+    generator = np.random.Generator(np.random.Philox(21))
+    for spread, count in ((0.02, 4000), (0.2, 800), (2.0, 150)):
+        stretch = np.where(generator.random((count, 1, 3)) < 0.2, 0.02, 1.0)
+        corners = generator.normal(size=(count, 1, 3)) + [0, 0, 2.0]
+        corners = corners + spread * stretch * generator.normal(size=(count, 3, 3))
+        vertices, faces = corners.reshape(-1, 3), np.arange(3 * count).reshape(-1, 3)
+        for slots in (1, 4, 8, 12, 21):
+            a, b = (
+                scene_of(vertices, faces, simd).peel(np.diag([5, 5, 1]) @ K, 240, 320, slots).numpy()
+                for simd in (True, False)
+            )
+            assert (a.triangle >= 0).any()
+            assert_equal(a, b)
 
 
 @pytest.mark.gpu

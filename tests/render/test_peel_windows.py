@@ -1,5 +1,7 @@
 """Many views at once and windows of images: the same keys, bit by bit, as one whole image at a time."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import trimesh
@@ -12,11 +14,18 @@ HEIGHT, WIDTH = 60, 84
 NEAR = 0.05
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def backend(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["cpu", "cuda's kernels on the cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def scene_of(request: pytest.FixtureRequest) -> Callable[[np.ndarray, np.ndarray], Scene]:
+    """A scene of vertices and faces, peeled by the vectors of the CPU, or by the kernels of CUDA there or here."""
     if request.param == "cuda" and not wp.is_cuda_available():
         pytest.skip("Warp finds no CUDA device")
-    return str(request.param)
+
+    def scene(vertices: np.ndarray, faces: np.ndarray) -> Scene:
+        result = Scene(vertices, faces, "cuda" if request.param == "cuda" else "cpu")
+        result._simd = request.param == "cpu"
+        return result
+
+    return scene
 
 
 def mixture(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,10 +57,10 @@ def keys(scene: Scene, *arguments: object, **named: object) -> np.ndarray:
     return scene.keys(*arguments, **named).numpy().copy()  # the next call writes to the same memory
 
 
-def test_a_batch_of_views_is_its_views_one_by_one(backend):
+def test_a_batch_of_views_is_its_views_one_by_one(scene_of):
     vertices, faces = mixture(1)
     K, pose = cameras(5, 2)
-    scene = Scene(vertices, faces, backend)
+    scene = scene_of(vertices, faces)
     for slots in (1, 3, 6, 10, 13):
         together = keys(scene, K, pose, HEIGHT, WIDTH, slots, NEAR)
         assert together.shape == (5, slots, HEIGHT * WIDTH)
@@ -65,10 +74,10 @@ def test_a_batch_of_views_is_its_views_one_by_one(backend):
             assert np.array_equal(one.reshape(slots, HEIGHT, WIDTH), keys_of(hits))
 
 
-def test_a_window_has_the_keys_that_the_whole_image_has_there(backend):
+def test_a_window_has_the_keys_that_the_whole_image_has_there(scene_of):
     vertices, faces = mixture(3)
     K, pose = cameras(4, 4)
-    scene = Scene(vertices, faces, backend)
+    scene = scene_of(vertices, faces)
     slots, height, width = 7, 23, 31
     whole = keys(scene, K, pose, HEIGHT, WIDTH, slots, NEAR).reshape(4, slots, HEIGHT, WIDTH)
     for origins in ([[0, 0]] * 4, [[37, 53]] * 4, [[5, 0], [0, 7], [11, 13], [30, 50]]):
@@ -88,11 +97,11 @@ def box_of(hit: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
-def test_windows_bound_the_hits_closely(backend):
+def test_windows_bound_the_hits_closely(scene_of):
     ball = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
     stray = np.concatenate([ball.vertices + [0.1, -0.1, 2.5], [[50.0, 50, 3]]])
     K, pose = cameras(12, 5)
-    scene = Scene(stray, ball.faces, backend)
+    scene = scene_of(stray, ball.faces)
     boxes = scene.windows(K, pose, HEIGHT, WIDTH)
     assert boxes.shape == (12, 4)
     assert boxes.dtype == np.int64
@@ -113,10 +122,10 @@ def test_windows_bound_the_hits_closely(backend):
     assert small > 3
 
 
-def test_windows_where_the_near_plane_cuts_and_where_nothing_is_seen(backend):
+def test_windows_where_the_near_plane_cuts_and_where_nothing_is_seen(scene_of):
     box = trimesh.creation.box((0.4, 0.4, 2.0))
     K = np.array([[60.0, 0, WIDTH / 2], [0, 60, HEIGHT / 2], [0, 0, 1]])
-    scene = Scene(box.vertices, box.faces, backend)
+    scene = scene_of(box.vertices, box.faces)
     centres = np.array([[0, 0, 3.0], [0.2, 0.1, 0.5], [0, 0, -3.0], [9, 0, 3.0], [0, 0, 1.0 + NEAR]])
     pose = np.tile(np.eye(4), (len(centres), 1, 1))
     pose[:, :3, 3] = centres

@@ -1,0 +1,348 @@
+"""The peel on a CPU: the formulas of `peel_kernels`, eight pixels of a triangle at a time.
+
+What a triangle costs on a CPU is mostly mispredicted branches: whether a pixel is inside, and how far to go down its
+list. Here neither is a branch. Eight pixels are tested in the lanes of vectors (clang's vector extensions, so any
+processor will do), each lane by the same operations in the same order as `peel_kernels.scan`; and a key enters a sorted
+list all at once: with the list moved up by one, the k-th becomes min(old[k], max(old[k - 1], key)). Lanes where a tie
+or a face without area has to be decided go through the long way, one by one.
+
+The slots of a pixel lie together, `stride_of` of them, so that a list is one load and one store.
+"""
+
+# mypy: ignore-errors
+# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly.
+import warp as wp
+
+from render.peel_kernels import View
+
+wp.set_module_options({"fuse_fp": False, "fast_math": False, "enable_backward": False})
+
+
+def stride_of(slots: int) -> int:
+    """How many keys to keep for a pixel of which `slots` are wanted: a number that `RASTER` inserts into."""
+    if slots <= 1:
+        return 1
+    return 4 if slots <= 4 else -(-slots // 4) * 4
+
+
+RASTER = r"""
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC__)
+#pragma clang fp contract(off)
+typedef double F8 __attribute__((ext_vector_type(8)));
+typedef float S8 __attribute__((ext_vector_type(8)));
+typedef int I8 __attribute__((ext_vector_type(8)));
+typedef unsigned int W8 __attribute__((ext_vector_type(8)));
+typedef decltype(F8(0.0) == F8(0.0)) L8;
+typedef bool B8 __attribute__((ext_vector_type(8)));
+typedef float S4 __attribute__((ext_vector_type(4)));
+typedef unsigned long long U;
+typedef U U8 __attribute__((ext_vector_type(8)));
+typedef U U4 __attribute__((ext_vector_type(4)));
+typedef U U8u __attribute__((ext_vector_type(8), aligned(8)));
+typedef U U4u __attribute__((ext_vector_type(4), aligned(8)));
+typedef S4 S4u __attribute__((aligned(4)));
+
+const U empty = ~0ull;
+const double suspicious = 0x1p-30, slack_factor = 0x1p-40;
+const float before = -2.0e38f;
+const int narrow = 12;
+
+const int* face_of = (const int*)faces.data;
+const double* vertex_of = (const double*)vertices.data;
+const double* point_of = (const double*)((const char*)points.data + (size_t)view * points.strides[0]);
+const float* reach_of = (const float*)((const char*)reach.data + (size_t)view * reach.strides[0]);
+U* key_of = (U*)((char*)keys.data + (size_t)view * keys.strides[0]);
+const long stride = keys.strides[2] / (long)sizeof(U);
+const bool front_is_positive = mirrored < 0;
+
+auto lesser = [](S4 a, S4 b) __attribute__((always_inline)) { return b < a ? b : a; };
+auto bits_of = [](L8 mask) __attribute__((always_inline)) {
+    const B8 lanes = __builtin_convertvector(mask, B8);
+    unsigned char bits;
+    __builtin_memcpy(&bits, &lanes, 1);
+    return (unsigned)bits;
+};
+
+auto insert = [=](long pixel, U key) __attribute__((always_inline)) {
+    U* slot = key_of + pixel * stride;
+    if (stride == 1) {
+        *slot = key < *slot ? key : *slot;
+        return;
+    }
+    long k = 0;
+    if (stride >= 8) {
+        const U8 old = *(const U8u*)slot;
+        const U8 moved = __builtin_shufflevector(old, (U8)(0), 8, 0, 1, 2, 3, 4, 5, 6);
+        const U8 bound = __builtin_elementwise_max(moved, (U8)(key));
+        *(U8u*)slot = __builtin_elementwise_min(old, bound);
+        if (stride == 8) return;
+        key = key > old[7] ? key : old[7];
+        k = 8;
+    }
+    for (; k < stride && key != empty; k += 4) {
+        const U4 old = *(const U4u*)(slot + k);
+        const U4 moved = __builtin_shufflevector(old, (U4)(0), 4, 0, 1, 2);
+        const U4 bound = __builtin_elementwise_max(moved, (U4)(key));
+        *(U4u*)(slot + k) = __builtin_elementwise_min(old, bound);
+        key = key > old[3] ? key : old[3];
+    }
+};
+
+// One pixel by all the rules: `peel_kernels.scan` and `side_of_edge`.
+auto settle = [=](int t, const double* p0, const double* p1, const double* p2, long r, long c)
+        __attribute__((noinline)) {
+    const double x = (double)c + 0.5, y = (double)r + 0.5;
+    const double aw = p0[2], bw = p1[2], cw = p2[2];
+    const double ax = p0[0] - x * aw, bx = p1[0] - x * bw, cx = p2[0] - x * cw;
+    const double ay = p0[1] - y * aw, by = p1[1] - y * bw, cy = p2[1] - y * cw;
+    const double e0 = bx * cy - by * cx, e1 = cx * ay - cy * ax, e2 = ax * by - ay * bx;
+    auto side_of = [](double e, double qx, double qy, double qw, double rx, double ry, double rw) {
+        double s = e;
+        if (s == 0.0) s = qy * rw - qw * ry;
+        if (s == 0.0) s = qw * rx - qx * rw;
+        return s > 0.0 ? 1 : s < 0.0 ? -1 : 0;
+    };
+    int side = e0 < 0.0 ? -1 : 1;
+    if (e0 * e1 == 0.0 || e0 * e2 == 0.0) {
+        side = side_of(e0, bx, by, bw, cx, cy, cw);
+        if (side != side_of(e1, cx, cy, cw, ax, ay, aw) || side != side_of(e2, ax, ay, aw, bx, by, bw)) return;
+    }
+    const double total = e0 + e1 + e2;
+    const double size = (__builtin_fabs(ax) + __builtin_fabs(bx) + __builtin_fabs(cx))
+        * (__builtin_fabs(ay) + __builtin_fabs(by) + __builtin_fabs(cy));
+    if (__builtin_fabs(total) <= suspicious * size) {
+        if (total == 0.0) return;
+        const double* a = vertex_of + 3 * (long)face_of[3 * t];
+        const double* b = vertex_of + 3 * (long)face_of[3 * t + 1];
+        const double* d = vertex_of + 3 * (long)face_of[3 * t + 2];
+        const double u0 = b[0] - a[0], u1 = b[1] - a[1], u2 = b[2] - a[2];
+        const double v0 = d[0] - a[0], v1 = d[1] - a[1], v2 = d[2] - a[2];
+        if (u1 * v2 - u2 * v1 == 0.0 && u2 * v0 - u0 * v2 == 0.0 && u0 * v1 - u1 * v0 == 0.0) return;
+    }
+    const double z = (e0 * aw + e1 * bw + e2 * cw) / total;
+    if (!(z >= near && z < 0x1.ffffffp127)) return;  // what rounds to infinity in float32 starts there
+    const float z32 = (float)z;
+    unsigned bits;
+    __builtin_memcpy(&bits, &z32, 4);
+    const U back = (side > 0) != front_is_positive;
+    insert((r - row) * (long)width + (c - column), (U)bits << 33 | (U)t << 1 | back);
+};
+
+const F8 iota = {0, 1, 2, 3, 4, 5, 6, 7};
+const S4 inset = {-0.5f - margin, -0.5f - margin, 0.5f - margin, 0.5f - margin};
+const S4 window = {(float)column, (float)row, -(float)(column + width - 1), -(float)(row + height - 1)};
+const long count = faces.shape[0];
+double per[narrow + 1];
+for (int w = 1; w <= narrow; ++w) per[w] = 1.0 / w;
+
+for (long t = 0; t < count; ++t) {
+    const long i0 = face_of[3 * t], i1 = face_of[3 * t + 1], i2 = face_of[3 * t + 2];
+    S4 box = lesser(lesser(*(const S4u*)(reach_of + 4 * i0), *(const S4u*)(reach_of + 4 * i1)),
+        *(const S4u*)(reach_of + 4 * i2));
+    const double* p0 = point_of + 3 * i0;
+    const double* p1 = point_of + 3 * i1;
+    const double* p2 = point_of + 3 * i2;
+    if (__builtin_expect(box[0] <= before, 0)) {
+        box = (S4)(3.0e38f);
+        const double* corner[4] = {p0, p1, p2, p0};
+        for (int k = 0; k < 3; ++k) {
+            const double *a = corner[k], *b = corner[k + 1];
+            if (a[2] >= near) {
+                const float x = (float)(a[0] / a[2]), y = (float)(a[1] / a[2]);
+                box = lesser(box, (S4){x, y, -x, -y});
+            }
+            if ((a[2] >= near) != (b[2] >= near)) {
+                const double s = (near - a[2]) / (b[2] - a[2]);
+                const float x = (float)((a[0] + s * (b[0] - a[0])) / near);
+                const float y = (float)((a[1] + s * (b[1] - a[1])) / near);
+                box = lesser(box, (S4){x, y, -x, -y});
+            }
+        }
+    }
+    // First column, first row, minus the last column, minus the last row.
+    box = __builtin_elementwise_ceil(box + inset);
+    box = box > window ? box : window;
+    if (box[0] + box[2] > 0.0f || box[1] + box[3] > 0.0f) continue;
+    const int c0 = (int)box[0], r0 = (int)box[1], c1 = -(int)box[2], r1 = -(int)box[3];
+
+    const double p0x = p0[0], p0y = p0[1], aw = p0[2];
+    const double p1x = p1[0], p1y = p1[1], bw = p1[2];
+    const double p2x = p2[0], p2y = p2[1], cw = p2[2];
+    const U name = (U)t << 1;
+
+    // The pixels (dx, dy) from (c, r) of the lanes that are `active`.
+    auto test = [&](F8 dx, F8 dy, int c, int r, L8 active) __attribute__((always_inline)) {
+        const F8 x = dx + ((double)c + 0.5), y = dy + ((double)r + 0.5);
+        const F8 ax = p0x - x * aw, bx = p1x - x * bw, cx = p2x - x * cw;
+        const F8 ay = p0y - y * aw, by = p1y - y * bw, cy = p2y - y * cw;
+        const F8 e0 = bx * cy - by * cx, e1 = cx * ay - cy * ax, e2 = ax * by - ay * bx;
+        const F8 e01 = e0 * e1, e02 = e0 * e2;
+        const L8 inside = (e01 >= 0.0) & (e02 >= 0.0) & active;
+        if (!bits_of(inside)) return;
+        const F8 total = e0 + e1 + e2;
+        const F8 size = (__builtin_elementwise_abs(ax) + __builtin_elementwise_abs(bx) + __builtin_elementwise_abs(cx))
+            * (__builtin_elementwise_abs(ay) + __builtin_elementwise_abs(by) + __builtin_elementwise_abs(cy));
+        const L8 odd = (e01 == 0.0) | (e02 == 0.0) | (__builtin_elementwise_abs(total) <= suspicious * size);
+        const F8 z = (e0 * aw + e1 * bw + e2 * cw) / total;
+        unsigned hits = bits_of(inside & ~odd & (z >= near) & (z < 0x1.ffffffp127));
+        unsigned doubtful = bits_of(inside & odd);
+        const S8 z32 = __builtin_convertvector(z, S8);
+        const L8 back = ((e0 > 0.0) != (L8)(front_is_positive ? -1 : 0)) & 1;
+        const U8 key = __builtin_convertvector((W8)z32, U8) << 33 | name | (U8)back;
+        const I8 pixel = __builtin_convertvector(dy * (double)width + dx, I8);
+        const long first = (r - row) * (long)width + (c - column);
+        while (hits) {
+            const int lane = __builtin_ctz(hits);
+            hits &= hits - 1;
+            insert(first + pixel[lane], key[lane]);
+        }
+        while (__builtin_expect(doubtful, 0)) {
+            const int lane = __builtin_ctz(doubtful);
+            doubtful &= doubtful - 1;
+            settle((int)t, p0, p1, p2, r + (long)dy[lane], c + (long)dx[lane]);
+        }
+    };
+
+    const int w = c1 - c0 + 1;
+    if (w <= narrow) {
+        const int n = w * (r1 - r0 + 1);
+        for (int k = 0; k < n; k += 8) {
+            const F8 i = iota + (double)k;
+            const F8 dy = __builtin_elementwise_floor((i + 0.5) * per[w]);
+            test(i - dy * (double)w, dy, c0, r0, i < (double)n);
+        }
+        continue;
+    }
+
+    // Rows are cut to the inner side of the three edges, see `peel_kernels.narrow_span`.
+    const double left = (double)c0 + 0.5, top = (double)r0 + 0.5, extent = (double)(c1 - c0);
+    const double ax = p0x - left * aw, bx = p1x - left * bw, cx = p2x - left * cw;
+    double orientation = 0.0;
+    {
+        const double ay = p0y - top * aw, by = p1y - top * bw, cy = p2y - top * cw;
+        const double determinant = ax * (by * cw - bw * cy) + ay * (bw * cx - bx * cw) + aw * (bx * cy - by * cx);
+        const double lengths = __builtin_elementwise_sqrt(ax * ax + ay * ay + aw * aw)
+            * __builtin_elementwise_sqrt(bx * bx + by * by + bw * bw)
+            * __builtin_elementwise_sqrt(cx * cx + cy * cy + cw * cw);
+        if (__builtin_fabs(determinant) > suspicious * lengths) orientation = determinant > 0.0 ? 1.0 : -1.0;
+    }
+    for (int r = r0; r <= r1; ++r) {
+        int first = c0, last = c1;
+        if (orientation != 0.0) {
+            const double y = (double)r + 0.5;
+            const double ay = p0y - y * aw, by = p1y - y * bw, cy = p2y - y * cw;
+            double low = 0.0, high = extent;
+            auto cut = [&](double qx, double qy, double qw, double sx, double sy, double sw)
+                    __attribute__((always_inline)) {
+                const double constant = orientation * (qx * sy - qy * sx);
+                const double slope = orientation * (qy * sw - sy * qw);
+                const double slack = slack_factor * (__builtin_fabs(qx * sy) + __builtin_fabs(qy * sx)
+                    + extent * (__builtin_fabs(qy * sw) + __builtin_fabs(qw * sy)));
+                const double cross = -(constant + slack) / slope;
+                if (slope > 0.0) low = cross > low ? cross : low;
+                else if (slope < 0.0) high = cross < high ? cross : high;
+                else if (constant < -slack) high = low - 1.0;
+            };
+            cut(ax, ay, aw, bx, by, bw);
+            cut(bx, by, bw, cx, cy, cw);
+            cut(cx, cy, cw, ax, ay, aw);
+            if (low > high + 1.0) continue;
+            first = c0 + (int)__builtin_floor(low < extent ? low : extent);
+            last = c0 + (int)__builtin_ceil(high > 0.0 ? high : 0.0);
+        }
+        for (int c = first; c <= last; c += 8) test(iota, (F8)(0.0), c, r, iota <= (double)(last - c));
+    }
+}
+#endif
+"""
+
+
+@wp.func_native(RASTER)
+def raster_view(
+    faces: wp.array(dtype=wp.vec3i),
+    vertices: wp.array(dtype=wp.vec3d),
+    points: wp.array2d(dtype=wp.vec3d),
+    reach: wp.array2d(dtype=wp.vec4f),
+    view: wp.int32,
+    mirrored: wp.int32,
+    row: wp.int32,
+    column: wp.int32,
+    near: wp.float64,
+    margin: wp.float32,
+    height: wp.int32,
+    width: wp.int32,
+    keys: wp.array3d(dtype=wp.uint64),
+): ...
+
+
+@wp.kernel
+def raster(
+    faces: wp.array(dtype=wp.vec3i),
+    vertices: wp.array(dtype=wp.vec3d),
+    points: wp.array2d(dtype=wp.vec3d),
+    reach: wp.array2d(dtype=wp.vec4f),
+    views: wp.array(dtype=View),
+    near: wp.float64,
+    margin: wp.float32,
+    height: wp.int32,
+    width: wp.int32,
+    keys: wp.array3d(dtype=wp.uint64),
+) -> None:
+    """One thread a view."""
+    view = wp.tid()
+    camera = views[view]
+    raster_view(
+        faces, vertices, points, reach, view, camera.mirrored, camera.row, camera.column, near, margin,
+        height, width, keys,
+    )  # fmt: skip
+
+
+UNPACK = r"""
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC__)
+typedef unsigned long long U;
+const U* key = (const U*)keys.data;
+const long stride = keys.strides[2] / (long)sizeof(U), slots = keys.shape[1];
+const long plane = depth.strides[0] / (long)sizeof(float);
+for (long r = 0; r < height; ++r) {
+    long pixel = (row + r) * image_width + column;
+    for (const long end = pixel + width; pixel < end; ++pixel, key += stride) {
+        long place = pixel;
+        for (long k = 0; k < slots && key[k] != ~0ull; ++k, place += plane) {
+            ((unsigned*)depth.data)[place] = (unsigned)(key[k] >> 33);
+            triangle.data[place] = (int)((unsigned)key[k] >> 1);
+            facing.data[place] = (signed char)(1 - 2 * (int)(key[k] & 1));
+        }
+    }
+}
+#endif
+"""
+
+
+@wp.func_native(UNPACK)
+def unpack_window(
+    keys: wp.array3d(dtype=wp.uint64),
+    row: wp.int32,
+    column: wp.int32,
+    height: wp.int32,
+    width: wp.int32,
+    image_width: wp.int32,
+    depth: wp.array2d(dtype=wp.float32),
+    triangle: wp.array2d(dtype=wp.int32),
+    facing: wp.array2d(dtype=wp.int8),
+): ...
+
+
+@wp.kernel
+def unpack(
+    keys: wp.array3d(dtype=wp.uint64),
+    row: wp.int32,
+    column: wp.int32,
+    height: wp.int32,
+    width: wp.int32,
+    image_width: wp.int32,
+    depth: wp.array2d(dtype=wp.float32),
+    triangle: wp.array2d(dtype=wp.int32),
+    facing: wp.array2d(dtype=wp.int8),
+) -> None:
+    """The hits of the first view's window, into arrays [slot, pixel of the image] that are empty before; one thread."""
+    unpack_window(keys, row, column, height, width, image_width, depth, triangle, facing)
