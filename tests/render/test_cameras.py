@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from model.intrinsics import fit_intrinsics
 from render.cameras import (
     SIDES,
     Camera,
@@ -21,11 +23,17 @@ from render.cameras import (
     turned,
 )
 from render.peel import check_view
+from render.procedural import make
 from render.settings import DEPTH_ERROR, PEELED_HITS, STORED_VALUES, RenderSettings, settings_of
+from render.views import render_views
 from shards.codec import DEFAULT_BOUND, MAX_ELEMENTS
-from shards.contract import rays
+from shards.contract import LayeredView, rays
+from shards.moments import RELEASED, Moments, moments_of
 from shards.randomness import generator
-from tests.render.shapes import box, small, sphere
+from shards.sample import decode, encode
+from tests.render.shapes import box, origin, small, sphere
+from train.augment import prepare
+from train.config import Augment
 
 
 def some_camera() -> Camera:
@@ -284,3 +292,43 @@ def test_settings_allow_what_can_be_peeled_and_stored_and_no_more():
     assert settings_of(most).slots == 8
     with pytest.raises(ValueError, match="5 layers of 4096 x 4096"):
         settings_of({**most, "layers": 5})
+
+
+def test_procedural_objects_fill_the_image_as_the_papers_do() -> None:
+    """A guard on the calibration, which tests/benchmarks/coverage.py measures on a mixed corpus.
+
+    Without the views of any lens at all: one of 10 degrees among so few would decide the deviation of z.
+    """
+    settings = small(height=48, width=48, samples=1, shadows=False, views=6, texture_limit=16, fov_spread=0.0)
+    coverage, total = [], Moments()
+    for index in range(25):
+        mesh = make("objects", 0, index)
+        for view in render_views(mesh, origin(f"object {index}"), settings).samples:
+            assert isinstance(view, LayeredView)
+            coverage.append([float(np.mean(view.hits > l)) for l in range(2)])
+            total.merge(moments_of(view.hits, view.depth, view.K))
+    first, second = 100 * np.mean(coverage, axis=0)
+    assert first == pytest.approx(8.14, rel=0.25)
+    assert second == pytest.approx(7.90, rel=0.25)
+    assert total.mean[2] == pytest.approx(RELEASED["mean"][2], rel=0.1)
+    np.testing.assert_allclose(total.mean[:2], 0, atol=0.06)
+    np.testing.assert_allclose(total.std, RELEASED["std"], rtol=0.25)
+
+
+def test_a_stretched_view_is_rendered_stored_and_trained_on_with_its_own_focal_lengths() -> None:
+    settings = small(height=48, width=64, aspect=(1.6, 1.6), layers=2, roll_deviation=0.0)
+    (view,) = render_views(box((1.0, 0.6, 0.8)), origin("box"), settings).samples
+    assert isinstance(view, LayeredView)
+    assert view.K[0, 0] / view.K[1, 1] == pytest.approx(1.6)
+    pose = view.world_from_camera
+    points = view.xyz().astype(np.float64)[view.hit] @ pose[:3, :3].T + pose[:3, 3]
+    np.testing.assert_allclose(np.abs(points / [0.5, 0.3, 0.4]).max(axis=1), 1.0, atol=2e-5)
+    back = decode(view.key, encode(view).members)
+    assert isinstance(back, LayeredView)
+    np.testing.assert_array_equal(back.K, view.K)
+    target = prepare(back, 2, 56, Augment(), None)  # evaluation: resized only
+    seen = target.xyz[0][target.valid] @ target.K.T
+    v, u = np.nonzero(target.valid)
+    np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], np.stack([u, v], axis=1) + 0.5, atol=1e-3)
+    fitted = fit_intrinsics(torch.as_tensor(target.xyz[:1]), torch.as_tensor(target.valid[None]))
+    np.testing.assert_allclose(fitted[0].numpy(), target.K, rtol=1e-3, atol=1e-3)
