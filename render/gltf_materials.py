@@ -1,10 +1,12 @@
 """glTF materials, textures and samplers as `render.mesh.Material` and `Texture`."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from render.gloss import baked, is_dielectric, metallic_base
 from render.gltf_file import GltfFile, data_uri, extension, integer, json_object, number, numbers
 from render.mesh import AlphaMode, Material, Rejected, Texture, Wrap
 from render.textures import Textures
@@ -33,30 +35,16 @@ class Materials:
         return self._places[key]
 
     def _read(self, entry: dict[str, Any]) -> Material:
-        pbr = json_object(entry.get("pbrMetallicRoughness", {}), "pbrMetallicRoughness")
         gloss = extension(entry, "KHR_materials_pbrSpecularGlossiness")
-        metallic, roughness = number(pbr.get("metallicFactor", 1), "metallicFactor"), pbr.get("roughnessFactor", 1)
-        color = numbers(pbr.get("baseColorFactor", [1, 1, 1, 1]), 4, "baseColorFactor")
-        color_texture = self._texture(pbr.get("baseColorTexture"))
-        rough_texture = self._texture(pbr.get("metallicRoughnessTexture"))
-        if gloss is not None:
-            # The diffuse part alone: its specular colour has no counterpart in metallic-roughness.
-            color = numbers(gloss.get("diffuseFactor", [1, 1, 1, 1]), 4, "diffuseFactor")
-            color_texture = self._texture(gloss.get("diffuseTexture"))
-            metallic, roughness = 0.0, 1 - number(gloss.get("glossinessFactor", 1), "glossinessFactor")
-            rough_texture = None
+        look = self._metallic(entry) if gloss is None else self._glossy(gloss)
         if extension(entry, "KHR_materials_unlit") is not None:
-            metallic, roughness, rough_texture = 0.0, 1.0, None
+            look = replace(look, metallic=0.0, roughness=1.0, metallic_roughness_texture=None)
         strength = (extension(entry, "KHR_materials_emissive_strength") or {}).get("emissiveStrength", 1)
         emissive = numbers(entry.get("emissiveFactor", [0, 0, 0]), 3, "emissiveFactor") * number(strength, "strength")
         normal = entry.get("normalTexture")
-        return Material(
+        return replace(
+            look,
             name=str(entry.get("name", ""))[:200],
-            base_color=_finite(color),
-            base_color_texture=color_texture,
-            metallic=min(max(metallic, 0.0), 1.0),
-            roughness=min(max(number(roughness, "roughnessFactor"), 0.0), 1.0),
-            metallic_roughness_texture=rough_texture,
             emissive=_finite(emissive),
             emissive_texture=self._texture(entry.get("emissiveTexture")),
             normal_texture=self._texture(normal),
@@ -64,6 +52,46 @@ class Materials:
             occlusion_texture=self._texture(entry.get("occlusionTexture")),
             alpha_mode=_alpha_mode(entry.get("alphaMode", "OPAQUE")),
             alpha_cutoff=number(entry.get("alphaCutoff", 0.5), "alphaCutoff"),
+        )
+
+    def _metallic(self, entry: dict[str, Any]) -> Material:
+        pbr = json_object(entry.get("pbrMetallicRoughness", {}), "pbrMetallicRoughness")
+        return Material(
+            base_color=_finite(np.minimum(numbers(pbr.get("baseColorFactor", [1] * 4), 4, "baseColorFactor"), 1)),
+            base_color_texture=self._texture(pbr.get("baseColorTexture")),
+            metallic=_share(pbr.get("metallicFactor", 1), "metallicFactor"),
+            roughness=_share(pbr.get("roughnessFactor", 1), "roughnessFactor"),
+            metallic_roughness_texture=self._texture(pbr.get("metallicRoughnessTexture")),
+        )
+
+    def _glossy(self, gloss: dict[str, Any]) -> Material:
+        """Specular-glossiness, converted: its images into two new ones, unless the colour alone keeps its image."""
+        diffuse = np.clip(numbers(gloss.get("diffuseFactor", [1] * 4), 4, "diffuseFactor"), 0, 1)
+        specular = np.clip(numbers(gloss.get("specularFactor", [1] * 3), 3, "specularFactor"), 0, 1)
+        glossiness = _share(gloss.get("glossinessFactor", 1), "glossinessFactor")
+        colored = self._texture(gloss.get("diffuseTexture"))
+        shine = self._texture(gloss.get("specularGlossinessTexture"))
+        if colored is not None and shine is not None and not _lie_alike(colored, shine):
+            shine = None  # one image cannot hold both
+        base, metallic = metallic_base(diffuse[:3], specular)
+        plain = Material(
+            base_color=_finite(np.append(base, diffuse[3])), metallic=float(metallic), roughness=1 - glossiness
+        )
+        if shine is None and (colored is None or is_dielectric(specular)):
+            return replace(plain, base_color_texture=colored)  # then base is diffuse times a constant
+        place = shine if colored is None else colored
+        assert place is not None
+        first, second = (None if t is None else t.pixels for t in (colored, shine))
+        key = ("gloss", id(first), id(second), *diffuse[:3], *specular, glossiness)
+        count = 2 * place.pixels.shape[0] * place.pixels.shape[1]
+        images = self.textures.baked(key, count, lambda: baked(first, diffuse, second, specular, glossiness))
+        if images is None:
+            return replace(plain, base_color_texture=colored)
+        return Material(
+            base_color=(1.0, 1.0, 1.0, float(diffuse[3])),
+            base_color_texture=replace(place, pixels=images[0]),
+            metallic=1.0,
+            metallic_roughness_texture=replace(place, pixels=images[1]),
         )
 
     def _texture(self, info: Any) -> Texture | None:
@@ -113,6 +141,18 @@ def _uv_matrix(moved: dict[str, Any]) -> np.ndarray:
     angle = number(moved.get("rotation", 0), "rotation")
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c * su, s * sv, u], [-s * su, c * sv, v], [0, 0, 1]], np.float64)
+
+
+def _lie_alike(a: Texture, b: Texture) -> bool:
+    """Whether two textures show their texels at the same places of a surface."""
+    if (a.wrap_s, a.wrap_t, a.uv_set) != (b.wrap_s, b.wrap_t, b.uv_set):
+        return False
+    turns = [np.eye(3) if t.transform is None else t.transform for t in (a, b)]
+    return bool((turns[0] == turns[1]).all())
+
+
+def _share(value: Any, what: str) -> float:
+    return min(max(number(value, what), 0.0), 1.0)
 
 
 def _alpha_mode(value: Any) -> AlphaMode:

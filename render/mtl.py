@@ -86,7 +86,7 @@ def _cut_out(material: Material, cut: Texture, textures: Textures) -> Material:
         return pixels
 
     key = ("cut", None if base is None else id(base.pixels), id(cut.pixels))
-    pixels = textures.baked(key, height, width, combined)
+    pixels = textures.baked(key, height * width, combined)
     if pixels is None:
         return material
     return replace(material, base_color_texture=replace(base or cut, pixels=pixels), alpha_mode="MASK")
@@ -106,7 +106,7 @@ def _metal(material: Material, metal: Texture | None, rough: Texture | None, tex
                 pixels[..., channel] = _resized(texture.pixels[..., 0], height, width)
         return pixels
 
-    pixels = textures.baked(("metal", *(t and id(t.pixels) for t in (metal, rough))), height, width, combined)
+    pixels = textures.baked(("metal", *(t and id(t.pixels) for t in (metal, rough))), height * width, combined)
     if pixels is None:
         return material
     return replace(
@@ -130,7 +130,7 @@ def _normals(said: dict[str, str], textures: Textures) -> Texture | None:
     heights = texture.pixels
     height, width = heights.shape[:2]
     key = ("bump", id(heights), strength)
-    pixels = textures.baked(key, height, width, lambda: normals_from_heights(heights, strength))
+    pixels = textures.baked(key, height * width, lambda: normals_from_heights(heights, strength))
     return None if pixels is None else replace(texture, pixels=pixels)
 
 

@@ -20,6 +20,7 @@ from render.mtl import read_mtl
 from render.normals import sound_normals, vertex_normals
 from render.polygons import triangulate
 from render.textures import Textures
+from render.uv import sound_uv
 
 MOST_LIBRARIES = 1000
 
@@ -203,12 +204,12 @@ def _uv(said: _Lines, corners: np.ndarray, textures: Textures) -> np.ndarray | N
     table = np.concatenate([np.zeros((1, 2)), said.uvs.table(2)[:, :2]])
     table[:, 1] = np.where(np.isfinite(table[:, 0]) & np.isnan(table[:, 1]), 0, table[:, 1])  # a line may have u alone
     index = corners[:, 1]
-    if int(index.max()) >= len(table) or int(index.min()) < 0 or not np.isfinite(table).all():
+    astray = (index < 0) | (index >= len(table))
+    uv, repaired = sound_uv(table[np.where(astray, 0, index)])
+    if repaired or astray.any():
         textures.flags.add("bad_uv")
-        table = np.nan_to_num(table, nan=0.0, posinf=0.0, neginf=0.0)
-        index = np.where((index < 0) | (index >= len(table)), 0, index)
-    uv = table[index]
-    return np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype(np.float32)  # v = 0 is the bottom row in an OBJ
+    uv[:, 1] = 1 - uv[:, 1]  # v = 0 is the bottom row in an OBJ
+    return uv
 
 
 def _normals(

@@ -66,13 +66,13 @@ class Textures:
         self._bytes_left -= len(data)  # a thousand images may share the bytes of one
         return self._decode(data)
 
-    def baked(self, key: object, height: int, width: int, make: Callable[[], np.ndarray]) -> np.ndarray | None:
-        """An image (height,width,4) uint8 that `make` computes from others, made once for each `key`.
+    def baked(self, key: object, pixels: int, make: Callable[[], np.ndarray]) -> np.ndarray | None:
+        """An image of so many pixels that `make` computes from others, made once for each `key`.
 
         It counts like one that is decoded: a hundred materials may each combine the same two images in another way.
         """
         if key not in self._decoded:
-            self._decoded[key] = make() if self._allowed(height * width) else None
+            self._decoded[key] = make() if self._allowed(pixels) else None
         return self._decoded[key]
 
     def _allowed(self, pixels: int) -> bool:

@@ -345,14 +345,6 @@ def test_factors_modes_and_extensions_of_a_material(tmp_path: Path) -> None:
         assert texture.pixels is texture_of(mesh).pixels  # decoded once
 
 
-def test_specular_glossiness_keeps_its_diffuse_part(tmp_path: Path) -> None:
-    file = quad_file(material=0)
-    gloss = {"diffuseFactor": [0.5, 0.25, 0, 1], "glossinessFactor": 0.75}
-    file.json["materials"] = [{"extensions": {"KHR_materials_pbrSpecularGlossiness": gloss}}]
-    material = load(file.write(tmp_path)).materials[0]
-    assert (material.base_color, material.metallic, material.roughness) == ((0.5, 0.25, 0, 1), 0, 0.25)
-
-
 def test_without_a_material_a_surface_is_grey_and_matt(tmp_path: Path) -> None:
     mesh = load(quad_file().write(tmp_path))
     material = mesh.materials[int(mesh.material[0])]
