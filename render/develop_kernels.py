@@ -1,7 +1,7 @@
 """From linear light to bytes, in Warp: sums for the exposure, and the encoding by a table of thresholds."""
 
 # mypy: ignore-errors
-# ruff: noqa: UP018, RUF046, SIM102
+# ruff: noqa: UP018, RUF046
 # Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly;
 # int(0) there declares a variable that a branch may change, and `and` does not spare what is to the right of it.
 import warp as wp
@@ -65,20 +65,30 @@ def develop(
     exposures: wp.array(dtype=wp.float32),
     thresholds: wp.array(dtype=wp.float32),
     hits: wp.array2d(dtype=wp.uint8),
-    leans: int,
+    holds: int,
     out: wp.array2d(dtype=wp.uint32),
+    moved: wp.array(dtype=wp.int32),
 ):
     b, pixel = wp.tid()
     alpha = image[b, pixel, 3]
     word = wp.uint32(0)
-    a = wp.uint32(alpha * 255.0 + 0.5)
-    if a > wp.uint32(0):
-        if a == wp.uint32(128) and leans == 1:
-            if hits[b, pixel] == wp.uint8(0):
-                a = wp.uint32(127)
+    a = int(alpha * 255.0 + 0.5)
+    held = a
+    if holds == 1:
+        if hits[b, pixel] == wp.uint8(0):
+            if a > 127:
+                wp.atomic_add(moved, b, 1)
+                if a < 255:
+                    held = 127
+        else:
+            if a < 128:
+                wp.atomic_add(moved, b, 1)
+                if a > 0:
+                    held = 128
+    if a > 0:
         scale = exposures[b] / alpha
         word = byte_of(thresholds, image[b, pixel, 0] * scale)
         word = word | (byte_of(thresholds, image[b, pixel, 1] * scale) << wp.uint32(8))
         word = word | (byte_of(thresholds, image[b, pixel, 2] * scale) << wp.uint32(16))
-        word = word | (a << wp.uint32(24))
+        word = word | (wp.uint32(held) << wp.uint32(24))
     out[b, pixel] = word

@@ -15,6 +15,51 @@ wp.set_module_options(OPTIONS)
 
 
 @wp.struct
+class Level:
+    """A mip level: its size, and where in the texels it begins."""
+
+    width: wp.int32
+    height: wp.int32
+    first: wp.int32
+
+
+@wp.struct
+class Texture:
+    """A row of `Packed.texture_int` and `texture_uv`; (u, v) is row_u, row_v times (u, v, 1)."""
+
+    levels: wp.int32  # where in the levels its own begin, the finest first
+    top: wp.int32
+    width: wp.float32
+    height: wp.float32
+    wrap_s: wp.int32
+    wrap_t: wp.int32
+    second: wp.int32  # 1: the second set of UV
+    table: wp.int32  # where in `decode` the values of its bytes begin
+    weighted: wp.int32
+    row_u: wp.vec3
+    row_v: wp.vec3
+
+
+@wp.struct
+class Material:
+    """A row of `Packed.material_int` and `material_float`; a texture is -1 where there is none."""
+
+    color: wp.vec4
+    emissive: wp.vec3
+    metallic: wp.float32
+    roughness: wp.float32
+    normal_scale: wp.float32
+    cutoff: wp.float32
+    mode: wp.int32
+    base: wp.int32
+    rough: wp.int32
+    glow: wp.int32
+    bumps: wp.int32
+    occlusion: wp.int32
+    textured: wp.int32  # 1: it has some texture
+
+
+@wp.struct
 class Scene:
     """`texels.Packed` on a device, with the vertices in the world frame; the flags say which arrays are real."""
 
@@ -26,10 +71,9 @@ class Scene:
     uv1: wp.array(dtype=wp.vec2)
     colors: wp.array(dtype=wp.vec4)
     texels: wp.array(dtype=wp.uint32)
-    texture_int: wp.array2d(dtype=wp.int32)
-    texture_uv: wp.array2d(dtype=wp.float32)
-    material_int: wp.array2d(dtype=wp.int32)
-    material_float: wp.array2d(dtype=wp.float32)
+    levels: wp.array(dtype=Level)
+    textures: wp.array(dtype=Texture)
+    materials: wp.array(dtype=Material)
     decode: wp.array(dtype=wp.float32)
     has_normals: wp.int32
     has_colors: wp.int32
@@ -50,11 +94,12 @@ class View:
 class Plane:
     """What the samples on one triangle share: its corner and edges, and the vectors of the module's first lines."""
 
-    triangle: wp.int32
+    material: wp.int32
     face: wp.vec3i
     corner: wp.vec3
     e1: wp.vec3
     e2: wp.vec3
+    normal: wp.vec3  # of unit length, along -N = e1 x e2
     n: wp.vec3
     p1: wp.vec3
     p2: wp.vec3
@@ -69,13 +114,14 @@ def ray_of(view: View, u: int, v: int):
 def plane_of(scene: Scene, eye: wp.vec3, triangle: int):
     f = Plane()
     face = scene.faces[triangle]
-    f.triangle = triangle
+    f.material = scene.material[triangle]
     f.face = face
     f.corner = scene.vertices[face[0]]
     f.e1 = scene.vertices[face[1]] - f.corner
     f.e2 = scene.vertices[face[2]] - f.corner
     o = eye - f.corner
     f.n = wp.cross(f.e2, f.e1)
+    f.normal = f.n * (-1.0 / wp.max(wp.length(f.n), 1.0e-30))
     f.p1 = wp.cross(f.e2, o)
     f.p2 = wp.cross(o, f.e1)
     return f
@@ -98,7 +144,7 @@ def meet(f: Plane, ray: wp.vec3, slope: float):
     if wp.min(b0, wp.min(b[0], b[1])) < 0.0:
         b0 = wp.clamp(b0, 0.0, 1.0)
         b = wp.vec2(wp.clamp(b[0], 0.0, 1.0), wp.clamp(b[1], 0.0, 1.0))
-        b = b / (b0 + b[0] + b[1])
+        b = b * (1.0 / (b0 + b[0] + b[1]))
     return b
 
 

@@ -12,11 +12,26 @@ wp.set_module_options(OPTIONS)
 
 
 @wp.struct
+class Sky:
+    """The irradiance of a view's environment as a polynomial of the normal (`shade.polynomial`); rgb and a zero."""
+
+    one: wp.vec4
+    y: wp.vec4
+    z: wp.vec4
+    x: wp.vec4
+    xy: wp.vec4
+    yz: wp.vec4
+    zz: wp.vec4
+    xz: wp.vec4
+    xx_yy: wp.vec4
+
+
+@wp.struct
 class Lighting:
     """`lights.Lights` and `rays.Shadows` of all views. View b has the lights start[b] .. start[b + 1], light n the maps
-    first[n] .. first[n + 1]; sh (B,9) is a polynomial of the normal (`shade.polynomial`); matrix is (M,3)."""
+    first[n] .. first[n + 1]; matrix is (M,3)."""
 
-    sh: wp.array2d(dtype=wp.vec3)
+    sky: wp.array(dtype=Sky)
     start: wp.array(dtype=wp.int32)
     kind: wp.array(dtype=wp.int32)
     vector: wp.array(dtype=wp.vec3)
@@ -28,13 +43,13 @@ class Lighting:
 
 
 @wp.func
-def irradiance(light: Lighting, b: int, n: wp.vec3):
+def irradiance(sky: Sky, n: wp.vec3):
     x = n[0]
     y = n[1]
     z = n[2]
-    e = light.sh[b, 0] + light.sh[b, 1] * y + light.sh[b, 2] * z + light.sh[b, 3] * x
-    e = e + light.sh[b, 4] * (x * y) + light.sh[b, 5] * (y * z) + light.sh[b, 6] * (z * z)
-    e = e + light.sh[b, 7] * (x * z) + light.sh[b, 8] * (x * x - y * y)
+    e = sky.one + sky.y * y + sky.z * z + sky.x * x
+    e = e + sky.xy * (x * y) + sky.yz * (y * z) + sky.zz * (z * z)
+    e = e + sky.xz * (x * z) + sky.xx_yy * (x * x - y * y)
     return wp.vec3(wp.max(e[0], 0.0), wp.max(e[1], 0.0), wp.max(e[2], 0.0))
 
 

@@ -11,6 +11,7 @@ from render.fragment_kernels import (
     OPTIONS,
     Plane,
     Scene,
+    Texture,
     View,
     change,
     meet,
@@ -19,16 +20,12 @@ from render.fragment_kernels import (
     vertex_color,
 )
 from render.light_kernels import Lighting, irradiance, lit
-from render.texture_kernels import corner_uv, finest_alpha, place_of, sample, turned
+from render.texture_kernels import corner_uv, finest_alpha, sample, turned
 
 LEAST_ROUGHNESS = 0.2  # a point light on a smoother surface is a highlight smaller than a sample: fireflies
 
 wp.set_module_options(OPTIONS)
 
-_BASE_TEX, _ROUGH_TEX, _EMISSIVE_TEX = map(wp.constant, (tx.BASE_TEX, tx.ROUGH_TEX, tx.EMISSIVE_TEX))
-_NORMAL_TEX, _OCCLUSION_TEX, _MODE = map(wp.constant, (tx.NORMAL_TEX, tx.OCCLUSION_TEX, tx.ALPHA_MODE))
-_METALLIC, _ROUGHNESS, _EMISSIVE = map(wp.constant, (tx.METALLIC, tx.ROUGHNESS, tx.EMISSIVE))
-_NORMAL_SCALE, _CUTOFF = map(wp.constant, (tx.NORMAL_SCALE, tx.CUTOFF))
 _OPAQUE, _MASK = wp.constant(tx.OPAQUE), wp.constant(tx.MASK)
 _LEAST_ROUGHNESS = wp.constant(LEAST_ROUGHNESS)
 _PI = wp.constant(3.141592653589793)
@@ -38,19 +35,17 @@ _OVER_PI = wp.constant(1.0 / 3.141592653589793)
 @wp.func
 def alpha_at(scene: Scene, f: Plane, b: wp.vec2):
     """1 on OPAQUE, 0 or 1 on MASK, the product of factor, texture and vertex on BLEND."""
-    m = scene.material[f.triangle]
-    mode = scene.material_int[m, _MODE]
-    if mode == _OPAQUE:
+    material = scene.materials[f.material]
+    if material.mode == _OPAQUE:
         return 1.0
-    alpha = scene.material_float[m, 3]
+    alpha = material.color[3]
     if scene.has_colors == 1:
         c = vertex_color(scene, f, b)
         alpha = alpha * c[3]
-    t = scene.material_int[m, _BASE_TEX]
-    if t >= 0:
-        alpha = alpha * finest_alpha(scene, t, f, b)
-    if mode == _MASK:
-        if alpha >= scene.material_float[m, _CUTOFF]:
+    if material.base >= 0:
+        alpha = alpha * finest_alpha(scene, scene.textures[material.base], f, b)
+    if material.mode == _MASK:
+        if alpha >= material.cutoff:
             return 1.0
         return 0.0
     return wp.clamp(alpha, 0.0, 1.0)
@@ -59,7 +54,7 @@ def alpha_at(scene: Scene, f: Plane, b: wp.vec2):
 @wp.func
 def alpha_of(scene: Scene, view: View, triangle: int, ray: wp.vec3):
     """`alpha_at` where `ray` meets the triangle, without the work of meeting it where the material is OPAQUE."""
-    if scene.material_int[scene.material[triangle], _MODE] == _OPAQUE:
+    if scene.materials[scene.material[triangle]].mode == _OPAQUE:
         return 1.0
     f = plane_of(scene, view.eye, triangle)
     return alpha_at(scene, f, meet(f, ray, slope_of(f, ray)))
@@ -68,7 +63,7 @@ def alpha_of(scene: Scene, view: View, triangle: int, ray: wp.vec3):
 @wp.func
 def across(tangent: wp.vec3, n: wp.vec3):
     t = tangent - n * wp.dot(tangent, n)
-    return t / wp.max(wp.length(t), 1.0e-20)
+    return t * (1.0 / wp.max(wp.length(t), 1.0e-20))
 
 
 @wp.func
@@ -87,14 +82,14 @@ def smooth_normal(scene: Scene, f: Plane, b: wp.vec2, facing: wp.vec3):
 
 
 @wp.func
-def bent_normal(scene: Scene, t: int, scale: float, f: Plane, n: wp.vec3, texel: wp.vec4):
-    """n bent by a texel of the normal map t; the green of a glTF normal map points up in the image, against v."""
+def bent_normal(scene: Scene, texture: Texture, scale: float, f: Plane, n: wp.vec3, texel: wp.vec3):
+    """n bent by a texel of the normal map; the green of a glTF normal map points up in the image, against v."""
     bx = (texel[0] * 2.0 - 1.0) * scale
     by = (texel[1] * 2.0 - 1.0) * scale
     bz = texel[2] * 2.0 - 1.0
-    base = corner_uv(scene, t, f.face[0])
-    d1 = turned(scene, t, corner_uv(scene, t, f.face[1]) - base)
-    d2 = turned(scene, t, corner_uv(scene, t, f.face[2]) - base)
+    base = corner_uv(scene, texture, f.face[0])
+    d1 = turned(texture, corner_uv(scene, texture, f.face[1]) - base)
+    d2 = turned(texture, corner_uv(scene, texture, f.face[2]) - base)
     area = d1[0] * d2[1] - d2[0] * d1[1]
     if wp.abs(area) > 1.0e-20:
         if area < 0.0:
@@ -105,7 +100,7 @@ def bent_normal(scene: Scene, t: int, scale: float, f: Plane, n: wp.vec3, texel:
         bent = across(along_u, n) * bx - across(along_v, n) * by + n * bz
         length = wp.length(bent)
         if length > 1.0e-6:
-            return bent / length
+            return bent * (1.0 / length)
     return n
 
 
@@ -122,52 +117,43 @@ def faded(nv: float):
 @wp.func
 def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ray: wp.vec3, slope: float, b: wp.vec2):
     """RGB sent to the eye of view `index`, and in w the received irradiance's luminance over pi."""
-    m = scene.material[f.triangle]
-    b_x = change(f, view.right, b, slope)
-    b_y = change(f, view.down, b, slope)
-    albedo = wp.vec3(scene.material_float[m, 0], scene.material_float[m, 1], scene.material_float[m, 2])
-    t = scene.material_int[m, _BASE_TEX]
-    if t >= 0:
-        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
-        albedo = wp.cw_mul(albedo, wp.vec3(texel[0], texel[1], texel[2]))
+    material = scene.materials[f.material]
+    albedo = wp.vec3(material.color[0], material.color[1], material.color[2])
     if scene.has_colors == 1:
         c = vertex_color(scene, f, b)
         albedo = wp.cw_mul(albedo, wp.vec3(c[0], c[1], c[2]))
-    roughness = scene.material_float[m, _ROUGHNESS]
-    metallic = scene.material_float[m, _METALLIC]
-    t = scene.material_int[m, _ROUGH_TEX]
-    if t >= 0:
-        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
-        roughness = roughness * texel[1]
-        metallic = metallic * texel[2]
+    roughness = material.roughness
+    metallic = material.metallic
+    total = material.emissive
+    occlusion = float(1.0)
+
+    towards_eye = ray * (-1.0 / wp.length(ray))
+    facing = f.normal  # on the eye's side of the triangle where d.N > 0
+    if slope < 0.0:
+        facing = -facing
+    n = smooth_normal(scene, f, b, facing)
+    if material.textured == 1:
+        b_x = change(f, view.right, b, slope)
+        b_y = change(f, view.down, b, slope)
+        if material.base >= 0:
+            albedo = wp.cw_mul(albedo, sample(scene, material.base, f, b, b_x, b_y))
+        if material.rough >= 0:
+            texel = sample(scene, material.rough, f, b, b_x, b_y)
+            roughness = roughness * texel[1]
+            metallic = metallic * texel[2]
+            if material.occlusion == material.rough:  # one image for the three, as is usual
+                occlusion = texel[0]
+        if material.glow >= 0:
+            total = wp.cw_mul(total, sample(scene, material.glow, f, b, b_x, b_y))
+        if material.occlusion >= 0 and material.occlusion != material.rough:
+            texel = sample(scene, material.occlusion, f, b, b_x, b_y)
+            occlusion = texel[0]
+        if material.bumps >= 0:
+            texel = sample(scene, material.bumps, f, b, b_x, b_y)
+            n = bent_normal(scene, scene.textures[material.bumps], material.normal_scale, f, n, texel)
     roughness = wp.clamp(roughness, _LEAST_ROUGHNESS, 1.0)
     metallic = wp.clamp(metallic, 0.0, 1.0)
-    total = wp.vec3(
-        scene.material_float[m, _EMISSIVE],
-        scene.material_float[m, _EMISSIVE + 1],
-        scene.material_float[m, _EMISSIVE + 2],
-    )
-    t = scene.material_int[m, _EMISSIVE_TEX]
-    if t >= 0:
-        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
-        total = wp.cw_mul(total, wp.vec3(texel[0], texel[1], texel[2]))
-    occlusion = float(1.0)
-    t = scene.material_int[m, _OCCLUSION_TEX]
-    if t >= 0:
-        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
-        occlusion = texel[0]
 
-    towards_eye = -wp.normalize(ray)
-    # -f.n is the normal (v1 - v0) x (v2 - v0), which is on the eye's side of the triangle where d.N > 0
-    side = -1.0 / wp.max(wp.length(f.n), 1.0e-30)
-    if slope < 0.0:
-        side = -side
-    facing = f.n * side
-    n = smooth_normal(scene, f, b, facing)
-    t = scene.material_int[m, _NORMAL_TEX]
-    if t >= 0:
-        texel = sample(scene, t, place_of(scene, t, f, b, b_x, b_y))
-        n = bent_normal(scene, t, scene.material_float[m, _NORMAL_SCALE], f, n, texel)
     position = f.corner + f.e1 * b[0] + f.e2 * b[1]
     nv = wp.max(wp.dot(n, towards_eye), 1.0e-3)
     one = wp.vec3(1.0, 1.0, 1.0)
@@ -176,8 +162,8 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
     a = roughness * roughness
     a2 = a * a
 
-    sky = irradiance(light, index, n) * occlusion
-    gloss = irradiance(light, index, n * (2.0 * nv) - towards_eye) * occlusion
+    sky = irradiance(light.sky[index], n) * occlusion
+    gloss = irradiance(light.sky[index], n * (2.0 * nv) - towards_eye) * occlusion
     r0 = 1.0 - roughness
     edge = wp.min(r0 * r0, faded(nv)) * r0 + 0.0425 - 0.0275 * roughness
     scale = wp.max(1.04 - 0.572 * roughness - 1.04 * edge, 0.0)
@@ -200,7 +186,7 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
             if share > 0.0:
                 strength = strength * (nl * share)
                 half = towards + towards_eye
-                half = half / wp.max(wp.length(half), 1.0e-6)
+                half = half * (1.0 / wp.max(wp.length(half), 1.0e-6))
                 nh = wp.clamp(wp.dot(n, half), 0.0, 1.0)
                 g = 1.0 - wp.clamp(wp.dot(towards_eye, half), 0.0, 1.0)
                 g2 = g * g

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import warp as wp
 
-from render import develop_kernels, fragment_kernels, light_kernels, shade_kernels, surface_kernels
-from render.develop import develop, exposure_of, thresholds
-from render.lights import Lights
+from render import blend_kernels, develop_kernels, shade_inputs, shade_kernels, surface_kernels
+from render.develop import THRESHOLDS, develop, exposure_of
 from render.peel import device_of
-from render.rays import Rays, Shadows
-from render.texels import DECODE, Packed
+from render.rays import Rays
+from render.texels import Packed
 
 __all__ = ["HostSurfaces", "Shader", "Surfaces", "develop", "exposure_of", "metered"]
 
@@ -63,30 +62,14 @@ class Shader:
     def __init__(self, packed: Packed, vertices: np.ndarray, device: str = "cpu") -> None:
         self.packed = packed
         self.device = device_of(device)
-        scene: Any = fragment_kernels.Scene()
-        scene.faces = self._array(packed.faces, wp.vec3i)
-        scene.material = self._array(packed.material, wp.int32)
-        scene.uv = self._array(_one_row(packed.uv), wp.vec2)
-        scene.uv1 = self._array(_one_row(packed.uv1), wp.vec2)
-        scene.colors = self._array(_one_row(packed.colors), wp.vec4)
-        scene.texels = self._array(packed.texels, wp.uint32)
-        scene.texture_int = self._array(_one_row(packed.texture_int), wp.int32)
-        scene.texture_uv = self._array(_one_row(packed.texture_uv), wp.float32)
-        scene.material_int = self._array(packed.material_int, wp.int32)
-        scene.material_float = self._array(packed.material_float, wp.float32)
-        scene.decode = self._array(DECODE, wp.float32)
-        scene.has_colors = int(len(packed.colors) > 0)
-        scene.tested = int(packed.tested)
-        self.scene = scene
-        self.thresholds = self._array(thresholds(), wp.float32)
+        self.scene = shade_inputs.scene_of(packed, self.device)
+        self.thresholds: Any = wp.array(THRESHOLDS, dtype=wp.float32, device=self.device)
         self.move(vertices, packed.normals if len(packed.normals) else None)
 
     def move(self, vertices: np.ndarray, normals: np.ndarray | None) -> None:
         """The next pose of an animation: vertices (V,3) and, unless it is shaded flat, normals (V,3) float32."""
         self.packed = replace(self.packed, normals=np.zeros((0, 3), np.float32) if normals is None else normals)
-        self.scene.vertices = self._array(np.asarray(vertices, np.float32), wp.vec3)
-        self.scene.normals = self._array(_one_row(self.packed.normals), wp.vec3)
-        self.scene.has_normals = int(normals is not None)
+        shade_inputs.move(self.scene, vertices, normals, self.device)
 
     def surfaces(
         self,
@@ -126,13 +109,16 @@ class Shader:
             starved,
         )
 
-    def first_depth(self, keys: Any, rays: Sequence[Rays], origins: np.ndarray, size: tuple[int, int]) -> Any:
-        """Depth (B,h,w) float32 of the first surface, inf where there is none, as a Warp array."""
+    def first_depth(
+        self, keys: Any, rays: Sequence[Rays], origins: np.ndarray, size: tuple[int, int]
+    ) -> tuple[Any, np.ndarray]:
+        """Depth (B,h,w) float32 of the first surface, inf where there is none, as a Warp array; and starved (B,) int32,
+        pixels whose slots were all full and held no surface, so that one may be behind."""
         views, pixels = self._views(keys, rays, origins, size), size[0] * size[1]
         depth = wp.empty((len(rays), pixels), dtype=wp.float32, device=self.device)
-        inputs = [self.scene, views, keys, size[1], depth]
-        self._launch(surface_kernels.first_depth, (len(rays), pixels), inputs)
-        return depth.reshape((len(rays), *size))
+        starved = wp.zeros(len(rays), dtype=wp.int32, device=self.device)
+        self._launch(surface_kernels.first_depth, depth.shape, [self.scene, views, keys, size[1], depth, starved])
+        return depth.reshape((len(rays), *size)), starved.numpy()
 
     def unresolved(self, keys: Any, rays: Any, origins: Any = None, size: Any = None) -> Any:
         """(B,) bool: whether some pixel's slots are full and what is behind its last hit would still be seen."""
@@ -140,7 +126,7 @@ class Shader:
             return bool(self.unresolved(*self._of_triangles(keys, rays))[0])
         views, pixels = self._views(keys, rays, origins, size), size[0] * size[1]
         seen = wp.zeros(len(rays), dtype=wp.int32, device=self.device)
-        self._launch(shade_kernels.unresolved, (len(rays), pixels), [self.scene, views, keys, size[1], seen])
+        self._launch(blend_kernels.unresolved, (len(rays), pixels), [self.scene, views, keys, size[1], seen])
         return seen.numpy() > 0
 
     def shade(
@@ -164,8 +150,8 @@ class Shader:
             )
         height, width = size[0] // side, size[1] // side
         out = wp.empty((len(rays), height * width, 5), dtype=wp.float32, device=self.device)
-        kernel = shade_kernels.shade_tested if self.packed.tested else shade_kernels.shade_opaque
-        inputs = [self.scene, views, self._lighting(lights, shadows), keys, width, side, out]
+        kernel = blend_kernels.shade_tested if self.packed.tested else shade_kernels.shade_opaque
+        inputs = [self.scene, views, shade_inputs.lighting_of(lights, shadows, self.device), keys, width, side, out]
         self._launch(kernel, (len(rays), height * width), inputs)
         return out.reshape((len(rays), height, width, 5))
 
@@ -179,20 +165,22 @@ class Shader:
         alpha, light = sums.numpy().T / develop_kernels.STEPS
         return np.asarray(light / np.maximum(alpha, 1e-9))
 
-    def develop(self, image: Any, exposures: np.ndarray, hits: Any = None) -> np.ndarray:
+    def develop(self, image: Any, exposures: np.ndarray, hits: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Image (B,h,w,5) -> straight sRGB (B,h,w,4) uint8 on the host, each view at its own of exposures (B,).
 
-        Where exactly half of a pixel is covered its alpha leans to the side of hard validity, hits (B,h,w) > 0; without
-        `hits` it stays 128.
+        Given `hits` (B,h,w) uint8 on the device, alpha is held to the side of one half that hard validity A, hits > 0,
+        is on: at most 127, or at least 128; but 0 and 255 stay, so that contradictions can be seen. Also returns moved
+        (B,) int64: in how many pixels alpha > 0.5 was not A before that; 0 without `hits`.
         """
         b, h, w = image.shape[:3]
         flat = image.reshape((b, h * w, 5))
         out = wp.empty((b, h * w), dtype=wp.uint32, device=self.device)
         valid = wp.empty((b, 1), dtype=wp.uint8, device=self.device) if hits is None else hits.reshape((b, h * w))
-        exposure = self._array(np.asarray(exposures, np.float32), wp.float32)
-        inputs = [flat, exposure, self.thresholds, valid, int(hits is not None), out]
+        exposure: Any = wp.array(np.asarray(exposures, np.float32), dtype=wp.float32, device=self.device)
+        moved = wp.zeros(b, dtype=wp.int32, device=self.device)
+        inputs = [flat, exposure, self.thresholds, valid, int(hits is not None), out, moved]
         self._launch(develop_kernels.develop, (b, h * w), inputs)
-        return out.numpy().view(np.uint8).reshape(b, h, w, 4)
+        return out.numpy().view(np.uint8).reshape(b, h, w, 4), moved.numpy().astype(np.int64)
 
     def keep(self, rays: Rays, triangle: Any) -> np.ndarray:
         """Which hits (S,H,W) are surfaces, bool: OPAQUE always, MASK above its cutoff, BLEND from alpha 0.5 on."""
@@ -202,7 +190,7 @@ class Shader:
     def _of_triangles(self, rays: Rays, triangle: Any) -> tuple[Any, list[Rays], np.ndarray, tuple[int, int]]:
         found = triangle if isinstance(triangle, np.ndarray) else triangle.numpy()
         keys = np.where(found >= 0, found.astype(np.uint64) << np.uint64(1), np.uint64(2**64 - 1))
-        stack: Any = self._array(keys.reshape(1, len(found), -1), wp.uint64)
+        stack: Any = wp.array(keys.reshape(1, len(found), -1), dtype=wp.uint64, device=self.device)
         return stack, [rays], np.zeros((1, 2), np.int64), found.shape[1:]
 
     def _views(self, keys: Any, rays: Sequence[Rays], origins: np.ndarray, size: tuple[int, int]) -> Any:
@@ -213,51 +201,13 @@ class Shader:
                 f"keys of shape {tuple(keys.shape)} and origins of shape {np.shape(origins)} do not go with {b} views "
                 f"of {h} x {w} pixels; give (views, slots, pixels) and (views, 2)."
             )
-        kind: Any = fragment_kernels.View
-        table: Any = np.zeros(b, kind.numpy_dtype())
-        for view, r, (row, column) in zip(table, rays, np.asarray(origins, np.float64), strict=True):
-            right, down = r.steps()
-            view["eye"], view["right"], view["down"] = r.eye, right, down
-            view["first"] = r.through(column, row)
-        return wp.array(table, dtype=kind, device=self.device)
-
-    def _lighting(self, lights: Sequence[Lights], shadows: Shadows) -> Any:
-        light: Any = light_kernels.Lighting()
-        light.sh = self._array(np.stack([polynomial(one.sh) for one in lights]), wp.vec3)
-        light.start = self._array(np.cumsum([0, *(len(one.kind) for one in lights)]), wp.int32)
-        light.kind = self._array(np.concatenate([one.kind for one in lights]), wp.int32)
-        light.vector = self._array(np.concatenate([one.vector for one in lights]), wp.vec3)
-        light.color = self._array(np.concatenate([one.color for one in lights]), wp.vec3)
-        light.first = self._array(shadows.first, wp.int32)
-        depth: Any = shadows.depth
-        if isinstance(depth, np.ndarray):
-            depth = self._array(_one_row(depth), wp.float32)
-        light.depth = depth
-        light.matrix = self._array(_one_row(shadows.matrix), wp.vec4)
-        light.texel = self._array(_one_row(shadows.texel), wp.float32)
-        return light
+        return shade_inputs.views_of(rays, origins, self.device)
 
     def _launch(self, kernel: wp.Kernel, dim: tuple[int, ...], inputs: list[Any]) -> None:
         wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
-
-    def _array(self, values: np.ndarray, dtype: Any) -> Any:
-        return wp.array(np.ascontiguousarray(values), dtype=dtype, device=self.device)
-
-
-def polynomial(sh: np.ndarray) -> np.ndarray:
-    """Coefficients (9,3) of `lights.sh_basis` -> those of 1, y, z, x, xy, yz, zz, xz, xx - yy."""
-    factor = [0.282095, 0.488603, 0.488603, 0.488603, 1.092548, 1.092548, 3 * 0.315392, 1.092548, 0.546274]
-    out = np.asarray(sh, np.float64) * np.array(factor)[:, None]
-    out[0] -= 0.315392 * sh[6]
-    return out.astype(np.float32)
 
 
 def metered(image: np.ndarray, target: float) -> float:
     """Exposure that brings the mean irradiance of the lit pixels of image (H,W,5) to `target`."""
     weight = float(image[..., 3].sum(dtype=np.float64))
     return exposure_of(float(image[..., 4].sum(dtype=np.float64)) / max(weight, 1e-9), target)
-
-
-def _one_row(values: np.ndarray) -> np.ndarray:
-    """values, or a row of zeros in place of none: a kernel's array must not be empty."""
-    return values if len(values) else np.zeros((1, *values.shape[1:]), values.dtype)

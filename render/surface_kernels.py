@@ -89,8 +89,11 @@ def first_depth(
     keys: wp.array3d(dtype=wp.uint64),
     width: int,
     depth: wp.array2d(dtype=wp.float32),
+    starved: wp.array(dtype=wp.int32),
 ):
+    """`starved`, which must come as zeros, counts the pixels whose slots are all full of what is no surface."""
     b, pixel = wp.tid()
+    slots = keys.shape[1]
     z = wp.float32(wp.inf)
     key = keys[b, 0, pixel]
     if key != EMPTY:
@@ -99,11 +102,13 @@ def first_depth(
         else:
             v = pixel / width
             ray = ray_of(views[b], pixel - v * width, v)
-            for s in range(keys.shape[1]):
+            for s in range(slots):
                 key = keys[b, s, pixel]
                 if key == EMPTY:
                     break
                 if alpha_of(scene, views[b], triangle_of(key), ray) >= 0.5:
                     z = depth_of(key)
                     break
+            if z == wp.inf and key != EMPTY:
+                wp.atomic_add(starved, b, 1)
     depth[b, pixel] = z

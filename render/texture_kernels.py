@@ -5,14 +5,10 @@
 import warp as wp
 
 from render import texels as tx
-from render.fragment_kernels import OPTIONS, Plane, Scene
+from render.fragment_kernels import OPTIONS, Level, Plane, Scene, Texture
 
 wp.set_module_options(OPTIONS)
 
-_WIDTH, _HEIGHT, _COUNT, _WRAP_S, _WRAP_T = map(
-    wp.constant, (tx.WIDTH, tx.HEIGHT, tx.LEVEL_COUNT, tx.WRAP_S, tx.WRAP_T)
-)
-_UV_SET, _SRGB, _WEIGHTED, _LEVELS = map(wp.constant, (tx.UV_SET, tx.SRGB, tx.WEIGHTED, tx.LEVELS))
 _REPEAT, _CLAMP = wp.constant(tx.REPEAT), wp.constant(tx.CLAMP)
 _LEAST_WEIGHT = wp.constant(tx.LEAST_WEIGHT)
 
@@ -52,81 +48,85 @@ def wrapped(i: int, size: int, mode: int):
     return wp.max(i, 0)
 
 
+@wp.struct
+class Quad:
+    """The four texels around a point, as words and with their weights."""
+
+    c00: wp.uint32
+    c10: wp.uint32
+    c01: wp.uint32
+    c11: wp.uint32
+    w00: wp.float32
+    w10: wp.float32
+    w01: wp.float32
+    w11: wp.float32
+
+
 @wp.func
-def corner_uv(scene: Scene, t: int, vertex: int):
-    """(u, v) of a vertex for texture t, before the transform."""
-    if scene.texture_int[t, _UV_SET] == 1:
+def corner_uv(scene: Scene, texture: Texture, vertex: int):
+    """(u, v) of a vertex, before the transform of the texture."""
+    if texture.second == 1:
         return scene.uv1[vertex]
     return scene.uv[vertex]
 
 
 @wp.func
-def turned(scene: Scene, t: int, d: wp.vec2):
-    """The linear part of the transform of texture t."""
-    return wp.vec2(
-        scene.texture_uv[t, 0] * d[0] + scene.texture_uv[t, 1] * d[1],
-        scene.texture_uv[t, 3] * d[0] + scene.texture_uv[t, 4] * d[1],
-    )
+def turned(texture: Texture, d: wp.vec2):
+    """The linear part of the texture's transform."""
+    u = texture.row_u
+    v = texture.row_v
+    return wp.vec2(u[0] * d[0] + u[1] * d[1], v[0] * d[0] + v[1] * d[1])
 
 
 @wp.func
-def place_of(scene: Scene, t: int, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec2):
-    a = corner_uv(scene, t, f.face[0])
-    d1 = corner_uv(scene, t, f.face[1]) - a
-    d2 = corner_uv(scene, t, f.face[2]) - a
+def place_of(scene: Scene, texture: Texture, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec2):
+    a = corner_uv(scene, texture, f.face[0])
+    d1 = corner_uv(scene, texture, f.face[1]) - a
+    d2 = corner_uv(scene, texture, f.face[2]) - a
     place = Place()
-    move = wp.vec2(scene.texture_uv[t, 2], scene.texture_uv[t, 5])
-    place.at = turned(scene, t, a + d1 * b[0] + d2 * b[1]) + move
-    place.right = turned(scene, t, d1 * b_x[0] + d2 * b_x[1])
-    place.down = turned(scene, t, d1 * b_y[0] + d2 * b_y[1])
+    place.at = turned(texture, a + d1 * b[0] + d2 * b[1]) + wp.vec2(texture.row_u[2], texture.row_v[2])
+    place.right = turned(texture, d1 * b_x[0] + d2 * b_x[1])
+    place.down = turned(texture, d1 * b_y[0] + d2 * b_y[1])
     return place
 
 
 @wp.func
-def bilinear(scene: Scene, t: int, at: wp.vec2, level: int):
-    """Linear RGB, and alpha as stored."""
-    width = wp.max(scene.texture_int[t, _WIDTH] >> level, 1)
-    height = wp.max(scene.texture_int[t, _HEIGHT] >> level, 1)
-    first = scene.texture_int[t, _LEVELS + level]
-    wrap_s = scene.texture_int[t, _WRAP_S]
-    wrap_t = scene.texture_int[t, _WRAP_T]
-    table = scene.texture_int[t, _SRGB] * 256
-    x = folded(at[0], wrap_s) * float(width) - 0.5
-    y = folded(at[1], wrap_t) * float(height) - 0.5
+def quad_at(scene: Scene, texture: Texture, level: Level, at: wp.vec2):
+    x = folded(at[0], texture.wrap_s) * float(level.width) - 0.5
+    y = folded(at[1], texture.wrap_t) * float(level.height) - 0.5
     left = wp.floor(x)
     top = wp.floor(y)
     x = x - left
     y = y - top
-    i0 = wrapped(int(left), width, wrap_s)
-    i1 = wrapped(int(left) + 1, width, wrap_s)
-    j0 = first + wrapped(int(top), height, wrap_t) * width
-    j1 = first + wrapped(int(top) + 1, height, wrap_t) * width
-    w00 = (1.0 - x) * (1.0 - y)
-    w10 = x * (1.0 - y)
-    w01 = (1.0 - x) * y
-    w11 = x * y
-    c00 = scene.texels[j0 + i0]
-    c10 = scene.texels[j0 + i1]
-    c01 = scene.texels[j1 + i0]
-    c11 = scene.texels[j1 + i1]
-    a00 = scene.decode[int(c00 >> wp.uint32(24))]
-    a10 = scene.decode[int(c10 >> wp.uint32(24))]
-    a01 = scene.decode[int(c01 >> wp.uint32(24))]
-    a11 = scene.decode[int(c11 >> wp.uint32(24))]
-    alpha = a00 * w00 + a10 * w10 + a01 * w01 + a11 * w11
-    if scene.texture_int[t, _WEIGHTED] == 1:
-        w00 = w00 * wp.max(a00, _LEAST_WEIGHT)
-        w10 = w10 * wp.max(a10, _LEAST_WEIGHT)
-        w01 = w01 * wp.max(a01, _LEAST_WEIGHT)
-        w11 = w11 * wp.max(a11, _LEAST_WEIGHT)
-        total = w00 + w10 + w01 + w11
-        w00 = w00 / total
-        w10 = w10 / total
-        w01 = w01 / total
-        w11 = w11 / total
-    color = decoded(scene, table, c00) * w00 + decoded(scene, table, c10) * w10
-    color = color + decoded(scene, table, c01) * w01 + decoded(scene, table, c11) * w11
-    return wp.vec4(color[0], color[1], color[2], alpha)
+    i0 = wrapped(int(left), level.width, texture.wrap_s)
+    i1 = wrapped(int(left) + 1, level.width, texture.wrap_s)
+    j0 = level.first + wrapped(int(top), level.height, texture.wrap_t) * level.width
+    j1 = level.first + wrapped(int(top) + 1, level.height, texture.wrap_t) * level.width
+    q = Quad()
+    q.c00 = scene.texels[j0 + i0]
+    q.c10 = scene.texels[j0 + i1]
+    q.c01 = scene.texels[j1 + i0]
+    q.c11 = scene.texels[j1 + i1]
+    q.w11 = x * y
+    q.w10 = x - q.w11
+    q.w01 = y - q.w11
+    q.w00 = 1.0 - x - q.w01
+    return q
+
+
+@wp.func
+def alpha_byte(scene: Scene, word: wp.uint32):
+    return scene.decode[int(word >> wp.uint32(24))]
+
+
+@wp.func
+def finest_alpha(scene: Scene, texture: Texture, f: Plane, b: wp.vec2):
+    """Alpha on level 0, bilinear: the layers and every sample of the image must agree on where a surface is."""
+    nothing = wp.vec2(0.0, 0.0)
+    place = place_of(scene, texture, f, b, nothing, nothing)
+    q = quad_at(scene, texture, scene.levels[texture.levels], place.at)
+    front = alpha_byte(scene, q.c00) * q.w00 + alpha_byte(scene, q.c10) * q.w10
+    return front + alpha_byte(scene, q.c01) * q.w01 + alpha_byte(scene, q.c11) * q.w11
 
 
 @wp.func
@@ -139,33 +139,42 @@ def decoded(scene: Scene, table: int, word: wp.uint32):
 
 
 @wp.func
-def finest_alpha(scene: Scene, t: int, f: Plane, b: wp.vec2):
-    """Alpha on level 0, bilinear: the layers and every sample of the image must agree on where a surface is."""
-    a = corner_uv(scene, t, f.face[0])
-    at = a + (corner_uv(scene, t, f.face[1]) - a) * b[0] + (corner_uv(scene, t, f.face[2]) - a) * b[1]
-    move = wp.vec2(scene.texture_uv[t, 2], scene.texture_uv[t, 5])
-    texel = bilinear(scene, t, turned(scene, t, at) + move, 0)
-    return texel[3]
+def bilinear(scene: Scene, texture: Texture, level: Level, at: wp.vec2):
+    """Linear RGB."""
+    q = quad_at(scene, texture, level, at)
+    if texture.weighted == 1:
+        q.w00 = q.w00 * wp.max(alpha_byte(scene, q.c00), _LEAST_WEIGHT)
+        q.w10 = q.w10 * wp.max(alpha_byte(scene, q.c10), _LEAST_WEIGHT)
+        q.w01 = q.w01 * wp.max(alpha_byte(scene, q.c01), _LEAST_WEIGHT)
+        q.w11 = q.w11 * wp.max(alpha_byte(scene, q.c11), _LEAST_WEIGHT)
+        share = 1.0 / (q.w00 + q.w10 + q.w01 + q.w11)
+        q.w00 = q.w00 * share
+        q.w10 = q.w10 * share
+        q.w01 = q.w01 * share
+        q.w11 = q.w11 * share
+    front = decoded(scene, texture.table, q.c00) * q.w00 + decoded(scene, texture.table, q.c10) * q.w10
+    return front + decoded(scene, texture.table, q.c01) * q.w01 + decoded(scene, texture.table, q.c11) * q.w11
 
 
 @wp.func
-def sample(scene: Scene, t: int, place: Place):
+def sample(scene: Scene, t: int, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec2):
     """Two mip levels, mixed by where the footprint lies between their texels: the shorter side of the pixel in texels
     of level 0, or half of the longer one if that is more, for at grazing angles the samples of a pixel hide the
     aliasing that this leaves, and floors stay sharp."""
-    width = float(scene.texture_int[t, _WIDTH])
-    height = float(scene.texture_int[t, _HEIGHT])
-    right = wp.vec2(place.right[0] * width, place.right[1] * height)
-    down = wp.vec2(place.down[0] * width, place.down[1] * height)
+    texture = scene.textures[t]
+    place = place_of(scene, texture, f, b, b_x, b_y)
+    right = wp.vec2(place.right[0] * texture.width, place.right[1] * texture.height)
+    down = wp.vec2(place.down[0] * texture.width, place.down[1] * texture.height)
     p = wp.dot(right, right)
     q = wp.dot(down, down)
     squared = wp.max(wp.min(p, q), 0.25 * wp.max(p, q))
     if not squared > 1.0:  # also where it is not a number
-        return bilinear(scene, t, place.at, 0)
+        return bilinear(scene, texture, scene.levels[texture.levels], place.at)
     bits = wp.cast(wp.sqrt(squared), wp.uint32)  # exponent and mantissa: 2^low (1 + share)
     low = int(bits >> wp.uint32(23)) - 127
-    top = scene.texture_int[t, _COUNT] - 1
-    if low >= top:
-        return bilinear(scene, t, place.at, top)
+    if low >= texture.top:
+        return bilinear(scene, texture, scene.levels[texture.levels + texture.top], place.at)
     share = float(bits & wp.uint32(0x7FFFFF)) * 1.1920929e-07
-    return bilinear(scene, t, place.at, low) * (1.0 - share) + bilinear(scene, t, place.at, low + 1) * share
+    fine = bilinear(scene, texture, scene.levels[texture.levels + low], place.at)
+    coarse = bilinear(scene, texture, scene.levels[texture.levels + low + 1], place.at)
+    return fine * (1.0 - share) + coarse * share

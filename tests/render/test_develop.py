@@ -43,7 +43,7 @@ def test_the_thresholds_are_the_borders_of_the_formula():
 def test_bytes_equal_the_formula_except_at_its_borders(shader):
     image = image_of(np.random.default_rng(0), 3, 40, 50)
     exposures, hits = np.array([0.3, 1.0, 2.7]), np.random.default_rng(1).integers(0, 3, (3, 40, 50), dtype=np.uint8)
-    found = shader.develop(device(image), exposures, wp.array(hits, dtype=wp.uint8, device="cpu"))
+    found, moved = shader.develop(device(image), exposures, wp.array(hits, dtype=wp.uint8, device="cpu"))
     expected = np.stack([develop(i, float(e), h > 0) for i, e, h in zip(image, exposures, hits, strict=True)])
     assert np.array_equal(found[..., 3], expected[..., 3])
     differ = np.flatnonzero((found != expected).any(axis=-1))
@@ -53,6 +53,9 @@ def test_bytes_equal_the_formula_except_at_its_borders(shader):
         value = encoded(pixel[:3] / pixel[3] * exposures[view])
         assert np.abs(value % 1 - 0.5)[found.reshape(-1, 4)[at, :3] != expected.reshape(-1, 4)[at, :3]].max() < 1e-3
     assert len(differ) < 5
+    contradicts = (np.floor(image[..., 3] * 255 + 0.5) > 127) != (hits > 0)
+    assert moved.tolist() == contradicts.sum(axis=(1, 2)).tolist()
+    assert not (((found[..., 3] > 127) != (hits > 0)) & ~np.isin(image[..., 3], [0, 1])).any()
     assert found[image[..., 3] == 0].max() == 0
 
 
@@ -60,19 +63,24 @@ def test_each_byte_is_reached_and_decodes_to_itself(shader):
     ramp = np.zeros((1, 1, 200_001, 5), np.float32)
     ramp[..., :3] = np.linspace(0, 0.8, 200_001)[:, None]
     ramp[..., 3] = 1
-    found = shader.develop(device(ramp), np.ones(1))[0, 0]
+    found = shader.develop(device(ramp), np.ones(1))[0][0, 0]
     assert np.array_equal(found[:, 0], np.round(linear_to_srgb(ramp[0, 0, :, 0].astype(np.float64)) * 255))
     assert np.array_equal(np.unique(found[:, 0]), np.arange(232))  # sRGB of 0.8 is 231
     ramp[..., :3] = np.geomspace(0.8, 50, 200_001)[:, None]
-    assert np.array_equal(np.unique(shader.develop(device(ramp), np.ones(1))[..., 0]), np.arange(231, 256))
+    assert np.array_equal(np.unique(shader.develop(device(ramp), np.ones(1))[0][..., 0]), np.arange(231, 256))
 
 
-def test_half_covered_pixels_lean_to_the_side_of_validity(shader):
-    image = np.full((1, 1, 3, 5), 0.5, np.float32)
-    image[0, 0, 2, 3] = 0.75
-    hits = wp.array(np.array([[[0, 2, 0]]], np.uint8), dtype=wp.uint8, device="cpu")
-    assert shader.develop(device(image), np.ones(1), hits)[0, 0, :, 3].tolist() == [127, 128, 191]
-    assert shader.develop(device(image), np.ones(1))[0, 0, :, 3].tolist() == [128, 128, 191]
+def test_alpha_is_held_to_the_side_of_validity_but_contradictions_stay(shader):
+    image = np.full((1, 1, 10, 5), 0.5, np.float32)
+    image[0, 0, :, 3] = [0, 0.25, 0.5, 0.75, 1] * 2
+    hits = np.array([[[0] * 5 + [1] * 5]], np.uint8)
+    found, moved = shader.develop(device(image), np.ones(1), wp.array(hits, dtype=wp.uint8, device="cpu"))
+    assert found[0, 0, :, 3].tolist() == [0, 64, 127, 127, 255, 0, 128, 128, 191, 255]
+    assert moved.tolist() == [5]  # three on the side without a surface, 0 and 0.25 on the other
+    free, moved = shader.develop(device(image), np.ones(1))
+    assert free[0, 0, :, 3].tolist() == [0, 64, 128, 191, 255] * 2
+    assert moved.tolist() == [0]
+    assert np.array_equal(found[..., :3], free[..., :3])  # the colour is divided by the true alpha
 
 
 def test_the_meter_reads_the_mean_of_what_is_lit_in_any_order_and_company(shader):

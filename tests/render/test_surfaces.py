@@ -225,7 +225,8 @@ def test_views_and_windows_change_nothing_but_where_results_lie():
         windows.append(np.concatenate([window, np.zeros((6, 24), np.uint64)], axis=1))  # padding is not looked at
     both = device(np.stack(windows))
     found = shader.surfaces(both, views, origins, size, 4).numpy()
-    first = shader.first_depth(both, views, origins, size).numpy()
+    first, starved = shader.first_depth(both, views, origins, size)
+    first = first.numpy()
     doubtful = 0
     for view, (row, column) in enumerate(origins):
         part = (slice(row, row + 31), slice(column, column + 40))
@@ -236,6 +237,8 @@ def test_views_and_windows_change_nothing_but_where_results_lie():
             assert np.mean(a[view] != b[0][(..., *part)]) < 1e-3
         expected = np.where(found.hits[view] > 0, found.depth[view, 0], np.inf)
         assert np.array_equal(first[view], expected)
+        full = windows[view][-1, : 31 * 40].reshape(31, 40) != EMPTY
+        assert starved[view] == (full & (found.hits[view] == 0)).sum()
     assert doubtful <= 2
 
 
