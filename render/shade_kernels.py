@@ -35,8 +35,8 @@ def shade_opaque(
     samples = side * side
     across = width * side
     color = wp.vec4(0.0, 0.0, 0.0, 0.0)
-    hits = 0
-    k = 0
+    hits = int(0)
+    k = int(0)
     while k < samples:
         y = v * side + k / side
         x = u * side + k % side
@@ -45,19 +45,19 @@ def shade_opaque(
         if key != EMPTY:
             triangle = triangle_of(key)
             f = plane_of(scene, views[b].eye, triangle)
-            same = 1
+            same = int(1)
             while same == 1:
                 ray = ray_of(views[b], x, y)
                 slope = slope_of(f, ray)
                 color = color + radiance(scene, views[b], light, b, f, ray, slope, meet(f, ray, slope))
                 hits = hits + 1
-                same = 0
+                same = int(0)
                 if k < samples:
                     y = v * side + k / side
                     x = u * side + k % side
                     key = keys[b, 0, y * across + x]
                     if key != EMPTY and triangle_of(key) == triangle:
-                        same = 1
+                        same = int(1)
                         k = k + 1
     mean = 1.0 / float(samples)
     out[b, pixel, 0] = color[0] * mean
