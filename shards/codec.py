@@ -68,7 +68,7 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Codec = "inverse",
     z = inside[hit]
     if z.size and not (np.isfinite(z).all() and float(z.min()) > 0):
         raise ValueError("depth is not finite and positive at every true hit")
-    if not np.array_equal(_fill(z, hit, hits, box, layers), depth):
+    if not _is_filled(depth, box, hit):
         raise ValueError(
             "depth is not forward-filled: at l >= hits it repeats the last true hit, and is 0 where hits = 0"
         )
@@ -81,9 +81,11 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Codec = "inverse",
         q, step = quantised
         words = residuals(q, structure(hit))
     # byte planes: the upper bytes are nearly constant and cost nothing
-    payload = hits.tobytes() + np.ascontiguousarray(words.astype("<u4").view(np.uint8).reshape(-1, 4).T).tobytes()
-    frame = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
-    fields = (CODECS.index(codec), 0, layers, height, width, z.size, bound, step, len(payload), len(frame))
+    payload = np.empty(hits.size + 4 * z.size, np.uint8)
+    payload[: hits.size] = hits.reshape(-1)
+    payload[hits.size :].reshape(4, -1)[:] = words.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4).T
+    frame = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload.data)
+    fields = (CODECS.index(codec), 0, layers, height, width, z.size, bound, step, payload.size, len(frame))
     head = _HEADER.pack(MAGIC, VERSION, *fields, zlib.crc32(frame), 0)[: -_CRC.size]
     return head + _CRC.pack(zlib.crc32(head)) + frame
 
@@ -169,6 +171,33 @@ def _fill(z: np.ndarray, hit: np.ndarray, hits: np.ndarray, box: tuple[slice, sl
     return depth
 
 
+def _is_filled(depth: np.ndarray, box: tuple[slice, slice], hit: np.ndarray) -> bool:
+    """Whether depth (L,H,W) is 0 outside the box and, within it, wherever it is no hit what the layer before is."""
+    rows, columns = box
+    beside = (
+        depth[:, : rows.start],
+        depth[:, rows.stop :],
+        depth[:, rows, : columns.start],
+        depth[:, rows, columns.stop :],
+    )
+    if any(strip.any() for strip in beside):
+        return False
+    before = np.zeros(hit.shape[1:], np.float32)
+    for l, layer in enumerate(depth[:, rows, columns]):
+        differs = layer != before
+        if l < len(hit):
+            differs &= ~hit[l]
+        if differs.any():
+            return False
+        before = layer
+    return True
+
+
 def _relative_error(decoded: np.ndarray, z: np.ndarray) -> float:
+    if not z.size:
+        return 0.0
     exact = z.astype(np.float64)
-    return float((np.abs(decoded - exact) / exact).max()) if z.size else 0.0
+    error = np.subtract(decoded, exact)
+    np.abs(error, out=error)
+    error /= exact
+    return float(error.max())

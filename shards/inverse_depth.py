@@ -23,15 +23,21 @@ class Structure:
     """Who predicts whom, from `hits` alone. Hits are numbered k = 0..n-1 in (layer, row, column) order.
 
     linked (n,): the left neighbour is a hit | plane (n,): linked, and so is the pixel above |
-    column (n,): hit numbers in (layer, column, row) order | starts (m,): hits that begin a run |
-    parent (m,): hit that predicts each start, -1 for none.
+    up (n,): the hit above, -1 for none | starts (m,): hits that begin a run |
+    parent (m,): hit that predicts each start, -1 for none | number (L,H+1,W+2): of the hit at a pixel, -1 for none.
     """
 
     linked: np.ndarray
     plane: np.ndarray
-    column: np.ndarray
+    up: np.ndarray
     starts: np.ndarray
     parent: np.ndarray
+    number: np.ndarray
+
+    def column(self) -> np.ndarray:
+        """Hit numbers (n,) in (layer, column, row) order."""
+        turned = self.number.transpose(0, 2, 1)
+        return turned[turned >= 0]
 
 
 def structure(hit: np.ndarray) -> Structure:
@@ -49,8 +55,6 @@ def structure(hit: np.ndarray) -> Structure:
     linked = padded.ravel()[at - 1]
     up = number[at - pitch]
     plane = linked & (up >= 0) & linked[up]
-    turned = number.reshape(padded.shape).transpose(0, 2, 1)
-    column = turned[turned >= 0]
 
     starts = np.flatnonzero(~linked)
     first = at[starts]
@@ -60,7 +64,7 @@ def structure(hit: np.ndarray) -> Structure:
     before = first - (height + 1) * pitch
     same_pixel = np.where(before >= 0, number[before], -1)  # a hit of layer l > 0 always has one in layer l - 1
     parent = np.where(parent < 0, same_pixel, parent)
-    return Structure(linked, plane, column, starts, parent)
+    return Structure(linked, plane, up, starts, parent, number.reshape(padded.shape))
 
 
 def quantise(z: np.ndarray, bound: float) -> tuple[np.ndarray, float] | None:
@@ -87,13 +91,10 @@ def dequantise(q: np.ndarray, step: float) -> np.ndarray:
 def residuals(q: np.ndarray, s: Structure) -> np.ndarray:
     """q (n,) int32 -> zigzag residuals (n,) uint32: those of linked hits in order, then those of run starts."""
     difference = np.zeros_like(q)
-    difference[1:] = q[1:] - q[:-1]
-    down = difference[s.column]
+    np.subtract(q[1:], q[:-1], out=difference[1:])
+    plane = np.flatnonzero(s.plane)
     second = difference.copy()
-    plane = s.plane[s.column]
-    above = np.zeros_like(down)
-    above[1:] = down[:-1]
-    second[s.column] = down - np.where(plane, above, 0)
+    second[plane] -= difference[s.up[plane]]
     start = q[s.starts] - np.where(s.parent >= 0, q[s.parent], 0) if q.size else q
     r = np.concatenate([second[s.linked], start])
     return ((r << 1) ^ (r >> 31)).view(np.uint32)
@@ -110,8 +111,9 @@ def reconstruct(zigzag: np.ndarray, s: Structure) -> np.ndarray:
     m = s.starts.size
     second = np.zeros(n, np.int32)
     second[s.linked] = r[: n - m]
+    column = s.column()
     difference = np.empty(n, np.int32)
-    difference[s.column] = _segmented_cumsum(second[s.column], ~s.plane[s.column])
+    difference[column] = _segmented_cumsum(second[column], ~s.plane[column])
     difference[s.starts] = 0
     offset = _segmented_cumsum(difference, ~s.linked)
 

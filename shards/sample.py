@@ -111,8 +111,9 @@ def read_meta(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
 def describe(key: str, frames: tuple[LayeredView, ...]) -> dict[str, Any]:
     """The columns of the manifest that depend on content only (docs/format.md)."""
     first = frames[0]
-    true_hits = np.concatenate([f.depth[f.hit] for f in frames])
-    coverage = [float(np.mean([np.mean(f.hits > l) for f in frames])) for l in range(first.layers)]
+    nearest, farthest = zip(*map(_depth_range, frames))
+    at_least = [np.bincount(f.hits.reshape(-1), minlength=first.layers + 1)[::-1].cumsum()[::-1] for f in frames]
+    coverage = [float(np.mean([counts[l + 1] / first.hits.size for counts in at_least])) for l in range(first.layers)]
     return {
         "key": key,
         "asset": first.origin.uid,
@@ -128,11 +129,21 @@ def describe(key: str, frames: tuple[LayeredView, ...]) -> dict[str, Any]:
         "layers": first.layers,
         "single_layer": first.single_layer,
         "coverage": coverage,
-        "z_min": float(true_hits.min()) if true_hits.size else 0.0,
-        "z_max": float(true_hits.max()) if true_hits.size else 0.0,
+        "z_min": min((z for z in nearest if z > 0), default=0.0),
+        "z_max": max(farthest),
         "flags": sorted({str(flag) for f in frames for flag in f.info.get("flags", ())}),
         "overflow": sum(int(f.info.get("overflow", 0)) for f in frames),
     }
+
+
+def _depth_range(frame: LayeredView) -> tuple[float, float]:
+    """(nearest, farthest) of all true hits; (0, 0) if there is none. Filling repeats hits and changes neither."""
+    rows, columns = np.flatnonzero(frame.hits.any(axis=1)), np.flatnonzero(frame.hits.any(axis=0))
+    if not rows.size:
+        return 0.0, 0.0
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    z, valid = frame.depth[:, box[0], box[1]], frame.hits[box] > 0
+    return float(z.min(axis=0)[valid].min()), float(z.max())
 
 
 def _to_json(sample: Sample, frames: tuple[LayeredView, ...]) -> bytes:
