@@ -4,29 +4,30 @@ A backend asked for by name runs or says in one sentence why it cannot; only `au
 """
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
+import warp as wp
 
-from render.hits import Hits
+from render.hits import Hits, keys_of
 from render.peel import Backend, Scene, device_of
+from render.rays import Shots
 from render.settings import BackendName, RenderSettings
 
 
 class Peeler(Protocol):
-    """Peels one mesh from many cameras. `update` moves the vertices (V,3), world frame, to the next pose of a clip."""
+    """Peels one mesh for batches of views. `update` moves the vertices (V,3), world frame, to the next pose."""
 
     name: str
+    device: wp.Device
 
-    def peel(
-        self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
-    ) -> Hits:
-        """The `slots` nearest hits of every pixel as arrays on the host."""
+    def keys(self, shots: Shots, slots: int, near: float) -> Any:
+        """The `slots` nearest hits of every pixel of every window: a Warp array of uint64 [view, slot, pixel] on
+        `device`, see `render.hits`; it may be overwritten by the next call."""
 
-    def triangles(
-        self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
-    ) -> Any:
-        """Only their triangles (slots,H,W) int32, as the shader takes them: NumPy, or a Warp array on its device."""
+    def windows(self, shots: Shots, near: float) -> np.ndarray:
+        """The part of each whole image that the mesh can reach: (B,4) row, column, height, width."""
 
     def update(self, vertices: np.ndarray) -> None: ...
 
@@ -36,46 +37,51 @@ class WarpPeeler:
 
     def __init__(self, name: Backend, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.scene = Scene(vertices, faces, name)
-        self.name = "cuda" if self.scene.device.is_cuda else "cpu"
+        self.device = self.scene.device
+        self.name = "cuda" if self.device.is_cuda else "cpu"
 
-    def peel(
-        self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
-    ) -> Hits:
-        return self.scene.peel(K, height, width, slots, near, camera_from_world).numpy()
+    def keys(self, shots: Shots, slots: int, near: float) -> Any:
+        return self.scene.keys(shots.K, shots.camera_from_world, *shots.size, slots, near, shots.origins)
 
-    def triangles(
-        self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
-    ) -> Any:
-        return self.scene.peel(K, height, width, slots, near, camera_from_world).triangle
+    def windows(self, shots: Shots, near: float) -> np.ndarray:
+        return self.scene.windows(shots.K, shots.camera_from_world, *shots.size, near)
 
     def update(self, vertices: np.ndarray) -> None:
         self.scene.update(vertices)
 
 
-class _ReferencePeeler:
-    """What nvdiffrast and pyrender share: they raster camera-space vertices and return hits on the host."""
+class ReferencePeeler(ABC):
+    """What nvdiffrast and pyrender share: they raster whole images, one by one, from vertices in the camera's frame."""
 
     name: str
 
-    def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray, device: str) -> None:
+        self.device = wp.get_device(device)
         self.faces = np.ascontiguousarray(faces, np.int32)
         self.update(vertices)
 
     def update(self, vertices: np.ndarray) -> None:
         self.vertices = np.asarray(vertices, np.float64)
 
-    def in_camera(self, camera_from_world: np.ndarray) -> np.ndarray:
-        return self.vertices @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
+    def windows(self, shots: Shots, near: float) -> np.ndarray:
+        return np.tile([0, 0, *shots.size], (len(shots), 1))
 
-    def triangles(
-        self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
-    ) -> Any:
-        return self.peel(K, height, width, slots, near, camera_from_world).triangle
+    def keys(self, shots: Shots, slots: int, near: float) -> Any:
+        views = []
+        for K, pose, (row, column) in zip(shots.K, shots.camera_from_world, shots.origins):
+            height, width = row + shots.size[0], column + shots.size[1]
+            keys = keys_of(self.peel(K, int(height), int(width), slots, near, pose))
+            views.append(keys[:, row:, column:].reshape(slots, -1))
+        return wp.array(np.stack(views), dtype=wp.uint64, device=self.device)
 
+    @abstractmethod
     def peel(
         self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
     ) -> Hits:
-        raise AssertionError(f"{self.name} must peel by itself")
+        """The `slots` nearest hits of every pixel of an image as arrays on the host."""
+
+    def in_camera(self, camera_from_world: np.ndarray) -> np.ndarray:
+        return self.vertices @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
 
 
 def clip_from_camera(K: np.ndarray, height: int, width: int, near: float, far: float) -> np.ndarray:
@@ -110,7 +116,7 @@ def on_planes(
     return depth, facing
 
 
-class NvdiffrastPeeler(_ReferencePeeler):
+class NvdiffrastPeeler(ReferencePeeler):
     """NVIDIA's rasterizer through its DepthPeeler: CUDA, built from its own source, research and evaluation only.
 
     Images are padded to multiples of 8; depth is recomputed by ray and plane; there is one context per process, because
@@ -124,7 +130,7 @@ class NvdiffrastPeeler(_ReferencePeeler):
         self.dr, self.torch = _nvdiffrast()
         if NvdiffrastPeeler._context is None:
             NvdiffrastPeeler._context = self.dr.RasterizeCudaContext()
-        super().__init__(vertices, faces)
+        super().__init__(vertices, faces, "cuda")
 
     def peel(
         self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
@@ -148,7 +154,7 @@ class NvdiffrastPeeler(_ReferencePeeler):
         return Hits(depth, triangle, facing)
 
 
-class PyrenderPeeler(_ReferencePeeler):
+class PyrenderPeeler(ReferencePeeler):
     """OpenGL through pyrender and EGL: a reference for layer 0, which is all that a depth buffer holds.
 
     The triangle behind each pixel is read back by drawing every face in its own flat colour; depth is then recomputed
@@ -159,7 +165,7 @@ class PyrenderPeeler(_ReferencePeeler):
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.pyrender = _pyrender()
-        super().__init__(vertices, faces)
+        super().__init__(vertices, faces, "cpu")
 
     def peel(
         self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray

@@ -1,30 +1,39 @@
-"""One image with its layers: peel, alpha test, merge, fill; light, shade, develop. A stage holds what views share."""
+"""Images with their layers, a batch at a time: peel, alpha test, merge, fill; light, shade, develop.
+
+A `Stage` holds what the views of a mesh share. From the triangles to the finished bytes the work stays on the device of
+the backend; what comes back is the windows, placed into whole images.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import warp as wp
 
 from render import backends, shadows
 from render.cameras import Camera
-from render.hits import Hits
+from render.develop import exposure_of
 from render.lights import Lights
 from render.mesh import Mesh
-from render.rays import Rays, Shadows
+from render.rays import Shadows, Shots
 from render.settings import COLOR_SLOTS, DEPTH_ERROR, RenderSettings
 from render.shade import Shader
-from render.surfaces import compact, merge_coincident
 from render.texels import Packed, pack
-from shards.contract import forward_fill
+
+# On a GPU views are rendered together, as many as fit: keys, colours and layers of one view, bytes a colour sample.
+BATCH = 64
+BATCH_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
     """depth (L,H,W) float32 forward-filled, hits (H,W) uint8, facing (L,H,W) int8, and how they came about.
 
-    `overflow` counts pixels where even `slots` surfaces were not enough to be sure of the first L.
+    `window` (rows, columns) is the part of the image outside of which there is nothing. `overflow` counts the pixels
+    where even `slots` surfaces were not enough to be sure of the first L.
     """
 
     depth: np.ndarray
@@ -32,6 +41,12 @@ class Layers:
     facing: np.ndarray
     overflow: int
     slots: int
+    window: tuple[slice, slice]
+
+    def cropped(self) -> "Layers":
+        """Only the window: all that is valid at a fraction of the pixels."""
+        depth, hits, facing = (array[..., *self.window] for array in (self.depth, self.hits, self.facing))
+        return replace(self, depth=depth, hits=hits, facing=facing)
 
 
 class Stage:
@@ -45,8 +60,9 @@ class Stage:
         with self.clock("prepare"):
             self.packed: Packed = pack(mesh, settings.texture_limit)
             self.peeler = backends.peeler(settings.backend, self.vertices, mesh.faces)
-            self.shader = Shader(self.packed, self.vertices, "cuda" if self.peeler.name == "cuda" else "cpu")
+            self.shader = Shader(self.packed, self.vertices, "cuda" if self.peeler.device.is_cuda else "cpu")
         self.backend = self.peeler.name
+        self.color_slots = COLOR_SLOTS if self.packed.tested and self.backend != "pyrender" else 1
         self.frame_box(self.vertices[None])
 
     def frame_box(self, poses: np.ndarray) -> None:
@@ -67,67 +83,114 @@ class Stage:
         """The vertices (N,3) that faces use, world frame, in the present pose."""
         return self.vertices[self.used]
 
-    def layers(self, camera: Camera) -> Layers:
+    @property
+    def batch(self) -> int:
+        """How many views to render together: on a CPU one, whose arrays stay in the cache."""
+        s = self.settings
+        if not self.peeler.device.is_cuda:
+            return 1
+        samples = s.height * s.width * s.samples**2
+        bytes_a_view = samples * (8 * self.color_slots + 20) + s.height * s.width * (8 * s.slots_limit + 5 * s.layers)
+        return int(np.clip(BATCH_BYTES // bytes_a_view, 1, BATCH))
+
+    def framed(self, cameras: Sequence[Camera]) -> Shots:
+        """Views of one size, cut to the part of the image that the mesh can reach."""
+        shots = Shots.of(cameras)
+        with self.clock("peel"):
+            # The boxes are those of pixel centres; the samples of a pixel lie around its centre.
+            return shots.within(self.peeler.windows(shots, self.settings.near), border=1)
+
+    def layers(self, shots: Shots) -> list[Layers]:
         """The first L surfaces of every pixel. Raises ValueError where the backend cannot peel that many."""
         s = self.settings
+        slots = 1 if self.backend == "pyrender" and s.layers == 1 else s.slots
+        found: dict[int, Layers] = {}
+        remaining = np.arange(len(shots))
         with self.clock("peel"):
-            slots = 1 if self.backend == "pyrender" and s.layers == 1 else s.slots
-            while True:
-                merged, starved = self._surfaces(camera, slots)
-                if starved == 0 or slots >= s.slots_limit or self.backend == "pyrender":
-                    break
+            while len(remaining):
+                part = shots[remaining]
+                keys = self.peeler.keys(part, slots, s.near)
+                surfaces = self.shader.surfaces(
+                    keys, part.rays, part.origins, part.size, s.layers, self.tolerance, 4 * DEPTH_ERROR
+                ).numpy()
+                last = slots >= s.slots_limit or self.backend == "pyrender"
+                settled = (surfaces.starved == 0) | last
+                for i in np.flatnonzero(settled):
+                    found[int(remaining[i])] = _placed(part, surfaces, int(i), slots)
+                remaining = remaining[~settled]
                 slots = min(2 * slots, s.slots_limit)
-            depth, count = forward_fill(merged.depth)
-        return Layers(depth, count, merged.facing, starved, slots)
+        return [found[i] for i in range(len(shots))]
 
-    def _surfaces(self, camera: Camera, slots: int) -> tuple[Hits, int]:
-        s = self.settings
-        hits = self.peeler.peel(camera.K, camera.height, camera.width, slots, s.near, _inverse(camera))
-        full = hits.triangle[-1] >= 0  # before any hit is dropped: there may be more behind
-        if self.packed.tested:
-            hits = compact(hits, self.shader.keep(_rays(camera, 1), hits.triangle), slots)
-        merged = merge_coincident(hits, self.tolerance, s.layers, 4 * DEPTH_ERROR)
-        return merged, int(np.count_nonzero(full & ~np.isfinite(merged.depth[-1])))
-
-    def shadows(self, lights: Lights, indoors: bool) -> Shadows:
-        """Depth maps of the lights, none where the settings leave them out."""
+    def shadows(self, lights: Sequence[Lights], indoors: bool) -> Shadows:
+        """Depth maps of the lights of the views of a batch, none where the settings leave them out."""
         if not self.settings.shadows:
-            return Shadows.none(len(lights.kind))
+            return Shadows.none(sum(len(light.kind) for light in lights))
         points = self.points
         centre = (points.min(axis=0) + points.max(axis=0)) / 2
         radius = float(np.linalg.norm(points - centre, axis=1).max())
         with self.clock("shadow"):
             return shadows.cast(lights, self._first_depth, centre, radius, indoors)
 
-    def _first_depth(self, K: np.ndarray, size: int, camera_from_world: np.ndarray, rays: Rays) -> np.ndarray:
-        slots = COLOR_SLOTS if self.packed.tested and self.backend != "pyrender" else 1
-        hits = self.peeler.peel(K, size, size, slots, self.settings.near, camera_from_world)
-        if self.packed.tested:
-            hits = compact(hits, self.shader.keep(rays, hits.triangle), 1)
-        return hits.depth[0]
+    def _first_depth(self, shots: Shots) -> Any:
+        slots, limit = self.color_slots, self.settings.slots_limit
+        while True:
+            keys = self.peeler.keys(shots, slots, self.settings.near)
+            depth, starved = self.shader.first_depth(keys, shots.rays, shots.origins, shots.size)
+            if slots == 1 or slots >= limit or not starved.any():
+                return depth
+            slots = min(2 * slots, limit)
 
-    def image(self, camera: Camera, lights: Lights, maps: Shadows) -> np.ndarray:
-        """Premultiplied linear RGB, alpha and irradiance (H,W,5) float32, see `shade_numpy.shade`."""
-        side = self.settings.samples
-        K, height, width = camera.scaled(side), camera.height * side, camera.width * side
-        slots = COLOR_SLOTS if self.packed.tested and self.backend != "pyrender" else 1
-        rays = _rays(camera, side)
+    def image(self, shots: Shots, lights: Sequence[Lights], maps: Shadows) -> Any:
+        """Premultiplied linear RGB, alpha and irradiance of the windows (B,h,w,5) float32, on the device; see
+        `shade_numpy.shade`."""
+        s, fine = self.settings, shots.scaled(self.settings.samples)
+        rays, slots = fine.rays, self.color_slots
         while True:
             with self.clock("peel"):
-                triangle = self.peeler.triangles(K, height, width, slots, self.settings.near, _inverse(camera))
-            if slots == 1 or slots >= self.settings.slots_limit or not self.shader.unresolved(rays, triangle):
-                break
-            slots = min(2 * slots, self.settings.slots_limit)
+                keys = self.peeler.keys(fine, slots, s.near)
+                if slots == 1 or slots >= s.slots_limit:
+                    break
+                if not self.shader.unresolved(keys, rays, fine.origins, fine.size).any():
+                    break
+            slots = min(2 * slots, s.slots_limit)
         with self.clock("shade"):
-            return self.shader.shade(rays, lights, maps, triangle, side)
+            return self.shader.shade(keys, rays, fine.origins, fine.size, lights, maps, s.samples)
 
-    def coarse_depth(self, camera: Camera, longest: int = 64) -> np.ndarray:
-        """Layer 0 (h,w) float32 at about `longest` pixels a side, inf where nothing is met: for accepting a camera."""
-        step = max(camera.height, camera.width) / longest
-        height, width = max(1, round(camera.height / step)), max(1, round(camera.width / step))
-        K = np.diag([width / camera.width, height / camera.height, 1.0]) @ camera.K
+    def metered(self, image: Any, targets: Sequence[float]) -> list[float]:
+        """The exposures that bring the mean irradiance of each window of `image` to its target."""
+        with self.clock("develop"):
+            means = self.shader.meter(image)
+            return [exposure_of(float(mean), target) for mean, target in zip(means, targets)]
+
+    def develop(
+        self, shots: Shots, image: Any, exposures: Sequence[float], layers: Sequence[Layers]
+    ) -> list[tuple[np.ndarray, int]]:
+        """Straight sRGB (H,W,4) uint8 of each view, and at how many of its pixels alpha was on the other side of one
+        half than A; there it is held at the side of A, unless it is 0 or 255."""
+        with self.clock("develop"):
+            hits = np.stack([each.hits[each.window] for each in layers])
+            valid: wp.array = wp.array(hits, dtype=wp.uint8, device=self.peeler.device)
+            windows, moved = self.shader.develop(image, np.asarray(exposures), valid)
+            pictures = []
+            for each, window, count in zip(layers, windows, moved):
+                rgba = np.zeros((*shots.image, 4), np.uint8)
+                rgba[each.window] = window
+                pictures.append((rgba, int(count)))
+        return pictures
+
+    def coarse(self, cameras: Sequence[Camera], longest: int = 64) -> tuple[np.ndarray, np.ndarray]:
+        """Layer 0 at about `longest` pixels a side, to accept cameras by: depth (B,h,w) float32, inf where nothing is
+        met, and facing (B,h,w) int8, 0 there."""
+        first = cameras[0]
+        step = max(first.height, first.width) / longest
+        height, width = max(1, round(first.height / step)), max(1, round(first.width / step))
+        scale = np.diag([width / first.width, height / first.height, 1.0])
+        whole = Shots.of(cameras)
+        shots = Shots.whole(scale @ whole.K, whole.world_from_camera, (height, width))
         with self.clock("peel"):
-            return self.peeler.peel(K, height, width, 1, self.settings.near, _inverse(camera)).depth[0]
+            keys = self.peeler.keys(shots, self.color_slots, self.settings.near)
+            found = self.shader.surfaces(keys, shots.rays, shots.origins, shots.size, 1).numpy()
+        return np.where(found.hits > 0, found.depth[:, 0], np.float32(np.inf)), found.facing[:, 0]
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -139,13 +202,14 @@ class Stage:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def _inverse(camera: Camera) -> np.ndarray:
-    """camera_from_world (4,4): the exact transpose, so that the last row stays 0, 0, 0, 1."""
-    inverse = np.eye(4)
-    inverse[:3, :3] = camera.world_from_camera[:3, :3].T
-    inverse[:3, 3] = -inverse[:3, :3] @ camera.eye
-    return inverse
-
-
-def _rays(camera: Camera, side: int) -> Rays:
-    return Rays(camera.eye, camera.world_from_camera[:3, :3], camera.scaled(side))
+def _placed(shots: Shots, surfaces: Any, i: int, slots: int) -> Layers:
+    """Window i of `surfaces` in whole images."""
+    (row, column), (height, width) = shots.origins[i], shots.size
+    window = slice(row, row + height), slice(column, column + width)
+    depth = np.zeros((surfaces.depth.shape[1], *shots.image), np.float32)
+    hits = np.zeros(shots.image, np.uint8)
+    facing = np.zeros(depth.shape, np.int8)
+    depth[:, *window] = surfaces.depth[i]
+    hits[window] = surfaces.hits[i]
+    facing[:, *window] = surfaces.facing[i]
+    return Layers(depth, hits, facing, int(surfaces.starved[i]), slots, window)

@@ -48,9 +48,10 @@ def mesh_flags(mesh: Mesh) -> set[str]:
     return flags
 
 
-def measures(layers: Layers, rgba: np.ndarray) -> dict[str, float]:
+def measures(layers: Layers, rgba: np.ndarray, moved: int = 0) -> dict[str, float]:
     """The numbers behind the flags, recorded in `info`: pixels, pairs_1_0 and pairs_3_2 (layer coverage ratios),
-    alpha_iou (alpha > 0.5 against A), and contradictions, holes and overflow as shares of the valid pixels."""
+    alpha_iou (alpha > 0.5 against A), and as shares of the valid pixels contradictions, holes, overflow and alpha_moved
+    (of the `moved` pixels where alpha had to be held at the side of A)."""
     valid = layers.hits > 0
     pixels = int(valid.sum())
     at_least = [int((layers.hits >= k).sum()) for k in (1, 2, 3, 4)]
@@ -62,6 +63,7 @@ def measures(layers: Layers, rgba: np.ndarray) -> dict[str, float]:
         "pairs_1_0": round(at_least[1] / max(at_least[0], 1), 4),
         "pairs_3_2": round(at_least[3] / max(at_least[2], 1), 4),
         "alpha_iou": round(int((shown & valid).sum()) / max(union, 1), 5),
+        "alpha_moved": round(moved / max(pixels, 1), 6),
         "contradictions": round(int(contradictions.sum()) / max(pixels, 1), 6),
         "holes": round(single_holes(valid) / max(pixels, 1), 6),
         "overflow": round(layers.overflow / max(pixels, 1), 6),
@@ -83,10 +85,13 @@ def view_flags(
     settings: RenderSettings,
     indoors: bool,
 ) -> set[str]:
-    """Flags of one view. `numbers` come from `measures`; vertices (V,3) are in the world frame of the camera."""
+    """Flags of one view, of which `layers` and `rgba` may be the window that holds all that is valid.
+
+    `numbers` come from `measures`; vertices (V,3) are in the world frame of the camera.
+    """
     flags = set()
     valid = layers.hits > 0
-    if numbers["pixels"] < settings.min_coverage * valid.size:
+    if numbers["pixels"] < settings.min_coverage * settings.height * settings.width:
         flags.add("too_few_pixels")
     if not valid.any():
         return flags

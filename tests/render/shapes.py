@@ -6,7 +6,10 @@ import numpy as np
 import trimesh
 
 from render.cameras import Camera, intrinsics, look_at
+from render.frames import Layers, Stage
+from render.lights import Lights
 from render.mesh import Material, Mesh, Texture
+from render.rays import Shots
 from render.settings import RenderSettings
 from shards.contract import Origin
 
@@ -55,6 +58,17 @@ def camera_along_z(size: int = 32, distance: float = 2.0, fov: float = 53.130102
     """On the +z axis, looking along -z; by default a square of half-side 1 at z = 0 fills the image."""
     eye = np.array([0.0, 0.0, distance])
     return Camera(intrinsics(fov, size, size), look_at(eye, np.zeros(3)), size, size, {})
+
+
+def layers_of(stage: Stage, camera: Camera) -> Layers:
+    """The layers of one camera's view."""
+    return stage.layers(stage.framed([camera]))[0]
+
+
+def image_of(stage: Stage, camera: Camera, lights: Lights, indoors: bool = False) -> np.ndarray:
+    """The linear premultiplied image (H,W,5) of one camera's whole view."""
+    shots = Shots.of([camera])
+    return np.asarray(stage.image(shots, [lights], stage.shadows([lights], indoors)).numpy()[0])
 
 
 def texture(rgba: np.ndarray, **changes: object) -> Texture:

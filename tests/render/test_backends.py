@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 import warp as wp
 
-from render.backends import NvdiffrastPeeler, PyrenderPeeler, WarpPeeler, clip_from_camera, on_planes, peeler
+from render.backends import (
+    NvdiffrastPeeler,
+    PyrenderPeeler,
+    ReferencePeeler,
+    WarpPeeler,
+    clip_from_camera,
+    on_planes,
+    peeler,
+)
 from render.cameras import Camera, intrinsics, look_at
+from render.hits import Hits, hits_of
 from render.peel import peel
+from render.rays import Shots
 from render.views import render_views
 from tests.render.shapes import box, origin, small, sphere
 
@@ -87,14 +97,57 @@ def test_a_peeler_follows_its_vertices():
     mesh, c = box(), camera()
     peeling = peeler("cpu", mesh.vertices, mesh.faces)
     assert isinstance(peeling, WarpPeeler)
-    pose = np.linalg.inv(c.world_from_camera)
-    pose[3] = 0, 0, 0, 1
-    before = peeling.peel(c.K, 45, 61, 2, 1e-3, pose)
+    shots = Shots.of([c])
+    before = hits_of(peeling.keys(shots, 2, 1e-3).numpy())
     forward = c.world_from_camera[:3, 2]
     peeling.update(mesh.vertices + 0.5 * forward)
-    after = peeling.peel(c.K, 45, 61, 2, 1e-3, pose)
-    middle = (0, 24, 29)
+    after = hits_of(peeling.keys(shots, 2, 1e-3).numpy())
+    middle = (0, 0, 24 * 61 + 29)
     assert after.depth[middle] == pytest.approx(before.depth[middle] + 0.5, abs=1e-4)
+
+
+class Recorded(ReferencePeeler):
+    """A reference backend whose hits are known: each pixel has one, at the depth of its number in the image."""
+
+    name = "recorded"
+
+    def peel(
+        self, K: np.ndarray, height: int, width: int, slots: int, near: float, camera_from_world: np.ndarray
+    ) -> Hits:
+        depth = np.full((slots, height, width), np.inf, np.float32)
+        depth[0] = 1 + np.arange(width) + 1000 * np.arange(height)[:, None]
+        found = np.isfinite(depth)
+        return Hits(depth, np.where(found, 0, -1).astype(np.int32), found.astype(np.int8))
+
+
+def test_the_window_of_a_reference_backend_is_cut_from_its_whole_image():
+    mesh = box()
+    recorded = Recorded(mesh.vertices, mesh.faces, "cpu")
+    shots = Shots.of([camera(), camera()])
+    np.testing.assert_array_equal(recorded.windows(shots, 1e-3), [[0, 0, 45, 61]] * 2)
+    part = shots.within(np.array([[10, 20, 5, 7], [40, 54, 5, 7]]))
+    hits = hits_of(recorded.keys(part, 3, 1e-3).numpy())
+    for view, (row, column) in enumerate(part.origins):
+        v, u = np.mgrid[row : row + 5, column : column + 7]
+        np.testing.assert_array_equal(hits.depth[view, 0].reshape(5, 7), 1 + u + 1000 * v)
+        assert (hits.triangle[view, 1:] == -1).all()
+
+
+def test_windows_hold_their_boxes_and_stay_in_the_image():
+    shots = Shots.of([camera()] * 3)
+    boxes = np.array([[0, 0, 4, 9], [30, 50, 15, 11], [0, 0, 0, 0]])
+    part = shots.within(boxes, border=1)
+    assert part.size == (16, 12)
+    for (row, column), (top, left, height, width) in zip(part.origins, boxes):
+        assert 0 <= row <= max(top - 1, 0)
+        assert 0 <= column <= max(left - 1, 0)
+        assert min(top + height + 1, 45) <= row + 16 <= 45
+        assert min(left + width + 1, 61) <= column + 12 <= 61
+    fine = part.scaled(2)
+    assert fine.size == (32, 24)
+    assert fine.image == (90, 122)
+    np.testing.assert_array_equal(fine.origins, 2 * part.origins)
+    np.testing.assert_allclose(part.camera_from_world @ part.world_from_camera, [np.eye(4)] * 3, atol=1e-12)
 
 
 def reference(name: str) -> object:

@@ -5,13 +5,13 @@ import pytest
 
 from render.cameras import Camera, direction
 from render.colors import linear_to_srgb, srgb_to_linear
+from render.develop import develop, exposure_of
 from render.frames import Stage
 from render.lights import DIRECTIONAL, POINT, Lights, environment, irradiance, object_lights, room_lights
 from render.mesh import Material, Mesh
 from render.rays import Shadows
-from render.shade import develop, metered
 from shards.randomness import generator
-from tests.render.shapes import camera_along_z, quads, small, sphere, texture
+from tests.render.shapes import camera_along_z, image_of, quads, small, sphere, texture
 
 BLACK = np.zeros((9, 3), np.float32)
 MATTE = Material(base_color=(0.5, 0.25, 0.75, 1.0), roughness=1.0)
@@ -24,7 +24,12 @@ def lamp(kind: int, vector: list[float], color: list[float]) -> Lights:
 def image(mesh: Mesh, lights: Lights, camera: Camera | None = None, **changes: object) -> np.ndarray:
     """Linear premultiplied image (H,W,5) without shadows unless asked for."""
     stage = Stage(mesh, small(**{"shadows": False, "samples": 1, **changes}), {})
-    return stage.image(camera or camera_along_z(), lights, stage.shadows(lights, indoors=False))
+    return image_of(stage, camera or camera_along_z(), lights)
+
+
+def metered(out: np.ndarray) -> float:
+    """Mean irradiance of what is covered in an image (H,W,5)."""
+    return float(out[..., 4].sum(dtype=np.float64) / out[..., 3].sum(dtype=np.float64))
 
 
 def glow(rgb: tuple[float, float, float] = (1.0, 1.0, 1.0), **changes: object) -> Material:
@@ -231,7 +236,8 @@ def test_the_shoulder_is_continuous_monotone_and_never_clips_to_more_than_one():
 def test_exposure_follows_the_light_and_not_the_paint():
     light = lamp(DIRECTIONAL, [0, 0, 1], [1, 1, 1])
     exposures = [
-        metered(image(quads([0.0], (Material(base_color=(c, c, c, 1.0)),)), light), 0.7) for c in (0.02, 0.5, 1.0)
+        exposure_of(metered(image(quads([0.0], (Material(base_color=(c, c, c, 1.0)),)), light)), 0.7)
+        for c in (0.02, 0.5, 1.0)
     ]
     assert len(set(exposures)) == 1
     assert exposures[0] == pytest.approx(0.7 * np.pi, rel=1e-3)

@@ -1,13 +1,18 @@
 """The Warp shader against its NumPy twin, with every feature of a material in play."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import warp as wp
 
 from render import shade_numpy as twin
 from render.cameras import Camera, intrinsics, look_at
-from render.frames import Stage, _rays
+from render.frames import Stage
+from render.hits import hits_of
 from render.lights import object_lights
 from render.mesh import Material, Mesh, Texture
+from render.rays import Shots
 from render.texels import half
 from shards.randomness import generator
 from tests.render.shapes import small
@@ -64,25 +69,68 @@ def test_the_kernel_equals_its_twin(view):
     eye = np.array([np.sin(view), 0.4, np.cos(view)]) * 1.7
     camera = Camera(intrinsics(45.0, 48, 40, 21.0, 23.0), look_at(eye, np.zeros(3), 0.1), 48, 40, {})
     lights = object_lights(generator(1, "twin", view, "light"), camera, np.zeros(3), 1.0)
-    shadows = stage.shadows(lights, indoors=False)
-    rays = _rays(camera, 2)
-    hits = stage.peeler.peel(rays.K, 96, 80, 8, settings.near, np.linalg.inv(camera.world_from_camera))
-    assert (hits.triangle[3] >= 0).any()  # deep enough to be worth it
+    maps = stage.shadows([lights], indoors=False)
+    fine = Shots.of([camera]).scaled(2)
+    keys = stage.peeler.keys(fine, 8, settings.near)
+    triangle = hits_of(keys.numpy()[0, :, : 96 * 80].reshape(8, 96, 80)).triangle
+    assert (triangle[3] >= 0).any()  # deep enough to be worth it
 
-    fast = stage.shader.shade(rays, lights, shadows, hits.triangle, 2)
-    slow = twin.shade(stage.packed, stage.vertices, rays, lights, shadows, hits.triangle, 2)
+    fast = stage.shader.shade(keys, fine.rays, fine.origins, fine.size, [lights], maps, 2).numpy()[0]
+    on_host = replace(maps, depth=maps.depth.numpy())
+    slow = twin.shade(stage.packed, stage.vertices, fine.rays[0], lights, on_host, triangle, 2)
     difference = np.abs(fast - slow)
     # float32 against float64: a texel's border or a shadow's edge may fall on the other side at very few samples
     assert np.quantile(difference, 0.995) < 1e-3
     assert difference.mean() < 2e-4
 
-    kept, expected = (
-        stage.shader.keep(rays, hits.triangle),
-        twin.keep(stage.packed, stage.vertices, rays, hits.triangle),
+    expected = twin.keep(stage.packed, stage.vertices, fine.rays[0], triangle)
+    found = stage.shader.surfaces(keys, fine.rays, fine.origins, fine.size, 8).numpy().hits[0]
+    assert (found != expected.sum(axis=0)).mean() < 1e-3
+    assert 0.05 < expected[triangle >= 0].mean() < 0.95
+
+
+def test_the_kernel_equals_its_twin_where_all_is_opaque():
+    mesh = everything()
+    solid = Material(base_color_texture=Texture(noise(32, 32)), normal_texture=Texture(noise(16, 16, 100)))
+    mesh = replace(mesh, materials=(mesh.materials[0], mesh.materials[1], solid, mesh.materials[1]))
+    stage = Stage(mesh, small(), {})
+    camera = Camera(intrinsics(45.0, 48, 40), look_at(np.array([0.3, 0.4, 1.6]), np.zeros(3)), 48, 40, {})
+    lights = object_lights(generator(1, "twin", 0, "light"), camera, np.zeros(3), 1.0)
+    maps = stage.shadows([lights], indoors=False)
+    fine = Shots.of([camera]).scaled(3)
+    assert not stage.packed.tested
+    keys = stage.peeler.keys(fine, 1, 1e-3)
+    fast = stage.shader.shade(keys, fine.rays, fine.origins, fine.size, [lights], maps, 3).numpy()[0]
+    triangle = hits_of(keys.numpy()[0, :, : 144 * 120].reshape(1, 144, 120)).triangle
+    on_host = replace(maps, depth=maps.depth.numpy())
+    slow = twin.shade(stage.packed, stage.vertices, fine.rays[0], lights, on_host, triangle, 3)
+    assert np.quantile(np.abs(fast - slow), 0.995) < 1e-3
+
+
+def test_windows_and_batches_shade_as_whole_images_do():
+    stage = Stage(everything(), small(), {})
+    cameras = [
+        Camera(intrinsics(45.0, 48, 40), look_at(np.array(eye), np.zeros(3)), 48, 40, {})
+        for eye in ([0.0, 0.4, 1.7], [1.7, 0.2, 0.3], [-1.0, 1.0, 1.0])
+    ]
+    lights = [object_lights(generator(2, "batch", v, "light"), cameras[v], np.zeros(3), 1.0) for v in range(3)]
+    maps = stage.shadows(lights, indoors=False)
+    whole = Shots.of(cameras).scaled(2)
+    window = Shots(whole.K, whole.world_from_camera, np.array([[10, 4], [0, 0], [36, 20]]), (60, 56), whole.image)
+    image, part = (
+        stage.shader.shade(
+            wp.clone(stage.peeler.keys(shots, 8, 1e-3)), shots.rays, shots.origins, shots.size, lights, maps, 2
+        ).numpy()
+        for shots in (whole, window)
     )
-    assert not kept[hits.triangle < 0].any()
-    assert (kept != expected).mean() < 1e-4
-    assert 0.05 < kept[hits.triangle >= 0].mean() < 0.95
+    for v, (row, column) in enumerate(window.origins // 2):
+        difference = np.abs(image[v, row : row + 30, column : column + 28] - part[v])
+        assert np.quantile(difference, 0.99) < 1e-3
+        one = window[v : v + 1]
+        own = stage.shadows(lights[v : v + 1], indoors=False)
+        keys = stage.peeler.keys(one, 8, 1e-3)
+        single = stage.shader.shade(keys, one.rays, one.origins, one.size, lights[v : v + 1], own, 2).numpy()
+        assert single[0].tobytes() == part[v].tobytes()
 
 
 @pytest.mark.parametrize("srgb", [False, True])

@@ -12,7 +12,7 @@ from render.frames import Stage
 from render.mesh import Material, Mesh, Rejected, Room
 from render.views import render_views, sample_key
 from shards.contract import LayeredView, Origin
-from tests.render.shapes import box, camera_along_z, mesh_of, origin, quads, small, sphere, texture
+from tests.render.shapes import box, camera_along_z, layers_of, mesh_of, origin, quads, small, sphere, texture
 
 
 def views_of(mesh: Mesh, **changes: object) -> list[LayeredView]:
@@ -116,7 +116,7 @@ HALF[:, :8, 3] = 0  # the left half is cut out
 def test_a_mask_cuts_every_layer():
     cut = Material(base_color_texture=texture(HALF), alpha_mode="MASK")
     mesh = quads([0.0, 0.5, 1.0], (cut, cut, Material()), size=1.0)
-    layers = Stage(mesh, small(), {}).layers(camera_along_z(40, 2.0, 60.0))
+    layers = layers_of(Stage(mesh, small(), {}), camera_along_z(40, 2.0, 60.0))
     v, u = np.mgrid[:40, :40] + 0.5
     f = 20 / np.tan(np.radians(30))
     x, y = (u - 20) / f, (v - 20) / f
@@ -135,7 +135,7 @@ def test_opaque_ignores_alpha_and_blend_is_geometry_from_half_on():
     thick = Material(base_color=(1.0, 1.0, 1.0, 0.51), alpha_mode="BLEND")
     faint = Material(base_color=(1.0, 1.0, 1.0, 0.49), alpha_mode="BLEND")
     mesh = quads([0.0, 0.5, 1.0], (faint, thick, opaque), size=3.0)
-    layers = Stage(mesh, small(), {}).layers(camera_along_z())
+    layers = layers_of(Stage(mesh, small(), {}), camera_along_z())
     assert (layers.hits == 2).all()
     np.testing.assert_allclose(layers.depth[:2, 16, 16], [2.5, 3.0], rtol=1e-6)
 
@@ -176,7 +176,7 @@ def test_coincident_faces_are_one_surface_and_shells_keep_both_sides():
     shell = box((1.0, 1e-6, 1.0))
     stage = Stage(shell, small(), {})
     camera = Camera(intrinsics(40.0, 32, 32), look_at(np.array([0.0, 2, 0.3]), np.zeros(3)), 32, 32, {})
-    assert (stage.layers(camera).hits[16, 16]) == 2
+    assert (layers_of(stage, camera).hits[16, 16]) == 2
 
 
 def test_surfaces_closer_than_four_errors_of_the_stored_depths_are_one():
@@ -186,25 +186,25 @@ def test_surfaces_closer_than_four_errors_of_the_stored_depths_are_one():
         mesh = quads([0.0, gap], (Material(), Material()), size=0.7)
         stage = Stage(mesh, small(), {})
         assert stage.tolerance < 3e-4
-        assert stage.layers(camera).hits[16, 16] == expected
+        assert layers_of(stage, camera).hits[16, 16] == expected
 
 
 def test_overflow_is_counted_and_more_slots_are_peeled_before_it_is():
     # panes all but one of which are cut away: the last, and only, surface is beyond the first slots
     clear = Material(base_color=(1.0, 1.0, 1.0, 0.0), alpha_mode="MASK")
     mesh = quads(np.linspace(0, 1, 30).tolist() + [1.5], (*[clear] * 30, Material()), size=3.0)
-    enough = Stage(mesh, small(layers=2, slots_limit=32), {}).layers(camera_along_z())
+    enough = layers_of(Stage(mesh, small(layers=2, slots_limit=32), {}), camera_along_z())
     assert enough.overflow == 0
     assert (enough.hits == 1).all()
     assert enough.slots == 32
-    short = Stage(mesh, small(layers=2, slots_limit=16), {}).layers(camera_along_z())
+    short = layers_of(Stage(mesh, small(layers=2, slots_limit=16), {}), camera_along_z())
     assert short.overflow == 32 * 32
     assert not short.hits.any()
 
 
 def test_more_surfaces_than_layers_is_not_overflow():
     mesh = quads(np.linspace(0, 1, 9).tolist(), tuple([Material()] * 9), size=3.0)
-    layers = Stage(mesh, small(layers=6), {}).layers(camera_along_z())
+    layers = layers_of(Stage(mesh, small(layers=6), {}), camera_along_z())
     assert layers.overflow == 0
     assert (layers.hits == 6).all()
 

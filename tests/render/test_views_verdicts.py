@@ -23,11 +23,11 @@ def view(
     facing = np.where(np.arange(6)[:, None, None] < count, 1 - 2 * (np.arange(6)[:, None, None] % 2), 0).astype(np.int8)
     rgba = np.zeros((32, 32, 4), np.uint8)
     rgba[shown] = [128, 128, 128, 255]
-    return Layers(filled, count, facing, overflow, 10), rgba
+    return Layers(filled, count, facing, overflow, 10, (slice(0, 32), slice(0, 32))), rgba
 
 
 def flags(layers: Layers, rgba: np.ndarray, distance: float = 2.0, indoors: bool = False) -> set[str]:
-    settings = small(min_coverage=1 / 16)  # 64 of the 32 x 32 pixels
+    settings = small(height=32, width=32, min_coverage=1 / 16)  # 64 pixels
     numbers = measures(layers, rgba)
     vertices = box().vertices
     return view_flags(layers, rgba, numbers, camera_along_z(32, distance), vertices, settings, indoors)
