@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from render import draco
 from render.animation import Part, Rig, Skin
 from render.folder import Folder
 from render.gltf_file import GltfFile, extension
@@ -98,8 +99,11 @@ class _Reader:
             raise Rejected("corrupt", f"a primitive has mode {str(mode)[:20]!r} or no attributes")
         if mode < _TRIANGLES or "POSITION" not in attributes:
             return None  # points and lines have no surface
-        if extension(primitive, "KHR_draco_mesh_compression") and not gltf.has_data(attributes["POSITION"]):
-            raise Rejected("unsupported_extension", "KHR_draco_mesh_compression without uncompressed data")
+        compressed = extension(primitive, draco.NAME)
+        if compressed is not None and not gltf.has_data(attributes["POSITION"]):  # a plain copy needs no decoder
+            if not draco.available():
+                raise Rejected("unsupported_extension", f"{draco.NAME}, which needs the package DracoPy")
+            primitive, mode = draco.decompressed(gltf, primitive, compressed), _TRIANGLES
         vertex_count = gltf.length(attributes["POSITION"])
         indices = gltf.integers(primitive["indices"], ("SCALAR",))[:, 0] if "indices" in primitive else None
         corners = vertex_count if indices is None else len(indices)
@@ -176,7 +180,7 @@ def read_gltf(data: bytes, folder: Folder, limits: Limits) -> Mesh:
 
     Raises Rejected with the reasons listed in docs/assets.md.
     """
-    gltf = GltfFile(data, folder, limits)
+    gltf = GltfFile(data, folder, limits, frozenset([draco.NAME] if draco.available() else []))
     nodes = read_nodes(gltf)
     textures = Textures(folder, limits)
     reader = _Reader(gltf, textures)

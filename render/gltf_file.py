@@ -44,14 +44,16 @@ def is_gltf(data: bytes) -> bool:
 class GltfFile:
     """A parsed file. `item` walks its arrays, `accessor` gives numbers, `view_bytes` an embedded image."""
 
-    def __init__(self, data: bytes, folder: Folder, limits: Limits) -> None:
+    def __init__(self, data: bytes, folder: Folder, limits: Limits, extensions: frozenset[str] = frozenset()) -> None:
+        """`extensions` are what the caller decodes beside those that concern this file."""
         self.folder = folder
         self.limits = limits
         self.json, self._binary = _parse(data, limits)
         self._buffers: dict[int, memoryview] = {}
         self._accessors: dict[int, np.ndarray] = {}
+        self._sources: dict[int, int] = {}
         self._made = 0  # elements that the file announces and does not hold, or that are copied
-        _check_version_and_extensions(self.json)
+        _check_version_and_extensions(self.json, extensions)
 
     def count(self, kind: str) -> int:
         return len(array(self.json, kind))
@@ -111,18 +113,35 @@ class GltfFile:
                 offset = integer(entry.get("byteOffset", 0), f"offset of accessor {index}")
                 values = self._strided(entry["bufferView"], offset, count, dtype, width)
             else:
-                self._allow(count, index)
+                self.allow(count, f"accessor {index}")
                 values = np.zeros((count, width), dtype)
             if "sparse" in entry:
-                self._allow(count, index)
+                self.allow(count, f"accessor {index}")
                 values = self._substituted(values, json_object(entry["sparse"], "sparse"), dtype, width)
             self._accessors[index] = values
         return self._accessors[index], declared
 
-    def _allow(self, count: int, index: int) -> None:
+    def allow(self, count: int, what: str) -> None:
+        """Charges `count` elements that are not views of the file. Raises Rejected("too_many_vertices")."""
         self._made += count
         if self._made > self.limits.vertices:
-            raise Rejected("too_many_vertices", f"accessor {index} and those before announce {self._made} elements")
+            raise Rejected("too_many_vertices", f"{what} and those before announce {self._made} elements")
+
+    def provide(self, index: Any, values: np.ndarray, view: int) -> None:
+        """`values` (count,width), decompressed from bufferView `view`, are what accessor `index` holds."""
+        entry = self.item("accessors", index)
+        dtype, width = _component(entry), _WIDTHS.get(str(entry.get("type")))
+        if values.shape[1] != width or (values.dtype.kind == "f") != (dtype.kind == "f"):
+            raise Rejected(
+                "corrupt", f"accessor {index} is {entry.get('type')}, its data {values.shape[1]} numbers each"
+            )
+        if self._sources.setdefault(index, view) != view:
+            raise Rejected("corrupt", f"accessor {index} belongs to two compressed primitives")
+        self._accessors[index] = values if values.dtype.kind == "u" else values.astype(dtype)
+
+    def provided(self, index: Any, view: int) -> bool:
+        """Whether `provide` gave accessor `index` what `view` holds."""
+        return self._sources.get(integer(index, "accessor")) == view
 
     def _substituted(self, base: np.ndarray, sparse: dict[str, Any], dtype: np.dtype, width: int) -> np.ndarray:
         count = integer(sparse.get("count"), "sparse count")
@@ -287,14 +306,16 @@ def _chunks(data: memoryview) -> list[tuple[int, memoryview]]:
     return chunks
 
 
-def _check_version_and_extensions(root: dict[str, Any]) -> None:
+def _check_version_and_extensions(root: dict[str, Any], extensions: frozenset[str]) -> None:
     version = str(json_object(root.get("asset", {}), "asset").get("version", ""))
     if not version.startswith("2."):
         raise Rejected("unsupported_version", f"glTF version {version[:20]!r}; version 2 is supported")
     required = [str(name) for name in array(root, "extensionsRequired")]
-    unknown = [n for n in required if n not in _DECODED and not n.startswith(_DECODED_FAMILY)]
+    decoded = _DECODED | extensions
+    unknown = [n for n in required if n not in decoded and not n.startswith(_DECODED_FAMILY)]
     if unknown:
-        raise Rejected("unsupported_extension", f"the asset requires {', '.join(unknown)[:200]}")
+        hint = " (the package DracoPy decodes Draco)" if "KHR_draco_mesh_compression" in unknown else ""
+        raise Rejected("unsupported_extension", f"the asset requires {', '.join(unknown)[:200]}{hint}")
 
 
 def _component(entry: dict[str, Any]) -> np.dtype:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from render import draco
 from render.limits import Limits
 from render.load import load
 from render.mesh import Rejected
@@ -68,7 +69,7 @@ def change(*keys: Any, to: Any) -> Any:
         (change("scenes", 0, "nodes", to=[]), "no_faces"),
         (change("scene", to=4), "index_out_of_range"),
         (change("asset", "version", to="1.0"), "unsupported_version"),
-        (change("extensionsRequired", to=["KHR_draco_mesh_compression"]), "unsupported_extension"),
+        (change("extensionsRequired", to=["EXT_meshopt_compression"]), "unsupported_extension"),
         (change("extensionsRequired", to="KHR"), "corrupt"),
         (change("meshes", to={}), "corrupt"),
     ],
@@ -105,13 +106,18 @@ def test_a_nan_position(tmp_path: Path) -> None:
     assert reason(quad_file(positions=broken).write(tmp_path)) == "non_finite"
 
 
-def test_compressed_geometry_is_never_read_as_zeros(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoder", [False, True])
+def test_compressed_geometry_is_never_read_as_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: bool
+) -> None:
     """Even where the file forgets to *require* the extension."""
+    monkeypatch.setattr(draco, "available", lambda: decoder)
     file = quad_file()
-    file.json["meshes"][0]["primitives"][0]["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 0}}
+    compressed: dict[str, Any] = {"bufferView": 0, "attributes": {"NORMAL": 0}}
+    file.json["meshes"][0]["primitives"][0]["extensions"] = {draco.NAME: compressed}
     assert len(load(file.write(tmp_path)).faces) == 2  # an uncompressed copy is there
     del file.json["accessors"][0]["bufferView"]
-    assert reason(file.write(tmp_path)) == "unsupported_extension"
+    assert reason(file.write(tmp_path)) == ("corrupt" if decoder else "unsupported_extension")
 
 
 def test_what_only_looks_need_may_be_required(tmp_path: Path) -> None:
