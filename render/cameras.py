@@ -14,6 +14,7 @@ from render.settings import RenderSettings, Span
 Side = Literal["left", "right", "top", "bottom"]
 SIDES: tuple[Side, ...] = get_args(Side)
 UP = np.array([0.0, 1.0, 0.0])  # assets are +y up
+STOREY = 0.25  # metres within which floors are one storey
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,15 +211,18 @@ def turned(camera: Camera, turn: float) -> Camera:
 
 
 def room_camera(generator: np.random.Generator, settings: RenderSettings, inside: np.ndarray) -> Camera:
-    """A candidate view inside the axis-aligned box `inside` (2,3) in metres; `room_faults` says whether it stands."""
+    """A candidate view inside the axis-aligned box `inside` (2,3) in metres, or one of (N,2,3); `room_faults` says
+    whether it stands."""
     s, h, w = settings, settings.height, settings.width
-    low, high = inside
+    boxes = np.reshape(inside, (-1, 2, 3))
+    low, high = boxes[int(generator.integers(0, len(boxes)))]
     margin = np.minimum(0.3, (high - low) / 4)
     position = generator.uniform(low + margin, high - margin)
+    around = storey(position, boxes)
     height = float(generator.uniform(*s.scene_height))
-    position[1] = low[1] + np.clip(height, *height_range(s.scene_height, inside))
+    position[1] = low[1] + np.clip(height, *height_range(s.scene_height, np.stack([low, high])))
     # Aimed at a place in the room and not anywhere: most directions from most places end at the nearest wall.
-    aim = generator.uniform(low, high) - position
+    aim = generator.uniform(*around) - position
     yaw = float(np.degrees(np.arctan2(aim[0], aim[2])))
     pitch = float(generator.uniform(*s.scene_pitch))
     roll = float(np.clip(generator.normal(0.0, s.roll_deviation / 3), -5.0, 5.0))
@@ -230,6 +234,17 @@ def room_camera(generator: np.random.Generator, settings: RenderSettings, inside
     info = {"kind": "room", "fov": fov, "yaw": yaw, "pitch": pitch, "roll": roll, "aspect": aspect,
             "height": float(position[1] - low[1])}  # fmt: skip
     return Camera(K, pose, h, w, info)
+
+
+def storey(eye: np.ndarray, stands: np.ndarray) -> np.ndarray:
+    """The box (2,3) around those of the boxes (N,2,3) whose floor is level with that under the eye (3,).
+
+    All of them where the eye is over none.
+    """
+    under = np.all((eye >= stands[:, 0] - 1e-6) & (eye <= stands[:, 1] + 1e-6), axis=1)
+    floor = stands[under, 0, 1].mean() if under.any() else np.nan
+    level = np.abs(stands[:, 0, 1] - floor) <= STOREY if under.any() else np.ones(len(stands), bool)
+    return np.stack([stands[level, 0].min(axis=0), stands[level, 1].max(axis=0)])
 
 
 def direction(azimuth: float, elevation: float) -> np.ndarray:
@@ -266,17 +281,20 @@ def room_faults(
 ) -> list[str]:
     """Why a camera in a room is refused; empty when it stands. The rules are those used for 3D-FRONT (BlenderProc).
 
-    depth (h,w) float32 is layer 0 of a coarse peel, inf where the ray escapes by a window or a door. Rules (metres and
-    degrees, ends included): not inside a box of furniture; between floor, ceiling and walls; `scene_height` above the
-    floor; pitched down by `scene_pitch`; at least `scene_valid` of the rays meet a surface; the nearest one, which by
-    depth is never farther than by distance, is `scene_nearest` away; the mean depth lies in `scene_mean_depth`.
+    depth (h,w) float32 is layer 0 of a coarse peel, inf where the ray escapes by a window or a door; `inside` (2,3) is
+    the box of the room, or (N,2,3) the boxes of air over its floors. Rules (metres and degrees, ends included): not
+    inside a box of furniture; inside of `inside`; `scene_height` above the floor; pitched down by `scene_pitch`; at
+    least `scene_valid` of the rays meet a surface; the nearest one, which by depth is never farther than by distance,
+    is `scene_nearest` away; the mean depth lies in `scene_mean_depth`.
     """
     faults = []
+    boxes = np.reshape(inside, (-1, 2, 3))
     if inside_any_box(camera.eye, furniture):
         faults.append("inside_furniture")
-    if not np.all((camera.eye > inside[0]) & (camera.eye < inside[1])):
+    around = boxes[np.all((camera.eye >= boxes[:, 0]) & (camera.eye <= boxes[:, 1]), axis=1)]
+    if not len(around):
         faults.append("outside_room")
-    if not _within(float(camera.eye[1] - inside[0, 1]), height_range(settings.scene_height, inside)):
+    elif not _within(float(camera.eye[1] - around[0, 0, 1]), height_range(settings.scene_height, around[0])):
         faults.append("height")
     if not _within(pitch_of(camera), settings.scene_pitch):
         faults.append("pitch")
@@ -285,7 +303,7 @@ def room_faults(
         return [*faults, "open"]
     if float(found.min()) < settings.scene_nearest:
         faults.append("too_close")
-    low, high = mean_depth_range(settings.scene_mean_depth, inside)
+    low, high = mean_depth_range(settings.scene_mean_depth, storey(camera.eye, boxes))
     mean = float(found.mean(dtype=np.float64))
     if mean < low:
         faults.append("shallow")

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from render.cameras import UP, Camera, orbit, turned
+from render.cameras import UP, Camera, orbit, storey, turned
 from render.settings import RenderSettings
 
 RoomMove = Literal["dolly", "strafe", "orbit", "pan"]
@@ -36,7 +36,8 @@ def object_path(
 def room_path(
     generator: np.random.Generator, camera: Camera, settings: RenderSettings, inside: np.ndarray
 ) -> list[Camera]:
-    """T cameras from `camera` on, at its height and pitch, in a room whose box is `inside` (2,3) in metres.
+    """T cameras from `camera` on, at its height and pitch, in a room whose box is `inside` (2,3) in metres,
+    or the boxes (N,2,3) of air over its floors.
 
     One move of ROOM_MOVES: dolly (along the view), strafe (across it), orbit (around a place 1.5 to 3 m ahead, which
     stays at its pixel), each over 0.3 to 1.5 m or a third of the room's shorter side, whichever is less; or pan (on the
@@ -46,7 +47,8 @@ def room_path(
     g = generator
     move = ROOM_MOVES[int(g.integers(0, len(ROOM_MOVES)))]
     side, ahead = float(g.choice([-1.0, 1.0])), float(g.uniform(1.5, 3.0))
-    shorter = float((inside[1] - inside[0])[[0, 2]].min())
+    low, high = storey(camera.eye, np.reshape(inside, (-1, 2, 3)))
+    shorter = float((high - low)[[0, 2]].min())
     longest = max(0.3, min(1.5, shorter / 3))
     reach, angle = side * float(g.uniform(0.3, longest)), side * float(g.uniform(10.0, 30.0))
     rotation = camera.world_from_camera[:3, :3]

@@ -72,10 +72,11 @@ def test_half_of_the_rays_must_meet_a_surface() -> None:
 
 
 def test_the_camera_is_within_floor_ceiling_and_walls() -> None:
-    assert faults(camera(x=5.999), depth()) == []
-    assert faults(camera(x=6.0), depth()) == ["outside_room"]
-    assert faults(camera(z=-4.0), depth()) == ["outside_room"]
-    assert faults(camera(height=2.7), depth()) == ["outside_room", "height"]
+    assert faults(camera(x=6.0), depth()) == []
+    assert faults(camera(x=6.001), depth()) == ["outside_room"]
+    assert faults(camera(z=-4.001), depth()) == ["outside_room"]
+    assert faults(camera(height=2.701), depth()) == ["outside_room"]
+    assert faults(camera(height=2.7), depth()) == ["height"]
 
 
 def test_the_camera_is_not_inside_furniture_nor_within_5_cm_of_it() -> None:
