@@ -1,5 +1,6 @@
 """Clips: one normalisation, one light, moving vertices or a moving camera."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -75,16 +76,31 @@ def test_a_still_asset_is_seen_along_a_camera_path():
         np.testing.assert_allclose(np.abs(world_points(frame) / [0.5, 0.3, 0.4]).max(axis=1), 1.0, atol=2e-5)
 
 
-def test_a_room_is_seen_in_metres_along_a_path_within_it():
+def test_a_room_is_seen_in_metres_along_a_path_and_every_pose_is_recorded():
     inside = np.array([[-3.0, 0.0, -2.0], [3.0, 2.6, 2.0]])
     walls = trimesh.creation.box(extents=inside[1] - inside[0])
     walls.apply_translation(inside.mean(axis=0))
-    clip = clip_of(replace(mesh_of(walls), room=Room(inside)))
-    assert clip.frames[0].info["normalisation"]["scale"] == 1.0
-    eyes = [frame.world_from_camera[:3, 3] for frame in clip.frames]
-    assert ((np.array(eyes) > inside[0]) & (np.array(eyes) < inside[1])).all()
-    assert len({eye[1] for eye in eyes}) == 1  # at one height
-    assert not np.allclose(clip.frames[0].world_from_camera, clip.frames[-1].world_from_camera)
+    mesh = replace(mesh_of(walls), room=Room(inside))
+    rendered = render_views(mesh, origin("room"), small(regime="dynamic", frames=4, views=8, shadows=False, samples=1))
+    assert rendered.rejected == []
+    moves = set()
+    for clip in rendered.samples:
+        assert isinstance(clip, Clip)
+        poses = np.array([frame.world_from_camera for frame in clip.frames])
+        cameras = [frame.info["camera"] for frame in clip.frames]
+        moves.add(cameras[0]["move"])
+        assert all(not np.allclose(a, b) for a, b in itertools.pairwise(poses))
+        assert np.all((poses[:, :3, 3] > inside[0]) & (poses[:, :3, 3] < inside[1]))
+        np.testing.assert_allclose(poses[:, 1, 3], poses[0, 1, 3])  # at one height
+        way = np.linalg.norm(poses[:, :3, 3] - poses[0, :3, 3], axis=1)
+        if cameras[0]["move"] in ("dolly", "strafe"):
+            np.testing.assert_allclose(way, np.abs([camera["along"] for camera in cameras]), atol=1e-12)
+        for frame in clip.frames:
+            assert frame.info["normalisation"]["scale"] == 1.0
+            points = world_points(frame)  # on the walls, whichever pose they were seen from
+            gap = np.minimum(np.abs(points - inside[0]), np.abs(points - inside[1])).min(axis=1)
+            assert gap.max() < 5e-4
+    assert len(moves) >= 3
 
 
 def test_a_broken_pose_rejects_the_clip_with_its_time():
