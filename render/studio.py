@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from render import verdicts
-from render.cameras import Camera, object_camera, room_camera, room_faults
+from render.cameras import Camera, object_camera, room_camera, room_faults, storey
+from render.floors import standing_room
 from render.frames import Layers, Stage
 from render.lights import Lights, object_lights, room_lights
 from render.mesh import Mesh, Rejected
@@ -126,12 +127,14 @@ class Studio:
     def _draw(self, view: int, purpose: str) -> np.random.Generator:
         return generator(self.settings.seed, self.origin.sha256, view, purpose)
 
-    def _inside(self) -> np.ndarray:
+    @cached_property
+    def _stands(self) -> np.ndarray:
+        """Boxes (N,2,3) in metres in which a camera may be: the room, or the air over the floors of a mesh without one.
+
+        Raises Rejected where a mesh has no floor.
+        """
         room = self.mesh.room
-        if room is not None:
-            return np.asarray(room.inside, np.float64)
-        used = self.mesh.vertices[np.unique(self.mesh.faces)]
-        return np.stack([used.min(axis=0), used.max(axis=0)])
+        return standing_room(self.mesh) if room is None else np.asarray(room.inside, np.float64)[None]
 
     def _furniture(self) -> np.ndarray:
         return np.zeros((0, 2, 3)) if self.mesh.room is None else self.mesh.room.furniture
@@ -144,14 +147,14 @@ class Studio:
 
     def _placed(self, draw: np.random.Generator, path: Callable[[Camera], list[Camera]]) -> list[Camera]:
         """The first of `scene_tries` candidates of which every camera on its path stands."""
-        inside, furniture = self._inside(), self._furniture()
+        stands, furniture = self._stands, self._furniture()
         faults: list[str] = []
         for _ in range(self.settings.scene_tries):
-            cameras = path(room_camera(draw, self.settings, inside))
+            cameras = path(room_camera(draw, self.settings, stands))
             depth, _facing = self.stage.coarse(cameras)
             faults = []
             for camera, seen in zip(cameras, depth):
-                faults += room_faults(camera, seen, inside, furniture, self.settings)
+                faults += room_faults(camera, seen, stands, furniture, self.settings)
             if not faults:
                 return cameras
         why = ", ".join(sorted(set(faults)))
@@ -161,8 +164,7 @@ class Studio:
         """T cameras: see `render.paths`."""
         draw, path = self._draw(view, "camera"), self._draw(view, "path")
         if self.indoors:
-            inside = self._inside()
-            return self._placed(draw, lambda camera: room_path(path, camera, self.settings, inside))
+            return self._placed(draw, lambda camera: room_path(path, camera, self.settings, self._stands))
         vertices = self.stage.points if poses is None else poses[:, self.stage.used].reshape(-1, 3)
         camera = object_camera(draw, self.settings, vertices)
         centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
@@ -172,7 +174,7 @@ class Studio:
         draw = self._draw(view, "light")
         if self.indoors:
             openings = np.zeros((0, 2, 3)) if self.mesh.room is None else self.mesh.room.openings
-            return room_lights(draw, self._inside(), openings, self._furniture())
+            return room_lights(draw, storey(camera.eye, self._stands), openings, self._furniture())
         low, high = self.stage.points.min(axis=0), self.stage.points.max(axis=0)
         return object_lights(draw, camera, (low + high) / 2, float((high - low).max()))
 
