@@ -26,7 +26,7 @@ PROJECT_THREADS = 1 << 14  # a view, on CUDA
 LONGEST_SIDE = 1 << 24
 
 
-_VIEW: Any = kernels.View.numpy_dtype()  # type: ignore[attr-defined]
+_VIEW: Any = np.dtype(kernels.View.numpy_dtype())  # type: ignore[attr-defined]
 
 
 class DeviceHits(NamedTuple):
@@ -74,6 +74,7 @@ class Scene:
         self.device = device_of(backend)
         faces = checked_faces(faces)
         self._highest = int(faces.max()) if len(faces) else -1
+        vertices = checked_vertices(vertices, self._highest)
         self._used = np.zeros(self._highest + 1, dtype=bool)
         self._used[faces.reshape(-1)] = True
         # Only what faces use is projected: a stray vertex must not widen the windows.
@@ -82,14 +83,15 @@ class Scene:
         self._face_count = len(faces)
         self._simd = not self.device.is_cuda  # or else the kernels of CUDA, which tests run on the CPU too
         self._room: dict[str, wp.array] = {}
+        self._returned: dict[Any, list[wp.array]] = {}
         self.update(vertices)
 
     def update(self, vertices: np.ndarray) -> None:
         """Move the vertices (V,3), as for the next frame of an animation."""
-        vertices = checked_vertices(vertices, self._highest)[: self._highest + 1]
-        vertices = np.ascontiguousarray(vertices[self._used])
+        vertices = checked_vertices(vertices, self._highest)[: self._highest + 1][self._used]
         self._vertices: wp.array = wp.array(vertices, dtype=wp.vec3d, device=self.device)
         self._projected = b""  # the cameras and the near plane that the arrays of `_project` are of
+        self._corner = np.zeros((0, 2), dtype=np.int64)
 
     def keys(
         self,
@@ -120,6 +122,10 @@ class Scene:
             raise ValueError(
                 f"{views} views of {self._face_count} faces are too many for one call; peel fewer views at a time."
             )
+        if views * simd.stride_of(slots) * height * width >= 2**31:
+            raise ValueError(
+                f"{slots} slots of {views} views of {height} x {width} are 2**31 keys or more; peel fewer at a time."
+            )
         if views > 1 and simd.stride_of(slots) * height * width >= 2**28:  # Warp's strides are 32 bits of bytes
             raise ValueError(
                 f"{slots} slots of {height} x {width} are 2**28 keys or more a view; peel one view at a time."
@@ -127,8 +133,8 @@ class Scene:
         keys = self._empty_keys(views, slots, height * width)
         if views == 0 or self._face_count == 0:
             return keys
-        cameras = self._project(K, pose, near, corner)
-        inputs: list[object] = [self._faces, self._vertices, self._points, self._reach, cameras]
+        self._project(K, pose, near, corner)
+        inputs: list[object] = [self._faces, self._vertices, self._points, self._reach, self._cameras]
         inputs += [near, margin_of(end), height, width]
         if self._simd:
             self._launch(simd.raster, views, [*inputs, keys])
@@ -179,24 +185,30 @@ class Scene:
         K = checked_intrinsics(K)
         pose = np.eye(4) if camera_from_world is None else checked_pose(camera_from_world)
         check_view(height, width, slots, near)
-        pixels = height * width
-        depth: wp.array = wp.empty((slots, pixels), dtype=wp.float32, device=self.device)
-        triangle: wp.array = wp.empty((slots, pixels), dtype=wp.int32, device=self.device)
-        facing: wp.array = wp.empty((slots, pixels), dtype=wp.int8, device=self.device)
-        found: list[object] = [depth, triangle, facing]
-        if self._simd:
-            depth.fill_(np.inf)
-            triangle.fill_(-1)
-            facing.zero_()
-            row, column, rows, columns = self.windows(K[None], pose[None], height, width, near)[0].tolist()
-            if rows:
-                keys = self.keys(K[None], pose[None], rows, columns, slots, near, np.array([[row, column]]))
-                self._launch(simd.unpack, 1, [keys, row, column, rows, columns, width, *found])
-        else:
-            keys = self.keys(K[None], pose[None], height, width, slots, near)
-            self._launch(kernels.unpack, pixels, [keys, *found])
         shape = (slots, height, width)
-        return DeviceHits(depth.reshape(shape), triangle.reshape(shape), facing.reshape(shape))
+        hits = DeviceHits(*(self._lent(shape, dtype) for dtype in (wp.float32, wp.int32, wp.int8)))
+        if not self._simd:
+            keys = self.keys(K[None], pose[None], height, width, slots, near)
+            self._launch(kernels.unpack, (height, width), [keys, *hits])
+            return hits
+        for array, nothing in zip(hits, (np.inf, -1, 0), strict=True):
+            array.fill_(nothing)
+        window = self.windows(K[None], pose[None], height, width, near)
+        rows, columns = (int(size) for size in window[0, 2:])
+        keys = self.keys(K[None], pose[None], max(rows, 1), max(columns, 1), slots, near, window[:, :2])
+        self._launch(simd.unpack, 1, [keys, *(int(number) for number in window[0]), *hits])
+        return hits
+
+    def _lent(self, shape: tuple[int, ...], dtype: Any) -> wp.array:
+        """An array that is its user's alone for as long as anything refers to it. What returns to the scene is lent
+        again: on a CPU, to have the system map fresh memory would cost more than the peel."""
+        if self.device.is_cuda:
+            return wp.empty(shape, dtype=dtype, device=self.device)
+        returned = self._returned.setdefault((shape, dtype), [])
+        room = returned.pop() if returned else wp.empty(shape, dtype=dtype, device=self.device)
+        return wp.array(
+            ptr=room.ptr, dtype=dtype, shape=shape, device=self.device, deleter=lambda *_: returned.append(room)
+        )
 
     def _launch(self, kernel: wp.Kernel, threads: int | tuple[int, int], inputs: list[object]) -> None:
         wp.launch(kernel, dim=threads, inputs=inputs, device=self.device)
@@ -212,34 +224,46 @@ class Scene:
         lanes = simd.stride_of(slots) if self._simd else slots
         size = views * lanes * pixels
         room = self._array("keys", size + 8, wp.uint64)
-        if size:
+        if self.device.is_cuda:
             room[: size + 8].fill_(EMPTY)
+        else:
+            room.numpy()[: size + 8].view(np.uint8).fill(0xFF)  # three times as fast
         start = -(-room.ptr // 64) * 64  # a list of eight keys is one line of the cache
         strides = (8 * lanes * pixels, *((8, 8 * lanes) if self._simd else (8 * pixels, 8)))
         return wp.array(ptr=start, dtype=wp.uint64, shape=(views, slots, pixels), strides=strides, device=self.device)
 
-    def _project(self, K: np.ndarray, pose: np.ndarray, near: float, corner: np.ndarray) -> wp.array:
-        """The cameras on the device, and the vertices in them, unless those of the call before are the same."""
+    def _project(self, K: np.ndarray, pose: np.ndarray, near: float, corner: np.ndarray) -> None:
+        """The cameras, and the vertices as seen from them, to the device: all but what is there from the last call."""
         views, count = len(K), len(self._vertices)
+        state = K.tobytes() + pose.tobytes() + np.float64(near).tobytes()
+        if state == self._projected and np.array_equal(corner, self._corner):
+            return
         cameras = np.zeros(views, dtype=_VIEW)
-        cameras["image"] = np.eye(4)
-        cameras["image"][:, :3] = K @ pose[:, :3]
-        cameras["mirrored"] = np.where(np.linalg.det(K) * np.linalg.det(pose[:, :3, :3]) > 0, 1, -1)
+        image = cameras["image"]
+        image[:, :3] = K @ pose[:, :3]
+        image[:, 3, 3] = 1.0
+        cameras["mirrored"] = np.where(np.linalg.det(image[:, :3, :3]) > 0, 1, -1)
         cameras["row"], cameras["column"] = corner.T
-        on_device: wp.array = wp.array(cameras, dtype=kernels.View, device=self.device)
-        state = cameras["image"].tobytes() + np.float64(near).tobytes()
-        if state != self._projected:
-            size, shape = views * count, (views, count)
-            self._points = self._array("points", size, wp.vec3d)[:size].reshape(shape)
-            self._reach = self._array("reach", size, wp.vec4f)[:size].reshape(shape)
-            self._extent: wp.array = wp.full((views, 4), 3e38, dtype=wp.float32, device=self.device)
-            self._beyond: wp.array = wp.zeros(views, dtype=wp.int32, device=self.device)
-            threads = min(PROJECT_THREADS, count) if self.device.is_cuda else 1
-            inputs: list[object] = [self._vertices, on_device, near, threads]
-            inputs += [self._points, self._reach, self._extent, self._beyond]
-            self._launch(kernels.project, (views, threads), inputs)
-            self._projected = state
-        return on_device
+        self._cameras = self._uploaded(cameras)
+        self._corner = corner
+        if state == self._projected:
+            return
+        size, shape = views * count, (views, count)
+        self._points = self._array("points", size, wp.vec3d)[:size].reshape(shape)
+        self._reach = self._array("reach", size, wp.vec4f)[:size].reshape(shape)
+        self._extent: wp.array = wp.full((views, 4), 3e38, dtype=wp.float32, device=self.device)
+        self._beyond: wp.array = wp.zeros(views, dtype=wp.int32, device=self.device)
+        threads = min(PROJECT_THREADS, count) if self.device.is_cuda else 1
+        inputs: list[object] = [self._vertices, self._cameras, near, threads]
+        inputs += [self._points, self._reach, self._extent, self._beyond]
+        self._launch(kernels.project, (views, threads), inputs)
+        self._projected = state
+
+    def _uploaded(self, cameras: np.ndarray) -> wp.array:
+        if self.device.is_cuda:
+            return wp.array(cameras, dtype=kernels.View, device=self.device)
+        self._host_cameras = cameras  # which the array shares: to describe a struct to NumPy costs more than projecting
+        return wp.array(ptr=cameras.ctypes.data, dtype=kernels.View, shape=len(cameras), device=self.device)
 
 
 def device_of(backend: str) -> wp.Device:
@@ -307,10 +331,17 @@ def checked_cameras(K: np.ndarray, camera_from_world: np.ndarray) -> tuple[np.nd
         raise ValueError(
             f"K has shape {K.shape} and camera_from_world {pose.shape}; give (B, 3, 3) and (B, 4, 4) for B views."
         )
-    for one in K:
-        checked_intrinsics(one)
-    for one in pose:
-        checked_pose(one)
+    if not (
+        np.isfinite(K).all()
+        and (K[:, 2] == (0, 0, 1)).all()
+        and np.linalg.det(K).all()
+        and np.isfinite(pose).all()
+        and (pose[:, 3] == (0, 0, 0, 1)).all()
+    ):
+        for one in K:
+            checked_intrinsics(one)
+        for one in pose:
+            checked_pose(one)
     return K, pose
 
 

@@ -393,19 +393,20 @@ def raster_strips(
 @wp.kernel
 def unpack(
     keys: wp.array3d(dtype=wp.uint64),
-    depth: wp.array2d(dtype=wp.float32),
-    triangle: wp.array2d(dtype=wp.int32),
-    facing: wp.array2d(dtype=wp.int8),
+    depth: wp.array3d(dtype=wp.float32),
+    triangle: wp.array3d(dtype=wp.int32),
+    facing: wp.array3d(dtype=wp.int8),
 ) -> None:
-    """The keys of the first view as arrays [slot, pixel]; one thread a pixel."""
-    pixel = wp.tid()
+    """The keys of the first view as arrays [slot, row, column]; one thread a pixel."""
+    row, column = wp.tid()
+    pixel = row * depth.shape[2] + column
     for k in range(keys.shape[1]):
         key = keys[0, k, pixel]
         if key == EMPTY:
-            depth[k, pixel] = wp.inf
-            triangle[k, pixel] = -1
-            facing[k, pixel] = wp.int8(0)
+            depth[k, row, column] = wp.inf
+            triangle[k, row, column] = -1
+            facing[k, row, column] = wp.int8(0)
         else:
-            depth[k, pixel] = depth_of(key)
-            triangle[k, pixel] = triangle_of(key)
-            facing[k, pixel] = wp.where(is_back(key), wp.int8(-1), wp.int8(1))
+            depth[k, row, column] = depth_of(key)
+            triangle[k, row, column] = triangle_of(key)
+            facing[k, row, column] = wp.where(is_back(key), wp.int8(-1), wp.int8(1))

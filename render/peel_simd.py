@@ -92,20 +92,28 @@ auto insert4 = [](U* slot, U key) __attribute__((always_inline)) {
     return key > old[3] ? key : old[3];
 };
 auto insert_hits = [&]() __attribute__((noinline)) {
-    const int ahead = 8;
-    for (int h = hit_count; h < hit_count + ahead; ++h) hit_pixel[h] = 0;
-    for (int h = 0; h < hit_count; ++h) {
-        U* slot = key_of + hit_pixel[h] * stride;
-        U key = hit_key[h];
-        __builtin_prefetch(key_of + hit_pixel[h + ahead] * stride, 1);
-        if (stride == 1) {
-            *slot = key < *slot ? key : *slot;
-        } else if (stride == 4) {
-            insert4(slot, key);
-        } else {
-            key = insert8(slot, key);
-            for (long k = 8; k < stride && key != empty; k += 4) key = insert4(slot + k, key);
+    U* const first = key_of;
+    const long step = stride;
+    const int n = hit_count, ahead = 8;
+    for (int h = n; h < n + ahead; ++h) hit_pixel[h] = 0;
+    auto insert_all = [=, key = (const U*)hit_key, pixel = (const int*)hit_pixel](auto insert)
+            __attribute__((always_inline)) {
+        for (int h = 0; h < n; ++h) {
+            __builtin_prefetch(first + pixel[h + ahead] * step, 1);
+            insert(first + pixel[h] * step, key[h]);
         }
+    };
+    if (step == 1) {
+        insert_all([](U* slot, U key) { *slot = key < *slot ? key : *slot; });
+    } else if (step == 4) {
+        insert_all(insert4);
+    } else if (step == 8) {
+        insert_all(insert8);
+    } else {
+        insert_all([=](U* slot, U key) {
+            key = insert8(slot, key);
+            for (long k = 8; k < step && key != empty; k += 4) key = insert4(slot + k, key);
+        });
     }
     hit_count = 0;
 };
@@ -152,12 +160,22 @@ auto settle = [&](int t, const double* p0, const double* p1, const double* p2, i
 
 // Stage 3: eight pixels of a triangle at a time, without a branch that depends on them.
 auto test_patches = [&]() __attribute__((noinline)) {
-    for (int p = 0; p < patch_count; ++p) {
-        const Patch& patch = patches[p];
-        const int* face = face_of + 3 * (long)patch.t;
-        const double* p0 = point_of + 3 * (long)face[0];
-        const double* p1 = point_of + 3 * (long)face[1];
-        const double* p2 = point_of + 3 * (long)face[2];
+    // Local copies: a store of a vector might change what the closure refers to, for all that the compiler knows.
+    const int* const faces_here = face_of;
+    const double* const points_here = point_of;
+    const Patch* const patches_here = patches;
+    U* const keys_here = hit_key;
+    int* const pixels_here = hit_pixel;
+    const int patches_to_do = patch_count, width_here = width, row_here = row, column_here = column;
+    const double near_here = near;
+    const L8 flip = (L8)(front_is_positive ? -1 : 0);
+    int found = hit_count;
+    for (int p = 0; p < patches_to_do; ++p) {
+        const Patch patch = patches_here[p];
+        const int* face = faces_here + 3 * (long)patch.t;
+        const double* p0 = points_here + 3 * (long)face[0];
+        const double* p1 = points_here + 3 * (long)face[1];
+        const double* p2 = points_here + 3 * (long)face[2];
         const double aw = p0[2], bw = p1[2], cw = p2[2];
         const F8 i = iota + (double)patch.from;
         const F8 dy = __builtin_elementwise_floor((i + 0.5) * patch.per_width);
@@ -173,31 +191,35 @@ auto test_patches = [&]() __attribute__((noinline)) {
             * (__builtin_elementwise_abs(ay) + __builtin_elementwise_abs(by) + __builtin_elementwise_abs(cy));
         const L8 odd = (e01 == 0.0) | (e02 == 0.0) | (__builtin_elementwise_abs(total) <= suspicious * size);
         const F8 z = (e0 * aw + e1 * bw + e2 * cw) / total;
-        const unsigned hits = bits_of(inside & ~odd & (z >= near) & (z < beyond_float));
+        const unsigned hits = bits_of(inside & ~odd & (z >= near_here) & (z < beyond_float));
         unsigned doubtful = bits_of(inside & odd);
         const S8 z32 = __builtin_convertvector(z, S8);
-        const L8 back = ((e0 > 0.0) != (L8)(front_is_positive ? -1 : 0)) & 1;
+        const L8 back = ((e0 > 0.0) != flip) & 1;
         const U8 key = __builtin_convertvector((W8)z32, U8) << 33 | (U)patch.t << 1 | (U8)back;
-        const int first = (patch.r - row) * width + (patch.c - column);
-        const I8 pixel = __builtin_convertvector(dy * (double)width + dx, I8) + first;
+        const int first = (patch.r - row_here) * width_here + (patch.c - column_here);
+        const I8 pixel = __builtin_convertvector(dy * (double)width_here + dx, I8) + first;
 #if defined(__AVX512F__) && defined(__AVX512VL__)
-        *(U8u*)(hit_key + hit_count) = (U8)__builtin_ia32_compressdi512_mask((L8)key, (L8)key, (unsigned char)hits);
-        *(I8u*)(hit_pixel + hit_count) = (I8)__builtin_ia32_compresssi256_mask(pixel, pixel, (unsigned char)hits);
-        hit_count += __builtin_popcount(hits);
+        *(U8u*)(keys_here + found) = (U8)__builtin_ia32_compressdi512_mask((L8)key, (L8)key, (unsigned char)hits);
+        *(I8u*)(pixels_here + found) = (I8)__builtin_ia32_compresssi256_mask(pixel, pixel, (unsigned char)hits);
+        found += __builtin_popcount(hits);
 #else
         for (int lane = 0; lane < 8; ++lane) {
-            hit_key[hit_count] = key[lane];
-            hit_pixel[hit_count] = pixel[lane];
-            hit_count += hits >> lane & 1;
+            keys_here[found] = key[lane];
+            pixels_here[found] = pixel[lane];
+            found += hits >> lane & 1;
         }
 #endif
-        while (__builtin_expect(doubtful, 0)) {
-            const int lane = __builtin_ctz(doubtful);
-            doubtful &= doubtful - 1;
-            settle(patch.t, p0, p1, p2, patch.r + (int)dy[lane], patch.c + (int)dx[lane]);
+        if (__builtin_expect(doubtful != 0 || found > most_hits - 16, 0)) {
+            hit_count = found;
+            for (; doubtful; doubtful &= doubtful - 1) {
+                const int lane = __builtin_ctz(doubtful);
+                settle(patch.t, p0, p1, p2, patch.r + (int)dy[lane], patch.c + (int)dx[lane]);
+            }
+            if (hit_count > most_hits - 16) insert_hits();
+            found = hit_count;
         }
-        if (__builtin_expect(hit_count > most_hits - 16, 0)) insert_hits();
     }
+    hit_count = found;
     patch_count = 0;
 };
 auto add_patch = [&](const Patch& patch) __attribute__((always_inline)) {
@@ -351,17 +373,48 @@ def raster(
 UNPACK = r"""
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC__)
 typedef unsigned long long U;
-const U* key = (const U*)keys.data;
+typedef U U8 __attribute__((ext_vector_type(8)));
+typedef unsigned W8 __attribute__((ext_vector_type(8)));
+typedef signed char C8 __attribute__((ext_vector_type(8)));
+typedef W8 W8u __attribute__((aligned(4)));
+typedef C8 C8u __attribute__((aligned(1)));
+const U empty = ~0ull;
+const unsigned infinity = 0x7f800000u;
 const long stride = keys.strides[2] / (long)sizeof(U), slots = keys.shape[1];
-const long plane = depth.strides[0] / (long)sizeof(float);
-for (long r = 0; r < height; ++r) {
-    long pixel = (row + r) * image_width + column;
-    for (const long end = pixel + width; pixel < end; ++pixel, key += stride) {
-        long place = pixel;
-        for (long k = 0; k < slots && key[k] != ~0ull; ++k, place += plane) {
-            ((unsigned*)depth.data)[place] = (unsigned)(key[k] >> 33);
-            triangle.data[place] = (int)((unsigned)key[k] >> 1);
-            facing.data[place] = (signed char)(1 - 2 * (int)(key[k] & 1));
+const long image_width = depth.shape[2], plane = depth.shape[1] * image_width;
+unsigned* z = (unsigned*)depth.data;
+unsigned* t = (unsigned*)triangle.data;
+signed char* side = (signed char*)facing.data;
+const U* key_of = (const U*)keys.data;
+for (long r = row; r < row + height; ++r) {
+    for (long c = 0; c < width; c += 8) {
+        const long pixel = r * image_width + column + c, lanes = width - c < 8 ? width - c : 8;
+        const U* list = key_of + ((r - row) * (long)width + c) * stride;
+        for (long k = 0; k < slots; ++k) {
+            U8 key = empty;
+            if (lanes == 8) {
+                key = (U8){list[k], list[stride + k], list[2 * stride + k], list[3 * stride + k],
+                    list[4 * stride + k], list[5 * stride + k], list[6 * stride + k], list[7 * stride + k]};
+            } else {
+                for (long lane = 0; lane < lanes; ++lane) key[lane] = list[lane * stride + k];
+            }
+            if (__builtin_reduce_and(key) == empty) break;
+            const auto none = key == empty;
+            const W8 zs = __builtin_convertvector(none ? (U8)infinity : key >> 33, W8);
+            const W8 ts = __builtin_convertvector(none ? empty : (key & 0xffffffffull) >> 1, W8);
+            const C8 sides = __builtin_convertvector(none ? (U8)0 : 1 - 2 * (key & 1), C8);
+            const long place = k * plane + pixel;
+            if (lanes == 8) {
+                *(W8u*)(z + place) = zs;
+                *(W8u*)(t + place) = ts;
+                *(C8u*)(side + place) = sides;
+            } else {
+                for (long lane = 0; lane < lanes; ++lane) {
+                    z[place + lane] = zs[lane];
+                    t[place + lane] = ts[lane];
+                    side[place + lane] = sides[lane];
+                }
+            }
         }
     }
 }
@@ -376,10 +429,9 @@ def unpack_window(
     column: wp.int32,
     height: wp.int32,
     width: wp.int32,
-    image_width: wp.int32,
-    depth: wp.array2d(dtype=wp.float32),
-    triangle: wp.array2d(dtype=wp.int32),
-    facing: wp.array2d(dtype=wp.int8),
+    depth: wp.array3d(dtype=wp.float32),
+    triangle: wp.array3d(dtype=wp.int32),
+    facing: wp.array3d(dtype=wp.int8),
 ): ...
 
 
@@ -390,10 +442,9 @@ def unpack(
     column: wp.int32,
     height: wp.int32,
     width: wp.int32,
-    image_width: wp.int32,
-    depth: wp.array2d(dtype=wp.float32),
-    triangle: wp.array2d(dtype=wp.int32),
-    facing: wp.array2d(dtype=wp.int8),
+    depth: wp.array3d(dtype=wp.float32),
+    triangle: wp.array3d(dtype=wp.int32),
+    facing: wp.array3d(dtype=wp.int8),
 ) -> None:
-    """The hits of the first view's window, into arrays [slot, pixel of the image] that are empty before; one thread."""
-    unpack_window(keys, row, column, height, width, image_width, depth, triangle, facing)
+    """The keys of the first view's window into arrays [slot, row, column] of the whole image, empty so far."""
+    unpack_window(keys, row, column, height, width, depth, triangle, facing)
