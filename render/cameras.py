@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from render.extent import Extent
 from render.settings import RenderSettings, Span
 
 Side = Literal["left", "right", "top", "bottom"]
@@ -126,31 +127,29 @@ def drawn_aspect(generator: np.random.Generator, settings: RenderSettings) -> fl
     return float(np.exp(generator.uniform(low, high)))
 
 
-def object_camera(generator: np.random.Generator, settings: RenderSettings, vertices: np.ndarray) -> Camera:
-    """A view of an object whose vertices (V,3) are in the world frame, drawn and framed."""
-    return framed(draw_object_view(generator, settings), settings.height, settings.width, vertices)
+def object_camera(generator: np.random.Generator, settings: RenderSettings, extent: Extent) -> Camera:
+    """A view of an object of `extent` in the world frame, drawn and framed."""
+    return framed(draw_object_view(generator, settings), settings.height, settings.width, extent)
 
 
-def framed(view: ObjectView, height: int, width: int, vertices: np.ndarray) -> Camera:
-    """The camera that sees vertices (V,3), world frame, as `view` says.
+def framed(view: ObjectView, height: int, width: int, extent: Extent) -> Camera:
+    """The camera that sees an object of `extent`, world frame, as `view` says.
 
     The distance follows from the framing, and is at least 1.5 radii of the sphere around the object: from nearer, wide
     lenses fill the whole image with one face of it. `info` records the framing that results.
     """
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    centre, longest = (low + high) / 2, float((high - low).max())
-    radius = float(np.linalg.norm(vertices - centre, axis=1).max())
+    centre, longest = extent.centre, extent.longest
     across = min(height, width)
     x, y = view.principal
     K = intrinsics(view.fov, height, width, width * (0.5 + x), height * (0.5 + y), view.aspect)
     f = float(np.sqrt(K[0, 0] * K[1, 1]))
-    distance = max(f * longest / (view.framing * across), 1.5 * radius)
+    distance = max(f * longest / (view.framing * across), 1.5 * extent.radius)
     eye, roll = centre + distance * direction(view.azimuth, view.elevation), np.radians(view.roll)
     pose = look_at(eye, centre, roll)
     target = centre + pose[:3, 0] * view.aim[0] * longest + pose[:3, 1] * view.aim[1] * longest
     camera = Camera(K, look_at(eye, target, roll), height, width, {})
     if view.side:
-        camera = _cut(camera, vertices, view.side, view.cut)
+        camera = _cut(camera, extent.points, view.side, view.cut)
     info = {"kind": "object", "fov": view.fov, "azimuth": view.azimuth, "elevation": view.elevation,
             "distance": distance, "framing": f * longest / (distance * across), "roll": view.roll,
             "aspect": view.aspect, "cropped": view.side, "cut": view.cut}  # fmt: skip

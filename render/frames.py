@@ -16,6 +16,7 @@ import warp as wp
 from render import backends, shadows
 from render.cameras import Camera
 from render.develop import exposure_of
+from render.extent import Extent
 from render.lights import Lights
 from render.mesh import Mesh
 from render.rays import Shadows, Shots
@@ -56,32 +57,33 @@ class Stage:
         self.seconds = seconds  # stages add theirs here
         self.settings = settings
         self.vertices = np.ascontiguousarray(mesh.vertices, np.float64)
-        self.used = np.unique(mesh.faces)
+        used = np.zeros(len(self.vertices), bool)
+        used[mesh.faces] = True
+        self.used = np.flatnonzero(used)
         with self.clock("prepare"):
             self.packed: Packed = pack(mesh, settings.texture_limit)
             self.peeler = backends.peeler(settings.backend, self.vertices, mesh.faces)
             self.shader = Shader(self.packed, self.vertices, "cuda" if self.peeler.device.is_cuda else "cpu")
         self.backend = self.peeler.name
         self.color_slots = COLOR_SLOTS if self.packed.tested and self.backend != "pyrender" else 1
-        self.frame_box(self.vertices[None])
+        self.extent = Extent.of(self.vertices[self.used])
+        self.frame_box(self.extent)
 
-    def frame_box(self, poses: np.ndarray) -> None:
-        """Sets what counts as coincident from the box of poses (T,V,3): a share of its diagonal."""
-        used = poses[:, self.used]
-        low, high = used.min(axis=(0, 1)), used.max(axis=(0, 1))
-        self.tolerance = self.settings.merge * float(np.linalg.norm(high - low))
+    def extent_of(self, poses: np.ndarray) -> Extent:
+        """How far the vertices that faces use reach in poses (T,V,3)."""
+        return Extent.of(poses[:, self.used].reshape(-1, 3))
+
+    def frame_box(self, extent: Extent) -> None:
+        """Sets what counts as coincident: a share of the diagonal of `extent`, that of all frames of a clip."""
+        self.tolerance = self.settings.merge * extent.diagonal
 
     def move(self, vertices: np.ndarray, normals: np.ndarray | None) -> None:
         """The next pose of an animation."""
         self.vertices = np.ascontiguousarray(vertices, np.float64)
+        self.extent = Extent.of(self.vertices[self.used])
         with self.clock("prepare"):
             self.peeler.update(self.vertices)
             self.shader.move(self.vertices, normals)
-
-    @property
-    def points(self) -> np.ndarray:
-        """The vertices (N,3) that faces use, world frame, in the present pose."""
-        return self.vertices[self.used]
 
     @property
     def batch(self) -> int:
@@ -125,11 +127,8 @@ class Stage:
         """Depth maps of the lights of the views of a batch, none where the settings leave them out."""
         if not self.settings.shadows:
             return Shadows.none(sum(len(light.kind) for light in lights))
-        points = self.points
-        centre = (points.min(axis=0) + points.max(axis=0)) / 2
-        radius = float(np.linalg.norm(points - centre, axis=1).max())
         with self.clock("shadow"):
-            return shadows.cast(lights, self._first_depth, centre, radius, indoors)
+            return shadows.cast(lights, self._first_depth, self.extent, indoors)
 
     def _first_depth(self, shots: Shots) -> Any:
         slots, limit = self.color_slots, self.settings.slots_limit
@@ -178,9 +177,8 @@ class Stage:
                 pictures.append((rgba, int(count)))
         return pictures
 
-    def coarse(self, cameras: Sequence[Camera], longest: int = 64) -> tuple[np.ndarray, np.ndarray]:
-        """Layer 0 at about `longest` pixels a side, to accept cameras by: depth (B,h,w) float32, inf where nothing is
-        met, and facing (B,h,w) int8, 0 there."""
+    def coarse_depth(self, cameras: Sequence[Camera], longest: int = 64) -> np.ndarray:
+        """Layer 0 (B,h,w) float32 at about `longest` pixels a side, inf where nothing is met: to accept cameras by."""
         first = cameras[0]
         step = max(first.height, first.width) / longest
         height, width = max(1, round(first.height / step)), max(1, round(first.width / step))
@@ -188,9 +186,8 @@ class Stage:
         whole = Shots.of(cameras)
         shots = Shots.whole(scale @ whole.K, whole.world_from_camera, (height, width))
         with self.clock("peel"):
-            keys = self.peeler.keys(shots, self.color_slots, self.settings.near)
-            found = self.shader.surfaces(keys, shots.rays, shots.origins, shots.size, 1).numpy()
-        return np.where(found.hits > 0, found.depth[:, 0], np.float32(np.inf)), found.facing[:, 0]
+            depth = self._first_depth(shots)
+        return np.asarray(depth.numpy())
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from render.cameras import look_at
+from render.extent import Extent
 from render.lights import POINT, Lights
 from render.rays import Shadows, Shots
 
@@ -18,9 +19,10 @@ FirstDepth = Callable[[Shots], Any]
 
 
 def cast(
-    lights: Sequence[Lights], first_depth: FirstDepth, centre: np.ndarray, radius: float, indoors: bool
+    lights: Sequence[Lights], first_depth: FirstDepth, extent: Extent, indoors: bool
 ) -> Shadows:
-    """Maps for every light of every view of a scene within `radius` of `centre`: one, or six around a lamp indoors."""
+    """Maps for every light of every view of a mesh of `extent`: one, or six around a lamp indoors."""
+    centre, radius = extent.centre, extent.radius
     K: list[np.ndarray] = []
     world_from_light: list[np.ndarray] = []
     size = CUBE_SIZE if indoors else SIZE

@@ -114,7 +114,7 @@ class Studio:
         if not self.indoors:
             mesh, normalisation = normalised(self.asset, times.tolist())
         poses = posed(mesh, times)
-        self.stage.frame_box(poses)
+        self.stage.frame_box(self.stage.extent_of(poses))
         return poses, normalisation
 
     def _move(self, vertices: np.ndarray) -> None:
@@ -142,7 +142,7 @@ class Studio:
     def _camera(self, view: int) -> Camera:
         draw = self._draw(view, "camera")
         if not self.indoors:
-            return object_camera(draw, self.settings, self.stage.points)
+            return object_camera(draw, self.settings, self.stage.extent)
         return self._placed(draw, lambda camera: [camera])[0]
 
     def _placed(self, draw: np.random.Generator, path: Callable[[Camera], list[Camera]]) -> list[Camera]:
@@ -151,7 +151,7 @@ class Studio:
         faults: list[str] = []
         for _ in range(self.settings.scene_tries):
             cameras = path(room_camera(draw, self.settings, stands))
-            depth, _facing = self.stage.coarse(cameras)
+            depth = self.stage.coarse_depth(cameras)
             faults = []
             for camera, seen in zip(cameras, depth):
                 faults += room_faults(camera, seen, stands, furniture, self.settings)
@@ -165,9 +165,8 @@ class Studio:
         draw, path = self._draw(view, "camera"), self._draw(view, "path")
         if self.indoors:
             return self._placed(draw, lambda camera: room_path(path, camera, self.settings, self._stands))
-        vertices = self.stage.points if poses is None else poses[:, self.stage.used].reshape(-1, 3)
-        camera = object_camera(draw, self.settings, vertices)
-        centre = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+        extent = self.stage.extent if poses is None else self.stage.extent_of(poses)
+        camera, centre = object_camera(draw, self.settings, extent), extent.centre
         return object_path(path, camera, centre, self.settings, self.moves)
 
     def _lights(self, view: int, camera: Camera) -> Lights:
@@ -175,8 +174,7 @@ class Studio:
         if self.indoors:
             openings = np.zeros((0, 2, 3)) if self.mesh.room is None else self.mesh.room.openings
             return room_lights(draw, storey(camera.eye, self._stands), openings, self._furniture())
-        low, high = self.stage.points.min(axis=0), self.stage.points.max(axis=0)
-        return object_lights(draw, camera, (low + high) / 2, float((high - low).max()))
+        return object_lights(draw, camera, self.stage.extent.centre, self.stage.extent.longest)
 
     def _take(self, shots: Sequence[Shot], exposure: float | None = None) -> list[LayeredView | Rejected]:
         """Views of the mesh as it stands, developed at `exposure` or, without one, each at what meters to a drawn
@@ -206,7 +204,7 @@ class Studio:
             part, seen = layers.cropped(), rgba[layers.window]
             numbers = verdicts.measures(part, seen, moved)
             flags = self.flags | verdicts.view_flags(
-                part, seen, numbers, shot.camera, stage.points, settings, self.indoors
+                part, seen, numbers, shot.camera, stage.extent, settings, self.indoors
             )
         refused = verdicts.rejection(flags, numbers, settings)
         if refused is not None:

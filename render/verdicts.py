@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from render.cameras import Camera
+from render.extent import Extent
 from render.frames import Layers
 from render.mesh import Mesh
 from render.settings import RenderSettings
@@ -81,13 +82,13 @@ def view_flags(
     rgba: np.ndarray,
     numbers: dict[str, float],
     camera: Camera,
-    vertices: np.ndarray,
+    extent: Extent,
     settings: RenderSettings,
     indoors: bool,
 ) -> set[str]:
     """Flags of one view, of which `layers` and `rgba` may be the window that holds all that is valid.
 
-    `numbers` come from `measures`; vertices (V,3) are in the world frame of the camera.
+    `numbers` come from `measures`; `extent` is that of the mesh, in the world frame of the camera.
     """
     flags = set()
     valid = layers.hits > 0
@@ -96,10 +97,8 @@ def view_flags(
     if not valid.any():
         return flags
     if not indoors:
-        low, high = vertices.min(axis=0), vertices.max(axis=0)
-        within = bool(np.all((camera.eye > low) & (camera.eye < high)))
         odd = np.count_nonzero(layers.hits[valid & (layers.hits < settings.layers)] % 2)
-        if within and odd > 0.5 * np.count_nonzero(valid):
+        if extent.holds(camera.eye) and odd > 0.5 * np.count_nonzero(valid):
             flags.add("camera_inside")
         if settings.layers > 1 and numbers["pairs_1_0"] < 0.5:
             flags.add("open_surface")
@@ -107,7 +106,7 @@ def view_flags(
         pair = (layers.hits >= 2) & (layers.facing[0] != layers.facing[1])
         if pair.any():
             gap = np.median(layers.depth[1][pair] - layers.depth[0][pair])
-            if gap < THIN * float(np.ptp(vertices, axis=0).max()):
+            if gap < THIN * extent.longest:
                 flags.add("thin")
     if numbers["contradictions"] > MISMATCH_SHARE:
         flags.add("alpha_mismatch")

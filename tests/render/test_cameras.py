@@ -22,6 +22,7 @@ from render.cameras import (
     room_faults,
     turned,
 )
+from render.extent import Extent
 from render.peel import check_view
 from render.procedural import make
 from render.settings import DEPTH_ERROR, PEELED_HITS, STORED_VALUES, RenderSettings, settings_of
@@ -79,7 +80,7 @@ def test_looking_straight_down_or_up_is_still_a_rotation(target):
 
 def test_object_cameras_keep_to_their_ranges_and_out_of_the_object():
     settings, vertices = small(), sphere().vertices / 2
-    drawn = [object_camera(generator(0, "a", view, "camera"), settings, vertices) for view in range(400)]
+    drawn = [object_camera(generator(0, "a", view, "camera"), settings, Extent.of(vertices)) for view in range(400)]
     for camera in drawn:
         assert np.linalg.norm(camera.eye) > 0.5
         assert settings.fov[0] <= camera.info["fov"] <= settings.fov[1]
@@ -94,7 +95,7 @@ def test_object_cameras_keep_to_their_ranges_and_out_of_the_object():
 
 def test_framing_is_the_share_of_the_image_that_the_longest_side_takes():
     vertices = sphere().vertices / 2
-    camera = framed(ObjectView(40.0, 30.0, 20.0, 0.5), 200, 300, vertices)
+    camera = framed(ObjectView(40.0, 30.0, 20.0, 0.5), 200, 300, Extent.of(vertices))
     side = camera.world_from_camera[:3, 0] / 2  # from the centre to either end of a unit length across the view
     ends = camera.project(np.stack([side, -side]))
     assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(0.5 * 200, rel=1e-9)
@@ -105,7 +106,7 @@ def test_the_recorded_framing_is_that_of_the_picture_where_the_camera_keeps_its_
     vertices = box((1.0, 1.0, 1.0)).vertices
     radius = np.linalg.norm(vertices, axis=1).max()
     for azimuth in (0.0, 25.0, 190.0):
-        camera = framed(ObjectView(70.0, azimuth, 30.0, 0.8), 64, 64, vertices)
+        camera = framed(ObjectView(70.0, azimuth, 30.0, 0.8), 64, 64, Extent.of(vertices))
         assert np.linalg.norm(camera.eye) == pytest.approx(1.5 * radius)
         assert camera.info["distance"] == pytest.approx(1.5 * radius)
         shown = camera.K[0, 0] / np.linalg.norm(camera.eye) / 64
@@ -116,7 +117,10 @@ def test_the_recorded_framing_is_that_of_the_picture_where_the_camera_keeps_its_
 def test_the_eye_is_where_azimuth_and_elevation_say_and_the_aim_comes_to_the_principal_point():
     vertices = box((1.0, 0.4, 0.2)).vertices + [3.0, -2.0, 1.0]
     camera = framed(
-        ObjectView(50.0, 70.0, 25.0, 0.4, roll=4.0, principal=(0.03, -0.05), aim=(0.1, -0.2)), 80, 120, vertices
+        ObjectView(50.0, 70.0, 25.0, 0.4, roll=4.0, principal=(0.03, -0.05), aim=(0.1, -0.2)),
+        80,
+        120,
+        Extent.of(vertices),
     )
     away = camera.eye - [3.0, -2.0, 1.0]
     np.testing.assert_allclose(away / np.linalg.norm(away), direction(70.0, 25.0))
@@ -130,7 +134,9 @@ def test_the_eye_is_where_azimuth_and_elevation_say_and_the_aim_comes_to_the_pri
 @pytest.mark.parametrize("cut", [0.05, 0.25, 0.45])
 def test_a_cropped_view_cuts_the_share_that_was_drawn_off_the_side_that_was_drawn(side, cut):
     for framing, vertices in ((0.2, sphere().vertices / 2), (0.9, box((0.4, 1.0, 0.7)).vertices)):
-        camera = framed(ObjectView(60.0, 40.0, 15.0, framing, roll=5.0, side=side, cut=cut), 96, 128, vertices)
+        camera = framed(
+            ObjectView(60.0, 40.0, 15.0, framing, roll=5.0, side=side, cut=cut), 96, 128, Extent.of(vertices)
+        )
         seen = camera.project(vertices)[:, 0 if side in ("left", "right") else 1]
         low, high = seen.min(), seen.max()
         gone = {"left": -low, "right": high - 128, "top": -low, "bottom": high - 96}[side]
@@ -140,7 +146,7 @@ def test_a_cropped_view_cuts_the_share_that_was_drawn_off_the_side_that_was_draw
 
 def test_aspect_stretches_the_image_and_keeps_its_area():
     vertices = sphere().vertices / 2
-    plain, wide = (framed(ObjectView(60.0, 0.0, 0.0, 0.3, aspect=a), 96, 96, vertices) for a in (1.0, 1.44))
+    plain, wide = (framed(ObjectView(60.0, 0.0, 0.0, 0.3, aspect=a), 96, 96, Extent.of(vertices)) for a in (1.0, 1.44))
     assert wide.K[0, 0] / wide.K[1, 1] == pytest.approx(1.44)
     assert wide.K[0, 0] * wide.K[1, 1] == pytest.approx(plain.K[0, 0] * plain.K[1, 1])
     np.testing.assert_allclose(wide.eye, plain.eye)  # so framing and distance stay
@@ -151,13 +157,15 @@ def test_aspect_stretches_the_image_and_keeps_its_area():
 
 def test_aspect_is_drawn_log_uniformly_in_its_range_and_recorded():
     settings = small(aspect=(0.5, 2.0))
-    drawn = [object_camera(generator(0, "a", view, "camera"), settings, sphere(1).vertices) for view in range(300)]
+    drawn = [
+        object_camera(generator(0, "a", view, "camera"), settings, Extent.of(sphere(1).vertices)) for view in range(300)
+    ]
     ratios = np.array([camera.K[0, 0] / camera.K[1, 1] for camera in drawn])
     np.testing.assert_allclose(ratios, [camera.info["aspect"] for camera in drawn])
     assert np.abs(np.histogram(np.log2(ratios), 4, (-1, 1))[0] / 300 - 0.25).max() < 0.08
     rooms = room_camera(generator(0, "a", 0, "camera"), settings, ROOM)
     assert rooms.K[0, 0] / rooms.K[1, 1] == pytest.approx(rooms.info["aspect"])
-    assert object_camera(generator(0, "a", 0, "camera"), small(), sphere(1).vertices).info["aspect"] == 1.0
+    assert object_camera(generator(0, "a", 0, "camera"), small(), Extent.of(sphere(1).vertices)).info["aspect"] == 1.0
 
 
 def test_draws_follow_their_settings():

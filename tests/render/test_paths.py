@@ -15,6 +15,7 @@ from render.cameras import (
     pitch_of,
     room_camera,
 )
+from render.extent import Extent
 from render.paths import ROOM_MOVES, object_path, room_path
 from shards.randomness import generator
 from tests.render.shapes import box, small
@@ -26,7 +27,7 @@ SETTINGS = small(regime="dynamic", frames=9)
 
 def paths(moves: bool, count: int = 40, elevation: float = 15.0) -> list[list[Camera]]:
     view = ObjectView(55.0, 20.0, elevation, 0.4, roll=3.0, aim=(0.05, 0.1))
-    start = framed(view, 64, 64, box((1.0, 0.6, 0.8)).vertices + CENTRE)
+    start = framed(view, 64, 64, Extent.of(box((1.0, 0.6, 0.8)).vertices + CENTRE))
     return [object_path(generator(0, "p", k), start, CENTRE, SETTINGS, moves) for k in range(count)]
 
 
@@ -145,7 +146,7 @@ def test_paths_are_shorter_in_small_rooms() -> None:
 
 def test_a_path_of_one_frame_is_its_camera() -> None:
     one = small(regime="dynamic", frames=1)
-    start = object_camera(generator(0, "a"), one, box().vertices)
+    start = object_camera(generator(0, "a"), one, Extent.of(box().vertices))
     (only,) = object_path(generator(0, "p"), start, np.zeros(3), one, False)
     np.testing.assert_allclose(only.world_from_camera, start.world_from_camera, atol=1e-15)
     (only,) = room_path(generator(0, "p"), start, one, ROOM)

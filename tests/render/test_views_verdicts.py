@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from render.extent import Extent
 from render.frames import Layers
 from render.mesh import Material, Mesh
 from render.verdicts import REJECTING, measures, mesh_flags, rejection, single_holes, view_flags
@@ -29,8 +30,8 @@ def view(
 def flags(layers: Layers, rgba: np.ndarray, distance: float = 2.0, indoors: bool = False) -> set[str]:
     settings = small(height=32, width=32, min_coverage=1 / 16)  # 64 pixels
     numbers = measures(layers, rgba)
-    vertices = box().vertices
-    return view_flags(layers, rgba, numbers, camera_along_z(32, distance), vertices, settings, indoors)
+    extent = Extent.of(box().vertices)
+    return view_flags(layers, rgba, numbers, camera_along_z(32, distance), extent, settings, indoors)
 
 
 def test_an_ordinary_view_has_no_flags_and_is_kept():
