@@ -13,6 +13,7 @@ from render.peel import Scene
 CELLS = 64  # of the plan, along its longer side
 SURFACES = 32  # along one line; what is below is not stood on
 HEADROOM = 1.9  # metres of air over a floor: the tallest camera is at 1.8
+HIGHEST = 30.0  # metres between floor and ceiling, beyond which the units of the asset cannot be metres
 OPEN = 3.0  # metres of air that count over a floor without a ceiling
 COVERED = 0.1  # as many covered places, of open ones, make it a building with roofs, on which nobody stands
 SHARE = 0.25  # of the most common level, for a level to be a floor and not a table
@@ -25,7 +26,7 @@ def standing_room(mesh: Mesh) -> np.ndarray:
     A floor faces up; the air above it ends at a ceiling, which faces down, or does not end. Only levels with area
     enough are floors. Where ceilings cover enough of them only what is covered counts, and where they do not only the
     lowest level: the others are roofs and the tops of walls. Raises Rejected("camera_placement") where no floor is
-    found, as in an asset that is not +y up.
+    found, as in an asset that is not +y up, or the ceiling is higher than HIGHEST.
     """
     used = mesh.vertices[np.unique(mesh.faces)]
     plan = plan_camera(used.min(axis=0), used.max(axis=0))
@@ -41,6 +42,9 @@ def standing_room(mesh: Mesh) -> np.ndarray:
     boxes = boxes[common_levels(boxes)]
     if not len(boxes):
         raise Rejected("camera_placement", f"no floor of {AREA:.0f} m2 faces up (+y) with {HEADROOM} m of air above it")
+    high = float(np.median(boxes[:, 1, 1] - boxes[:, 0, 1]))
+    if high > HIGHEST:
+        raise Rejected("camera_placement", f"the ceiling is {high:.0f} m above the floor: scenes are read in metres")
     return boxes if indoors else boxes[boxes[:, 0, 1] <= boxes[:, 0, 1].min() + STOREY]
 
 

@@ -182,3 +182,9 @@ def test_an_asset_that_lies_on_its_side_has_no_floor() -> None:
     (row,) = [r for r in manifest() if r["name"] == "habitat_simple_room"]  # +z up, against the format
     with pytest.raises(Rejected, match="camera_placement"):
         standing_room(load(ASSETS / row["path"]))
+
+
+def test_a_room_in_millimetres_is_rejected_by_its_height() -> None:
+    mesh = house(*room())
+    with pytest.raises(Rejected, match="the ceiling is 2500 m above the floor: scenes are read in metres"):
+        standing_room(replace(mesh, vertices=mesh.vertices * 1000.0))
