@@ -285,3 +285,53 @@ def test_many_large_concave_polygons(tmp_path: Path) -> None:
     text = "".join(f"v {r * np.cos(a)} {r * np.sin(a)} 0\n" for r, a in zip(radius, angle))
     text += ("f " + " ".join(str(i + 1) for i in range(n)) + "\n") * count
     assert in_time(obj(tmp_path, text), 30) == "+dropped_faces"
+
+
+# Relief and metal
+
+
+def lit(tmp_path: Path, mtl: str) -> Material:
+    return material_of(load(obj(tmp_path, "mtllib asset.mtl\n" + CORNERS + FACE, "newmtl m\n" + mtl)))
+
+
+def test_heights_become_normals(tmp_path: Path) -> None:
+    """A ramp that rises to the right by 32 grey levels a texel: the normal leans to the left by its slope."""
+    ramp = np.tile(np.arange(0, 256, 32, dtype=np.uint8), (8, 1))
+    Image.fromarray(ramp).save(tmp_path / "right.png")
+    Image.fromarray(ramp.T).save(tmp_path / "down.png")
+    for name, strength, axis in (("right.png", 1.0, 0), ("down.png", 4.0, 1)):
+        texture = lit(tmp_path, f"map_Bump -bm {strength} {name}\n").normal_texture
+        assert texture is not None
+        normal = texture.pixels[3, 3, :3] / 127.5 - 1
+        wanted = np.array([0.0, 0.0, 1.0])
+        wanted[axis] = -strength * 32 / 255 if axis == 0 else strength * 32 / 255  # +y is up in the image
+        np.testing.assert_allclose(normal, wanted / np.linalg.norm(wanted), atol=0.01)
+    flat = lit(tmp_path, "bump -bm 0 right.png\n").normal_texture
+    assert flat is not None
+    assert (flat.pixels == [128, 128, 255, 255]).all()
+
+
+def test_a_bump_map_that_holds_normals_is_taken_for_one(tmp_path: Path) -> None:
+    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    pixels = np.zeros((4, 16, 3))
+    pixels[:] = np.stack([np.sin(angle) * 0.5, np.cos(angle) * 0.5, np.full(16, 0.75**0.5)], axis=1)
+    pixels = np.round((pixels + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "n.png")
+    texture = lit(tmp_path, "map_Bump -bm 2 n.png\n").normal_texture
+    assert texture is not None
+    np.testing.assert_array_equal(texture.pixels[..., :3], pixels)
+
+
+def test_metal_and_roughness_share_an_image(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 2), 200, np.uint8)).save(tmp_path / "metal.png")
+    Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(tmp_path / "rough.png")
+    both = lit(tmp_path, "Pr 0.3\nPm 0.2\nmap_Pr rough.png\nmap_Pm metal.png\n")
+    texture = both.metallic_roughness_texture
+    assert texture is not None
+    np.testing.assert_array_equal(texture.pixels[..., 1], np.arange(16).reshape(4, 4))
+    assert (texture.pixels[..., 2] == 200).all()
+    assert (both.metallic, both.roughness) == (1, 1)
+    one = lit(tmp_path, "Pr 0.3\nPm 0.2\nmap_Pm metal.png\n")
+    assert one.metallic_roughness_texture is not None
+    assert (one.metallic_roughness_texture.pixels[..., 1] == 255).all()
+    assert (one.metallic, one.roughness) == (1, 0.3)
