@@ -42,7 +42,7 @@ class Texture:
 
 @wp.struct
 class Material:
-    """A row of `Packed.material_int` and `material_float`; a texture is -1 where there is none."""
+    """A row of `Packed.material_int` and `material_float`, with its `Use`s first_use .. last_use - 1."""
 
     color: wp.vec4
     emissive: wp.vec3
@@ -51,12 +51,17 @@ class Material:
     normal_scale: wp.float32
     cutoff: wp.float32
     mode: wp.int32
-    base: wp.int32
-    rough: wp.int32
-    glow: wp.int32
-    bumps: wp.int32
-    occlusion: wp.int32
-    textured: wp.int32  # 1: it has some texture
+    alpha: wp.int32  # the texture whose alpha it is, -1 is none
+    first_use: wp.int32
+    last_use: wp.int32
+
+
+@wp.struct
+class Use:
+    """A texture of a material, and the sum of the roles that it has there: one image may hold three of them."""
+
+    texture: wp.int32
+    roles: wp.int32
 
 
 @wp.struct
@@ -74,6 +79,7 @@ class Scene:
     levels: wp.array(dtype=Level)
     textures: wp.array(dtype=Texture)
     materials: wp.array(dtype=Material)
+    uses: wp.array(dtype=Use)
     decode: wp.array(dtype=wp.float32)
     has_normals: wp.int32
     has_colors: wp.int32

@@ -26,6 +26,9 @@ LEAST_ROUGHNESS = 0.2  # a point light on a smoother surface is a highlight smal
 
 wp.set_module_options(OPTIONS)
 
+# Roles of a texture: the columns of `Packed.material_int` as bits.
+_BASE, _ROUGH, _GLOW = map(wp.constant, (1 << tx.BASE_TEX, 1 << tx.ROUGH_TEX, 1 << tx.EMISSIVE_TEX))
+_BUMPS, _OCCLUSION = map(wp.constant, (1 << tx.NORMAL_TEX, 1 << tx.OCCLUSION_TEX))
 _OPAQUE, _MASK = wp.constant(tx.OPAQUE), wp.constant(tx.MASK)
 _LEAST_ROUGHNESS = wp.constant(LEAST_ROUGHNESS)
 _PI = wp.constant(3.141592653589793)
@@ -42,8 +45,8 @@ def alpha_at(scene: Scene, f: Plane, b: wp.vec2):
     if scene.has_colors == 1:
         c = vertex_color(scene, f, b)
         alpha = alpha * c[3]
-    if material.base >= 0:
-        alpha = alpha * finest_alpha(scene, scene.textures[material.base], f, b)
+    if material.alpha >= 0:
+        alpha = alpha * finest_alpha(scene, scene.textures[material.alpha], f, b)
     if material.mode == _MASK:
         if alpha >= material.cutoff:
             return 1.0
@@ -122,9 +125,9 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
     if scene.has_colors == 1:
         c = vertex_color(scene, f, b)
         albedo = wp.cw_mul(albedo, wp.vec3(c[0], c[1], c[2]))
-    roughness = material.roughness
-    metallic = material.metallic
-    total = material.emissive
+    roughness = float(material.roughness)
+    metallic = float(material.metallic)
+    total = wp.vec3(material.emissive)
     occlusion = float(1.0)
 
     towards_eye = ray * (-1.0 / wp.length(ray))
@@ -132,25 +135,22 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
     if slope < 0.0:
         facing = -facing
     n = smooth_normal(scene, f, b, facing)
-    if material.textured == 1:
-        b_x = change(f, view.right, b, slope)
-        b_y = change(f, view.down, b, slope)
-        if material.base >= 0:
-            albedo = wp.cw_mul(albedo, sample(scene, material.base, f, b, b_x, b_y))
-        if material.rough >= 0:
-            texel = sample(scene, material.rough, f, b, b_x, b_y)
+    b_x = change(f, view.right, b, slope)
+    b_y = change(f, view.down, b, slope)
+    for k in range(material.first_use, material.last_use):
+        use = scene.uses[k]
+        texel = sample(scene, use.texture, f, b, b_x, b_y)
+        if use.roles & _BASE:
+            albedo = wp.cw_mul(albedo, texel)
+        if use.roles & _ROUGH:
             roughness = roughness * texel[1]
             metallic = metallic * texel[2]
-            if material.occlusion == material.rough:  # one image for the three, as is usual
-                occlusion = texel[0]
-        if material.glow >= 0:
-            total = wp.cw_mul(total, sample(scene, material.glow, f, b, b_x, b_y))
-        if material.occlusion >= 0 and material.occlusion != material.rough:
-            texel = sample(scene, material.occlusion, f, b, b_x, b_y)
+        if use.roles & _OCCLUSION:
             occlusion = texel[0]
-        if material.bumps >= 0:
-            texel = sample(scene, material.bumps, f, b, b_x, b_y)
-            n = bent_normal(scene, scene.textures[material.bumps], material.normal_scale, f, n, texel)
+        if use.roles & _GLOW:
+            total = wp.cw_mul(total, texel)
+        if use.roles & _BUMPS:
+            n = bent_normal(scene, scene.textures[use.texture], material.normal_scale, f, n, texel)
     roughness = wp.clamp(roughness, _LEAST_ROUGHNESS, 1.0)
     metallic = wp.clamp(metallic, 0.0, 1.0)
 

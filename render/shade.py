@@ -13,12 +13,11 @@ import numpy as np
 import warp as wp
 
 from render import blend_kernels, develop_kernels, shade_inputs, shade_kernels, surface_kernels
-from render.develop import THRESHOLDS, develop, exposure_of
+from render.develop import THRESHOLDS
+from render.lights import Lights
 from render.peel import device_of
-from render.rays import Rays
+from render.rays import Rays, Shadows
 from render.texels import Packed
-
-__all__ = ["HostSurfaces", "Shader", "Surfaces", "develop", "exposure_of", "metered"]
 
 METER_THREADS = 1024  # a view on CUDA; one suffices a CPU, and the sums are the same
 
@@ -120,17 +119,22 @@ class Shader:
         self._launch(surface_kernels.first_depth, depth.shape, [self.scene, views, keys, size[1], depth, starved])
         return depth.reshape((len(rays), *size)), starved.numpy()
 
-    def unresolved(self, keys: Any, rays: Any, origins: Any = None, size: Any = None) -> Any:
+    def unresolved(self, keys: Any, rays: Sequence[Rays], origins: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """(B,) bool: whether some pixel's slots are full and what is behind its last hit would still be seen."""
-        if isinstance(keys, Rays):
-            return bool(self.unresolved(*self._of_triangles(keys, rays))[0])
         views, pixels = self._views(keys, rays, origins, size), size[0] * size[1]
         seen = wp.zeros(len(rays), dtype=wp.int32, device=self.device)
         self._launch(blend_kernels.unresolved, (len(rays), pixels), [self.scene, views, keys, size[1], seen])
-        return seen.numpy() > 0
+        return np.asarray(seen.numpy() > 0)
 
     def shade(
-        self, keys: Any, rays: Any, origins: Any, size: Any, lights: Any, shadows: Any = None, side: int = 1
+        self,
+        keys: Any,
+        rays: Sequence[Rays],
+        origins: np.ndarray,
+        size: tuple[int, int],
+        lights: Sequence[Lights],
+        shadows: Shadows,
+        side: int,
     ) -> Any:
         """Premultiplied linear RGB, alpha, irradiance: (B,h/side,w/side,5) float32 as a Warp array; `shade_numpy.shade`
         says what they are.
@@ -139,9 +143,6 @@ class Shader:
         has one for each view; light n of all of them in order owns the maps shadows.first[n] .. shadows.first[n + 1],
         whose depth may be NumPy or a Warp array.
         """
-        if isinstance(keys, Rays):
-            found = self._of_triangles(keys, size)
-            return self.shade(*found, [rays], origins, lights).numpy()[0]
         views = self._views(keys, rays, origins, size)
         if size[0] % side or size[1] % side or len(lights) != len(rays):
             raise ValueError(
@@ -182,17 +183,6 @@ class Shader:
         self._launch(develop_kernels.develop, (b, h * w), inputs)
         return out.numpy().view(np.uint8).reshape(b, h, w, 4), moved.numpy().astype(np.int64)
 
-    def keep(self, rays: Rays, triangle: Any) -> np.ndarray:
-        """Which hits (S,H,W) are surfaces, bool: OPAQUE always, MASK above its cutoff, BLEND from alpha 0.5 on."""
-        slots = [self._of_triangles(rays, one[None]) for one in np.asarray(triangle)]
-        return np.concatenate([self.surfaces(*slot, 1).hits.numpy() > 0 for slot in slots])
-
-    def _of_triangles(self, rays: Rays, triangle: Any) -> tuple[Any, list[Rays], np.ndarray, tuple[int, int]]:
-        found = triangle if isinstance(triangle, np.ndarray) else triangle.numpy()
-        keys = np.where(found >= 0, found.astype(np.uint64) << np.uint64(1), np.uint64(2**64 - 1))
-        stack: Any = wp.array(keys.reshape(1, len(found), -1), dtype=wp.uint64, device=self.device)
-        return stack, [rays], np.zeros((1, 2), np.int64), found.shape[1:]
-
     def _views(self, keys: Any, rays: Sequence[Rays], origins: np.ndarray, size: tuple[int, int]) -> Any:
         """The rays of the windows on the device; ValueError unless everything has the shape that it should."""
         b, (h, w) = len(rays), size
@@ -205,9 +195,3 @@ class Shader:
 
     def _launch(self, kernel: wp.Kernel, dim: tuple[int, ...], inputs: list[Any]) -> None:
         wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
-
-
-def metered(image: np.ndarray, target: float) -> float:
-    """Exposure that brings the mean irradiance of the lit pixels of image (H,W,5) to `target`."""
-    weight = float(image[..., 3].sum(dtype=np.float64))
-    return exposure_of(float(image[..., 4].sum(dtype=np.float64)) / max(weight, 1e-9), target)

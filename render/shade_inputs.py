@@ -54,6 +54,7 @@ def scene_of(packed: Packed, device: Any) -> Any:
         row_v=packed.texture_uv[:, 3:],
     )
     ints, floats = packed.material_int, packed.material_float
+    uses, texture, roles = _uses(ints[:, : tx.ALPHA_MODE])
     scene.materials = _records(
         fragment.Material,
         device,
@@ -64,14 +65,23 @@ def scene_of(packed: Packed, device: Any) -> Any:
         normal_scale=floats[:, tx.NORMAL_SCALE],
         cutoff=floats[:, tx.CUTOFF],
         mode=ints[:, tx.ALPHA_MODE],
-        base=ints[:, tx.BASE_TEX],
-        rough=ints[:, tx.ROUGH_TEX],
-        glow=ints[:, tx.EMISSIVE_TEX],
-        bumps=ints[:, tx.NORMAL_TEX],
-        occlusion=ints[:, tx.OCCLUSION_TEX],
-        textured=ints[:, : tx.ALPHA_MODE].max(axis=1) >= 0,
+        alpha=ints[:, tx.BASE_TEX],
+        first_use=np.cumsum(uses) - uses,
+        last_use=np.cumsum(uses),
     )
+    scene.uses = _records(fragment.Use, device, texture=texture, roles=roles)
     return scene
+
+
+def _uses(textures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Textures (M,5) by role, -1 is none -> how many distinct ones each material uses (M,), which, in which roles."""
+    found = [{int(t): 0 for t in row if t >= 0} for row in textures]
+    for row, roles in zip(textures, found, strict=True):
+        for role, t in enumerate(row):
+            if t >= 0:
+                roles[int(t)] += 1 << role
+    flat = np.array([use for roles in found for use in roles.items()], np.int64).reshape(-1, 2)
+    return np.array([len(roles) for roles in found]), flat[:, 0], flat[:, 1]
 
 
 def move(scene: Any, vertices: np.ndarray, normals: np.ndarray | None, device: Any) -> None:
@@ -130,7 +140,7 @@ def _records(kind: Any, device: Any, **columns: np.ndarray) -> Any:
 
 
 def _array(values: np.ndarray, dtype: Any, device: Any) -> Any:
-    return wp.array(np.ascontiguousarray(values), dtype=dtype, device=device)
+    return wp.array(np.ascontiguousarray(values), dtype=dtype, device=device, copy=device.is_cuda)
 
 
 def _one_row(values: np.ndarray) -> np.ndarray:

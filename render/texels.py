@@ -69,11 +69,18 @@ class _Textures:
         self.rows: list[np.ndarray] = []
         self.transforms: list[np.ndarray] = []
         self.packed: dict[tuple[int, bool, bool], list[int]] = {}
+        self.known: dict[tuple[object, ...], int] = {}
 
     def add(self, texture: Texture | None, srgb: bool, weighted: bool, uv_sets: tuple[bool, bool]) -> int:
         """Row of `texture`, or -1 where there is none or the mesh lacks the UV set that it asks for."""
         if texture is None or not uv_sets[texture.uv_set if texture.uv_set in (0, 1) else 0]:
             return -1
+        transform = np.eye(3)[:2] if texture.transform is None else np.asarray(texture.transform)[:2]
+        wraps = (texture.wrap_s, texture.wrap_t)
+        known = (id(texture.pixels), srgb, weighted, wraps, texture.uv_set, transform.tobytes())
+        if known in self.known:
+            return self.known[known]
+        self.known[known] = len(self.rows)
         levels = self._pixels(texture.pixels, srgb, weighted)
         row = np.zeros(LEVELS + MAX_LEVELS, np.int32)
         row[[WIDTH, HEIGHT, LEVEL_COUNT]] = levels[0], levels[1], len(levels) - 2
@@ -81,7 +88,7 @@ class _Textures:
         row[[SRGB, WEIGHTED]] = srgb, weighted
         row[LEVELS : LEVELS + len(levels) - 2] = levels[2:]
         self.rows.append(row)
-        self.transforms.append(np.eye(3)[:2] if texture.transform is None else np.asarray(texture.transform)[:2])
+        self.transforms.append(transform)
         return len(self.rows) - 1
 
     def _pixels(self, pixels: np.ndarray, srgb: bool, weighted: bool) -> list[int]:

@@ -1,7 +1,9 @@
 """Reading textures in Warp: UV sets and transforms, wrap modes, bilinear texels, and which mip levels a pixel needs."""
 
 # mypy: ignore-errors
-# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly.
+# ruff: noqa: UP018, RUF046
+# Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly;
+# int(0) there declares a variable that a loop may change.
 import warp as wp
 
 from render import texels as tx
@@ -168,13 +170,20 @@ def sample(scene: Scene, t: int, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec
     p = wp.dot(right, right)
     q = wp.dot(down, down)
     squared = wp.max(wp.min(p, q), 0.25 * wp.max(p, q))
-    if not squared > 1.0:  # also where it is not a number
-        return bilinear(scene, texture, scene.levels[texture.levels], place.at)
-    bits = wp.cast(wp.sqrt(squared), wp.uint32)  # exponent and mantissa: 2^low (1 + share)
-    low = int(bits >> wp.uint32(23)) - 127
-    if low >= texture.top:
-        return bilinear(scene, texture, scene.levels[texture.levels + texture.top], place.at)
-    share = float(bits & wp.uint32(0x7FFFFF)) * 1.1920929e-07
-    fine = bilinear(scene, texture, scene.levels[texture.levels + low], place.at)
-    coarse = bilinear(scene, texture, scene.levels[texture.levels + low + 1], place.at)
-    return fine * (1.0 - share) + coarse * share
+    level = int(0)
+    share = float(0.0)
+    if squared > 1.0:  # not where it is not a number
+        bits = wp.cast(wp.sqrt(squared), wp.uint32)  # exponent and mantissa: 2^level (1 + share)
+        level = wp.min(int(bits >> wp.uint32(23)) - 127, texture.top)
+        if level < texture.top:
+            share = float(bits & wp.uint32(0x7FFFFF)) * 1.1920929e-07
+    weight = 1.0 - share
+    total = wp.vec3(0.0, 0.0, 0.0)
+    last = level + wp.where(share > 0.0, 1, 0)
+    level += texture.levels
+    last += texture.levels
+    while level <= last:  # a loop, for two calls would be inlined twice, and that ten times
+        total += bilinear(scene, texture, scene.levels[level], place.at) * weight
+        weight = share
+        level += 1
+    return total
