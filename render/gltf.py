@@ -11,7 +11,7 @@ import numpy as np
 from render import draco
 from render.animation import Part, Rig, Skin
 from render.folder import Folder
-from render.gltf_file import GltfFile, extension
+from render.gltf_file import GltfFile, extension, integer, json_object
 from render.gltf_materials import Materials
 from render.gltf_nodes import read_nodes
 from render.gltf_rig import (
@@ -22,6 +22,7 @@ from render.gltf_rig import (
     read_skin,
     read_targets,
     rest_weights,
+    target_entries,
 )
 from render.limits import Limits
 from render.mesh import Mesh, Rejected
@@ -72,6 +73,7 @@ class _Reader:
         return self._meshes[index]
 
     def skin(self, index: Any) -> Skin:
+        index = integer(index, "skin", self.gltf.count("skins"))
         if index not in self._skins:
             self._skins[index] = read_skin(self.gltf, index)
         return self._skins[index]
@@ -94,9 +96,7 @@ class _Reader:
 
     def _surface(self, primitive: dict[str, Any]) -> _Surface | None:
         gltf = self.gltf
-        mode, attributes = primitive.get("mode", _TRIANGLES), primitive.get("attributes")
-        if mode not in range(7) or not isinstance(attributes, dict):
-            raise Rejected("corrupt", f"a primitive has mode {str(mode)[:20]!r} or no attributes")
+        mode, attributes = _mode(primitive), json_object(primitive.get("attributes"), "attributes")
         if mode < _TRIANGLES or "POSITION" not in attributes:
             return None  # points and lines have no surface
         compressed = extension(primitive, draco.NAME)
@@ -136,7 +136,7 @@ class _Reader:
     ) -> _Surface:
         gltf = self.gltf
         influences = sum(str(name).startswith("JOINTS_") for name in attributes)
-        self._read_vertices += len(rows) * (1 + len(primitive.get("targets") or []) + influences)
+        self._read_vertices += len(rows) * (1 + len(target_entries(primitive)) + influences)
         if self._read_vertices > gltf.limits.vertices:
             raise Rejected("too_many_vertices", f"the meshes hold more than {gltf.limits.vertices} vertices")
         positions = checked_rows(gltf, attributes["POSITION"], ("VEC3",), rows)
@@ -296,9 +296,16 @@ def _all_have_normals(gltf: GltfFile) -> bool:
     found = set()
     for index in range(gltf.count("meshes")):
         for primitive in _primitives(gltf.item("meshes", index)):
-            if primitive.get("mode", _TRIANGLES) >= _TRIANGLES:
-                found.add("NORMAL" in primitive.get("attributes", {}))
+            if _mode(primitive) >= _TRIANGLES:
+                found.add("NORMAL" in json_object(primitive.get("attributes"), "attributes"))
     return len(found) <= 1
+
+
+def _mode(primitive: dict[str, Any]) -> int:
+    mode = primitive.get("mode", _TRIANGLES)
+    if mode not in range(7):
+        raise Rejected("corrupt", f"a primitive has mode {str(mode)[:20]!r}")
+    return int(mode)
 
 
 def _primitives(mesh: dict[str, Any]) -> list[dict[str, Any]]:

@@ -191,6 +191,7 @@ class GltfFile:
         return buffer[offset : offset + length], stride
 
     def _buffer(self, index: Any) -> memoryview:
+        index = integer(index, "buffer")
         if index in self._buffers:
             return self._buffers[index]
         entry = self.item("buffers", index)

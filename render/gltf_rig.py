@@ -50,11 +50,16 @@ def read_influences(
     return joint, weight.astype(np.float32)
 
 
-def read_targets(gltf: GltfFile, primitive: dict[str, Any], rows: np.ndarray, vertex_count: int) -> np.ndarray | None:
-    """Displacements (m,n,3) float32 of the morph targets, or None."""
+def target_entries(primitive: dict[str, Any]) -> list[Any]:
     entries = primitive.get("targets") or []
     if not isinstance(entries, list):
         raise Rejected("corrupt", "targets is not an array")
+    return entries
+
+
+def read_targets(gltf: GltfFile, primitive: dict[str, Any], rows: np.ndarray, vertex_count: int) -> np.ndarray | None:
+    """Displacements (m,n,3) float32 of the morph targets, or None."""
+    entries = target_entries(primitive)
     if not entries:
         return None
     out = np.zeros((len(entries), len(rows), 3), np.float32)

@@ -15,10 +15,11 @@ def triangulate(sizes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.n
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if len(sizes) else np.zeros(0, np.int64)
     work = _WORK
     found, owners = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
-    for n in np.unique(sizes).tolist():
+    by_size = np.argsort(sizes, kind="stable")  # once: thousands of different sizes would each look at every polygon
+    distinct, first = np.unique(sizes[by_size], return_index=True)
+    for n, members in zip(distinct.tolist(), np.split(by_size, first[1:]), strict=True):
         if n < 3:
             continue
-        members = np.flatnonzero(sizes == n)
         local = _fan(n)
         if n > 3:
             corner_points = points[starts[members, None] + np.arange(n)]

@@ -342,6 +342,15 @@ def test_a_polygon_of_a_million_corners(tmp_path: Path) -> None:
     ends(write(tmp_path, "asset.ply", ply(header, struct.pack("<I", count) + indices)), "zero_extent", 10, 700)
 
 
+def test_polygons_of_two_thousand_sizes(tmp_path: Path) -> None:
+    """Beside a million triangles: grouping them by size must not look at all of them for each size."""
+    sizes = [*range(4, 2004), *([3] * 1_000_000)]
+    indices = (np.arange(3, dtype=np.uint8)).tobytes() * 700
+    body = b"".join(struct.pack("<H", n) + indices[:n] for n in sizes)
+    header = f"element face {len(sizes)}\nproperty list ushort uchar vertex_index\n"
+    ends(write(tmp_path, "asset.ply", ply(header, body)), "zero_extent", 15, 1500)
+
+
 def test_texts_that_never_end_a_line(tmp_path: Path) -> None:
     header = b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nelement face 1\nend_header\n"
     ends(write(tmp_path, "asset.ply", header + b"0 " * 10_000_000), "corrupt")
