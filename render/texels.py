@@ -5,6 +5,7 @@ encoded and are averaged in linear light.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ LEAST_WEIGHT = 1e-4  # of a clear texel's colour among `weighted` ones: where al
 # Columns of `texture_int`; the first word of each mip level follows from LEVELS on.
 WIDTH, HEIGHT, LEVEL_COUNT, WRAP_S, WRAP_T, UV_SET, SRGB, WEIGHTED, LEVELS = range(9)
 MAX_LEVELS = 15
+SMALL = 32  # the levels of an image of this side are made in one launch
 UV_LIMIT = 1e6  # farther out a float32 coordinate has no fraction left that could name a texel
 # Columns of `material_int` and `material_float`.
 BASE_TEX, ROUGH_TEX, EMISSIVE_TEX, NORMAL_TEX, OCCLUSION_TEX, ALPHA_MODE = range(6)
@@ -64,7 +66,7 @@ class _Textures:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.words: list[np.ndarray] = []
+        self.images: list[tuple[int, np.ndarray, bool, bool]] = []  # with the word each begins at
         self.count = 0
         self.rows: list[np.ndarray] = []
         self.transforms: list[np.ndarray] = []
@@ -76,20 +78,19 @@ class _Textures:
         if texture is None or not uv_sets[texture.uv_set if texture.uv_set in (0, 1) else 0]:
             return -1
         transform = np.eye(3)[:2] if texture.transform is None else np.asarray(texture.transform)[:2]
-        wraps = (texture.wrap_s, texture.wrap_t)
+        wraps = (_WRAPS[texture.wrap_s], _WRAPS[texture.wrap_t])
         known = (id(texture.pixels), srgb, weighted, wraps, texture.uv_set, transform.tobytes())
-        if known in self.known:
-            return self.known[known]
-        self.known[known] = len(self.rows)
-        levels = self._pixels(texture.pixels, srgb, weighted)
-        row = np.zeros(LEVELS + MAX_LEVELS, np.int32)
-        row[[WIDTH, HEIGHT, LEVEL_COUNT]] = levels[0], levels[1], len(levels) - 2
-        row[[WRAP_S, WRAP_T, UV_SET]] = _WRAPS[texture.wrap_s], _WRAPS[texture.wrap_t], texture.uv_set
-        row[[SRGB, WEIGHTED]] = srgb, weighted
-        row[LEVELS : LEVELS + len(levels) - 2] = levels[2:]
-        self.rows.append(row)
-        self.transforms.append(transform)
-        return len(self.rows) - 1
+        if known not in self.known:
+            self.known[known] = len(self.rows)
+            levels = self._pixels(texture.pixels, srgb, weighted)
+            row = np.zeros(LEVELS + MAX_LEVELS, np.int32)
+            row[[WIDTH, HEIGHT, LEVEL_COUNT]] = levels[0], levels[1], len(levels) - 2
+            row[[WRAP_S, WRAP_T, UV_SET]] = *wraps, texture.uv_set
+            row[[SRGB, WEIGHTED]] = srgb, weighted
+            row[LEVELS : LEVELS + len(levels) - 2] = levels[2:]
+            self.rows.append(row)
+            self.transforms.append(transform)
+        return self.known[known]
 
     def _pixels(self, pixels: np.ndarray, srgb: bool, weighted: bool) -> list[int]:
         """[width, height, first word of level 0, of level 1, ...]; an image shared by materials is stored once."""
@@ -98,16 +99,25 @@ class _Textures:
             image = np.ascontiguousarray(pixels)
             while max(image.shape[:2]) > self.limit:
                 image = half(image, srgb, weighted)
-            entry = [image.shape[1], image.shape[0]]
+            self.images.append((self.count, image, srgb, weighted))
+            height, width = image.shape[:2]
+            entry = [width, height]
             while True:
-                self.words.append(image.view(np.uint32).ravel())
                 entry.append(self.count)
-                self.count += image.shape[0] * image.shape[1]
-                if max(image.shape[:2]) == 1:
+                self.count += height * width
+                if height == width == 1:
                     break
-                image = half(image, srgb, weighted)
+                height, width = max(1, height // 2), max(1, width // 2)
             self.packed[known] = entry
         return self.packed[known]
+
+    def texels(self) -> np.ndarray:
+        """All images, each with its mip levels behind it, in one buffer of words."""
+        words = np.empty(max(self.count, 1), np.uint32)
+        for first, image, srgb, weighted in self.images:
+            words[first : first + image.shape[0] * image.shape[1]] = image.view(np.uint32).ravel()
+            _add_levels(words, first, image.shape[:2], srgb, weighted)
+        return words
 
 
 def half(image: np.ndarray, srgb: bool, weighted: bool) -> np.ndarray:
@@ -116,12 +126,34 @@ def half(image: np.ndarray, srgb: bool, weighted: bool) -> np.ndarray:
     Colour is averaged in linear light, and by alpha where `weighted`, so that the hidden colour of clear texels does
     not bleed into foliage. An odd last row or column is dropped. Integers throughout: the same bytes everywhere.
     """
-    h, w = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
-    out = wp.empty((h, w), dtype=wp.uint32, device="cpu")
-    source: Any = wp.array(image.view(np.uint32)[..., 0], dtype=wp.uint32, device="cpu")
-    tables: list[Any] = [wp.array(TO_16, dtype=wp.uint32, device="cpu"), wp.array(TO_8, dtype=wp.uint8, device="cpu")]
-    wp.launch(kernels.half, dim=(h, w), inputs=[source, int(srgb), int(weighted), *tables, out], device="cpu")
-    return np.ascontiguousarray(out.numpy()).view(np.uint8).reshape(h, w, 4)
+    height, width = image.shape[:2]
+    h, w = max(1, height // 2), max(1, width // 2)
+    words = np.empty(height * width + h * w, np.uint32)
+    words[: height * width] = image.view(np.uint32).ravel()
+    _launch(kernels.halve, h, words, 0, (height, width), srgb, weighted)
+    return words[height * width :].view(np.uint8).reshape(h, w, 4)
+
+
+def _add_levels(words: np.ndarray, first: int, size: tuple[int, int], srgb: bool, weighted: bool) -> None:
+    """Writes the mip levels of the image of `size` (h, w) at words[first] behind it, one after the other."""
+    (height, width) = size
+    while max(height, width) > SMALL:
+        _launch(kernels.halve, max(1, height // 2), words, first, (height, width), srgb, weighted)
+        first += height * width
+        height, width = max(1, height // 2), max(1, width // 2)
+    _launch(kernels.finish, 1, words, first, (height, width), srgb, weighted)
+
+
+def _launch(
+    kernel: wp.Kernel, threads: int, words: np.ndarray, first: int, size: tuple[int, int], srgb: bool, weighted: bool
+) -> None:
+    texels: Any = wp.array(words, dtype=wp.uint32, device="cpu", copy=False)
+    wp.launch(kernel, dim=threads, inputs=[texels, first, *size, int(srgb), int(weighted), *_tables()], device="cpu")
+
+
+@cache
+def _tables() -> tuple[Any, Any]:
+    return wp.array(TO_16, dtype=wp.uint32, device="cpu"), wp.array(TO_8, dtype=wp.uint8, device="cpu")
 
 
 def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
@@ -142,7 +174,7 @@ def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
         floats[m] = (*material.base_color, material.metallic, material.roughness, *material.emissive,
                      material.normal_scale, material.alpha_cutoff)  # fmt: skip
     return Packed(
-        texels=np.concatenate(textures.words) if textures.words else np.zeros(1, np.uint32),
+        texels=textures.texels(),
         texture_int=np.array(textures.rows, np.int32).reshape(-1, LEVELS + MAX_LEVELS),
         texture_uv=np.array(textures.transforms, np.float32).reshape(-1, 6),
         material_int=ints,

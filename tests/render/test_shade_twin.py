@@ -7,15 +7,16 @@ import pytest
 import warp as wp
 
 from render import shade_numpy as twin
+from render import texels as tx
 from render.cameras import Camera, intrinsics, look_at
 from render.frames import Stage
 from render.hits import hits_of
 from render.lights import object_lights
 from render.mesh import Material, Mesh, Texture
 from render.rays import Shots
-from render.texels import half
+from render.texels import half, pack
 from shards.randomness import generator
-from tests.render.shapes import small
+from tests.render.shapes import quads, small
 
 RNG = np.random.default_rng(5)
 
@@ -140,6 +141,24 @@ def test_mip_levels_equal_their_twin_to_the_last_bit(shape, srgb, weighted):
     image = noise(*shape)
     image[0, 0, 3] = 0
     np.testing.assert_array_equal(half(image, srgb, weighted), twin.half(image, srgb, weighted))
+
+
+@pytest.mark.parametrize("mode", ["OPAQUE", "MASK"])
+def test_a_packed_texture_has_all_its_levels_one_behind_the_other(mode):
+    image, bumps = noise(150, 71), noise(1, 40)
+    material = Material(base_color_texture=Texture(image), normal_texture=Texture(bumps), alpha_mode=mode)
+    mesh = quads([0.0], (material, Material(base_color_texture=Texture(image, "clamp"), alpha_mode=mode)))
+    packed = pack(mesh)
+    assert len(packed.texture_int) == 3
+    for row, level in zip(packed.texture_int, (image, bumps, image), strict=True):
+        for k in range(row[tx.LEVEL_COUNT]):
+            first = row[tx.LEVELS + k]
+            words = packed.texels[first : first + level.shape[0] * level.shape[1]]
+            np.testing.assert_array_equal(words.view(np.uint8).reshape(level.shape), level)
+            level = twin.half(level, row[tx.SRGB] == 1, row[tx.WEIGHTED] == 1)
+        assert level.shape[:2] == (1, 1)
+    assert packed.texture_int[0, tx.LEVELS] == packed.texture_int[2, tx.LEVELS]  # one image is stored once
+    assert len(packed.texels) == packed.texture_int[1, tx.LEVELS + packed.texture_int[1, tx.LEVEL_COUNT] - 1] + 1
 
 
 def test_a_mip_level_of_one_colour_is_that_colour():
