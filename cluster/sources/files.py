@@ -10,8 +10,10 @@ from pathlib import Path
 import render
 from cluster.sources.base import AssetRef
 from render import Mesh, Rejected
+from render.limits import Limits
 from shards import Origin, Regime, layout, read_dataset_json
 
+LARGEST = Limits().file_bytes
 READABLE = {".gltf", ".glb", ".obj", ".ply", ".stl"}
 # Listed so that they end in the ledger as rejected, rather than pass unseen. Textures, .bin and .mtl are companions.
 UNREADABLE = {".json", ".fbx", ".dae", ".usd", ".usda", ".usdc", ".usdz", ".blend", ".3ds"}
@@ -65,7 +67,10 @@ class FileSource:
             )
 
     def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
-        now = _sha256(Path(ref.locator))
+        path = Path(ref.locator)
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise Rejected("file_too_large", f"{path.name} has {path.stat().st_size} bytes; the limit is {LARGEST}")
+        now = _sha256(path)
         if now is None:
             raise Rejected("unreadable", f"{ref.locator} is no regular file, or cannot be read on this node")
         if now != ref.sha256:
@@ -98,12 +103,15 @@ def _is_dataset(folder: Path, names: list[str]) -> bool:
 
 
 def _sha256(path: Path) -> str | None:
-    """None where it is no regular file (to open a FIFO would be to wait for its writer) or cannot be read: the asset
-    is then rejected in its turn, and the listing goes on.
+    """None where it is no regular file (to open a FIFO would be to wait for its writer), too large to be loaded (a
+    sparse file may announce years of reading) or cannot be read: the asset is then rejected in its turn, and the
+    listing goes on.
     """
     if not path.is_file():
         return None
     try:
+        if path.stat().st_size > LARGEST:
+            return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

@@ -133,3 +133,13 @@ def test_sources_of_one_job_share_a_regime() -> None:
     assert common_regime([rooms]) == "scene"
     with pytest.raises(ValueError, match=r"as object.*as scene.*separate jobs"):
         common_regime([objects, rooms])
+
+
+def test_a_file_that_announces_a_terabyte_is_listed_at_once_and_rejected(tmp_path: Path) -> None:
+    with (tmp_path / "a.obj").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room
+    source = FileSource(str(tmp_path))
+    (ref,) = source.assets()
+    assert ref.sha256 is None
+    with pytest.raises(Rejected, match=r"file_too_large: a\.obj has 1099511627776 bytes"):
+        source.load(ref)

@@ -390,6 +390,38 @@ def test_basis_textures_fall_back_to_their_png(tmp_path: Path) -> None:
     assert load(file.write(tmp_path)).flags == {"unsupported_texture"}
 
 
+def test_webp_textures_come_before_their_plain_copy(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.fromarray(PIXELS[..., :3]).save(out, "WEBP", lossless=True)
+    file = File()
+    file.mesh(attributes={"TEXCOORD_0": file.array([[0, 0], [1, 0], [1, 1], [0, 1]])}, material=0)
+    file.json["images"] = [
+        {"bufferView": file.view(png(PIXELS * 0)), "mimeType": "image/png"},
+        {"bufferView": file.view(out.getvalue()), "mimeType": "image/webp"},
+    ]
+    file.json["textures"] = [{"source": 0, "extensions": {"EXT_texture_webp": {"source": 1}}}]
+    file.json["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
+    file.json["extensionsRequired"] = ["EXT_texture_webp"]
+    mesh = load(file.write(tmp_path))
+    np.testing.assert_array_equal(texture_of(mesh).pixels[..., :3], PIXELS[..., :3])
+    assert (texture_of(mesh).pixels[..., 3] == 255).all()
+    assert mesh.flags == frozenset()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "LA", "1", "YCbCr"])
+def test_images_of_every_kind_show_their_colour(tmp_path: Path, mode: str) -> None:
+    plain = Image.new("RGB", (8, 8), (200, 200, 200) if mode != "1" else (255, 255, 255))
+    out = io.BytesIO()
+    plain.convert(mode).save(out, "PNG" if mode in ("L", "LA", "1") else "JPEG", quality=100)
+    file = File()
+    file.mesh(attributes={"TEXCOORD_0": file.array([[0, 0], [1, 0], [1, 1], [0, 1]])}, material=0)
+    file.json["images"] = [{"bufferView": file.view(out.getvalue())}]
+    file.json["textures"] = [{"source": 0}]
+    file.json["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
+    pixels = texture_of(load(file.write(tmp_path))).pixels
+    np.testing.assert_allclose(pixels[..., :3], np.asarray(plain), atol=3)
+
+
 def test_sixteen_bit_and_palette_images(tmp_path: Path) -> None:
     deep = np.array([[0, 256 * 100, 65535]], np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep image.png")
