@@ -20,7 +20,7 @@ Backend = Literal["auto", "cpu", "cuda"]
 LARGE_PIXELS = 1024
 STRIPS = 1 << 22  # of all views together, 12 bytes each; what finds no room is peeled by its own thread
 STRIP_THREADS = 1 << 18
-PROJECT_THREADS = 1 << 14  # a view, on CUDA
+PROJECT_THREADS = 1 << 12  # a view, on CUDA: each ends with atomics on the box of the view
 
 # A float32 holds every pixel's number up to here.
 LONGEST_SIDE = 1 << 24

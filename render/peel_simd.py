@@ -261,9 +261,9 @@ auto cut_rows = [&](int t, int c0, int r0, int c1, int r1) __attribute__((noinli
             const F8 slack = slack_factor * (__builtin_elementwise_abs(qx * sy) + __builtin_elementwise_abs(qy * sx)
                 + extent * (__builtin_elementwise_abs(qy * sw) + __builtin_elementwise_abs(qw * sy)));
             const F8 cross = -(constant + slack) / slope;
-            low = (slope > 0.0) & (cross > low) ? cross : low;
-            high = (slope < 0.0) & (cross < high) ? cross : high;
-            high = (slope == 0.0) & (constant < -slack) ? low - 2.0 : high;
+            low = ((slope > 0.0) & (cross > low)) ? cross : low;
+            high = ((slope < 0.0) & (cross < high)) ? cross : high;
+            high = ((slope == 0.0) & (constant < -slack)) ? low - 2.0 : high;
         };
         cut(ax, ay, aw, bx, by, bw);
         cut(bx, by, bw, cx, cy, cw);

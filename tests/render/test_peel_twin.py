@@ -1,5 +1,8 @@
 """The kernel against independent ways to the same hits: the NumPy twin, exact rational arithmetic, Moeller-Trumbore."""
 
+import platform
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -166,6 +169,39 @@ def test_a_mesh_of_every_size_of_triangle_is_the_same_by_vectors_and_by_the_kern
             )
             assert (a.triangle >= 0).any()
             assert_equal(a, b)
+
+
+def hits_of_a_soup(simd: bool = True) -> Hits:
+    generator = np.random.Generator(np.random.Philox(31))
+    corners = generator.normal(size=(400, 1, 3)) + [0, 0, 2.0]
+    corners = corners + generator.choice([0.03, 0.3, 3.0], size=(400, 1, 1)) * generator.normal(size=(400, 3, 3))
+    scene = scene_of(corners.reshape(-1, 3), np.arange(1200).reshape(-1, 3), simd)
+    return scene.peel(np.diag([3, 3, 1]) @ K, 3 * HEIGHT, 3 * WIDTH, 10).numpy()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a processor of another family")
+def test_a_processor_of_narrower_vectors_gives_the_same_bits(tmp_path):
+    """The vectors compiled for SSE 4, in a process of its own, against those of this processor."""
+    program = f"""
+import sys, warp as wp
+wp.config.kernel_cache_dir = {str(tmp_path / "kernels")!r}
+wp.config.cpu_compiler_flags = "-target-cpu x86-64-v2"
+import numpy as np
+from tests.render.test_peel_twin import hits_of_a_soup
+np.savez({str(tmp_path / "hits.npz")!r}, **hits_of_a_soup()._asdict())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning:" not in done.stdout + done.stderr  # nor does the compiler talk to a user
+    with np.load(tmp_path / "hits.npz") as narrow:
+        assert_equal(hits_of_a_soup(), Hits(**narrow))
+
+
+def test_strips_that_find_no_room_in_the_list_are_peeled_all_the_same(monkeypatch):
+    expected = hits_of_a_soup()
+    for room in (1, 7, 50):
+        monkeypatch.setattr(sys.modules[Scene.__module__], "STRIPS", room)
+        assert_equal(hits_of_a_soup(simd=False), expected)
 
 
 @pytest.mark.gpu
