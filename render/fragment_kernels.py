@@ -14,6 +14,24 @@ OPTIONS = {"fuse_fp": False, "fast_math": False, "enable_backward": False}
 wp.set_module_options(OPTIONS)
 
 
+@wp.func
+def least(a: float, b: float):
+    """The smaller; b if either is not a number. One instruction where wp.min, which looks for those, takes five."""
+    return wp.where(a < b, a, b)
+
+
+@wp.func
+def most(a: float, b: float):
+    """The greater; b if either is not a number."""
+    return wp.where(a > b, a, b)
+
+
+@wp.func
+def within(x: float, low: float, high: float):
+    """x held in low .. high; low if it is not a number."""
+    return least(most(x, low), high)
+
+
 @wp.struct
 class Level:
     """A mip level: its size, and where in the texels it begins."""
@@ -81,6 +99,7 @@ class Scene:
     materials: wp.array(dtype=Material)
     uses: wp.array(dtype=Use)
     decode: wp.array(dtype=wp.float32)
+    has_uv: wp.int32
     has_normals: wp.int32
     has_colors: wp.int32
     tested: wp.int32
@@ -98,14 +117,21 @@ class View:
 
 @wp.struct
 class Plane:
-    """What the samples on one triangle share: its corner and edges, and the vectors of the module's first lines."""
+    """What the samples on one triangle share: its corner and edges, the vectors of the module's first lines, and the
+    attributes of its first corner with what they change along the edges."""
 
     material: wp.int32
     face: wp.vec3i
     corner: wp.vec3
     e1: wp.vec3
     e2: wp.vec3
-    normal: wp.vec3  # of unit length, along -N = e1 x e2
+    facing: wp.vec3  # of unit length, along -N = e1 x e2
+    normal: wp.vec3
+    normal_1: wp.vec3
+    normal_2: wp.vec3
+    uv: wp.vec2
+    uv_1: wp.vec2
+    uv_2: wp.vec2
     n: wp.vec3
     p1: wp.vec3
     p2: wp.vec3
@@ -127,9 +153,17 @@ def plane_of(scene: Scene, eye: wp.vec3, triangle: int):
     f.e2 = scene.vertices[face[2]] - f.corner
     o = eye - f.corner
     f.n = wp.cross(f.e2, f.e1)
-    f.normal = f.n * (-1.0 / wp.max(wp.length(f.n), 1.0e-30))
+    f.facing = f.n * (-1.0 / most(wp.length(f.n), 1.0e-30))
     f.p1 = wp.cross(f.e2, o)
     f.p2 = wp.cross(o, f.e1)
+    if scene.has_normals == 1:
+        f.normal = scene.normals[face[0]]
+        f.normal_1 = scene.normals[face[1]] - f.normal
+        f.normal_2 = scene.normals[face[2]] - f.normal
+    if scene.has_uv == 1:
+        f.uv = scene.uv[face[0]]
+        f.uv_1 = scene.uv[face[1]] - f.uv
+        f.uv_2 = scene.uv[face[2]] - f.uv
     return f
 
 
@@ -147,9 +181,9 @@ def meet(f: Plane, ray: wp.vec3, slope: float):
     """Barycentrics (b1, b2) of the hit, held inside the triangle: on an edge they may come out a hair beyond it."""
     b = wp.vec2(wp.dot(ray, f.p1) * slope, wp.dot(ray, f.p2) * slope)
     b0 = 1.0 - b[0] - b[1]
-    if wp.min(b0, wp.min(b[0], b[1])) < 0.0:
-        b0 = wp.clamp(b0, 0.0, 1.0)
-        b = wp.vec2(wp.clamp(b[0], 0.0, 1.0), wp.clamp(b[1], 0.0, 1.0))
+    if least(b0, least(b[0], b[1])) < 0.0:
+        b0 = within(b0, 0.0, 1.0)
+        b = wp.vec2(within(b[0], 0.0, 1.0), within(b[1], 0.0, 1.0))
         b = b * (1.0 / (b0 + b[0] + b[1]))
     return b
 

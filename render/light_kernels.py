@@ -6,7 +6,7 @@
 # float(0.0) there declares a variable that a branch may change.
 import warp as wp
 
-from render.fragment_kernels import OPTIONS
+from render.fragment_kernels import OPTIONS, most
 
 wp.set_module_options(OPTIONS)
 
@@ -50,7 +50,7 @@ def irradiance(sky: Sky, n: wp.vec3):
     e = sky.one + sky.y * y + sky.z * z + sky.x * x
     e = e + sky.xy * (x * y) + sky.yz * (y * z) + sky.zz * (z * z)
     e = e + sky.xz * (x * z) + sky.xx_yy * (x * x - y * y)
-    return wp.vec3(wp.max(e[0], 0.0), wp.max(e[1], 0.0), wp.max(e[2], 0.0))
+    return wp.vec3(most(e[0], 0.0), most(e[1], 0.0), most(e[2], 0.0))
 
 
 @wp.func
@@ -66,7 +66,7 @@ def lit(light: Lighting, index: int, position: wp.vec3, facing: wp.vec3):
     for m in range(light.first[index], light.first[index + 1]):
         forward = light.matrix[m, 2]
         # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
-        size = light.texel[m] * wp.max(row(forward, position), 0.0)
+        size = light.texel[m] * most(row(forward, position), 0.0)
         p = position + facing * (1.5 * size)
         depth = row(forward, p)
         if depth > 1.0e-4:

@@ -14,13 +14,16 @@ from render.fragment_kernels import (
     Texture,
     View,
     change,
+    least,
     meet,
+    most,
     plane_of,
     slope_of,
     vertex_color,
+    within,
 )
 from render.light_kernels import Lighting, irradiance, lit
-from render.texture_kernels import corner_uv, finest_alpha, sample, turned
+from render.texture_kernels import corners_of, finest_alpha, sample, turned
 
 LEAST_ROUGHNESS = 0.2  # a point light on a smoother surface is a highlight smaller than a sample: fireflies
 
@@ -51,7 +54,7 @@ def alpha_at(scene: Scene, f: Plane, b: wp.vec2):
         if alpha >= material.cutoff:
             return 1.0
         return 0.0
-    return wp.clamp(alpha, 0.0, 1.0)
+    return within(alpha, 0.0, 1.0)
 
 
 @wp.func
@@ -66,7 +69,7 @@ def alpha_of(scene: Scene, view: View, triangle: int, ray: wp.vec3):
 @wp.func
 def across(tangent: wp.vec3, n: wp.vec3):
     t = tangent - n * wp.dot(tangent, n)
-    return t * (1.0 / wp.max(wp.length(t), 1.0e-20))
+    return t * (1.0 / most(wp.length(t), 1.0e-20))
 
 
 @wp.func
@@ -74,8 +77,7 @@ def smooth_normal(scene: Scene, f: Plane, b: wp.vec2, facing: wp.vec3):
     """The interpolated normal on the side that `facing`, the triangle's own, has; that one where there is none."""
     if scene.has_normals == 0:
         return facing
-    a = scene.normals[f.face[0]]
-    s = a + (scene.normals[f.face[1]] - a) * b[0] + (scene.normals[f.face[2]] - a) * b[1]
+    s = f.normal + f.normal_1 * b[0] + f.normal_2 * b[1]
     length = wp.length(s)
     if length <= 1.0e-6:
         return facing
@@ -90,9 +92,9 @@ def bent_normal(scene: Scene, texture: Texture, scale: float, f: Plane, n: wp.ve
     bx = (texel[0] * 2.0 - 1.0) * scale
     by = (texel[1] * 2.0 - 1.0) * scale
     bz = texel[2] * 2.0 - 1.0
-    base = corner_uv(scene, texture, f.face[0])
-    d1 = turned(texture, corner_uv(scene, texture, f.face[1]) - base)
-    d2 = turned(texture, corner_uv(scene, texture, f.face[2]) - base)
+    c = corners_of(scene, texture, f)
+    d1 = turned(texture, c.d1)
+    d2 = turned(texture, c.d2)
     area = d1[0] * d2[1] - d2[0] * d1[1]
     if wp.abs(area) > 1.0e-20:
         if area < 0.0:
@@ -131,7 +133,7 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
     occlusion = float(1.0)
 
     towards_eye = ray * (-1.0 / wp.length(ray))
-    facing = f.normal  # on the eye's side of the triangle where d.N > 0
+    facing = f.facing  # on the eye's side of the triangle where d.N > 0
     if slope < 0.0:
         facing = -facing
     n = smooth_normal(scene, f, b, facing)
@@ -151,11 +153,11 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
             total = wp.cw_mul(total, texel)
         if use.roles & _BUMPS:
             n = bent_normal(scene, scene.textures[use.texture], material.normal_scale, f, n, texel)
-    roughness = wp.clamp(roughness, _LEAST_ROUGHNESS, 1.0)
-    metallic = wp.clamp(metallic, 0.0, 1.0)
+    roughness = within(roughness, _LEAST_ROUGHNESS, 1.0)
+    metallic = within(metallic, 0.0, 1.0)
 
     position = f.corner + f.e1 * b[0] + f.e2 * b[1]
-    nv = wp.max(wp.dot(n, towards_eye), 1.0e-3)
+    nv = most(wp.dot(n, towards_eye), 1.0e-3)
     one = wp.vec3(1.0, 1.0, 1.0)
     f0 = one * 0.04 + (albedo - one * 0.04) * metallic
     base = albedo * (1.0 - metallic)
@@ -165,9 +167,9 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
     sky = irradiance(light.sky[index], n) * occlusion
     gloss = irradiance(light.sky[index], n * (2.0 * nv) - towards_eye) * occlusion
     r0 = 1.0 - roughness
-    edge = wp.min(r0 * r0, faded(nv)) * r0 + 0.0425 - 0.0275 * roughness
-    scale = wp.max(1.04 - 0.572 * roughness - 1.04 * edge, 0.0)
-    bias = wp.max(1.04 * edge + 0.022 * roughness - 0.04, 0.0)
+    edge = least(r0 * r0, faded(nv)) * r0 + 0.0425 - 0.0275 * roughness
+    scale = most(1.04 - 0.572 * roughness - 1.04 * edge, 0.0)
+    bias = most(1.04 * edge + 0.022 * roughness - 0.04, 0.0)
     coat = f0 * scale + one * bias  # what the gloss sends back the base does not get
     total = total + (wp.cw_mul(wp.cw_mul(base, one - coat), sky) + wp.cw_mul(coat, gloss)) * _OVER_PI
     received = sky
@@ -176,7 +178,7 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
         strength = light.color[k]
         if light.kind[k] == 1:
             towards = towards - position
-            over = 1.0 / wp.max(wp.dot(towards, towards), 1.0e-4)
+            over = 1.0 / most(wp.dot(towards, towards), 1.0e-4)
             towards = towards * wp.sqrt(over)
             strength = strength * over
         nl = wp.dot(n, towards)
@@ -186,13 +188,13 @@ def radiance(scene: Scene, view: View, light: Lighting, index: int, f: Plane, ra
             if share > 0.0:
                 strength = strength * (nl * share)
                 half = towards + towards_eye
-                half = half * (1.0 / wp.max(wp.length(half), 1.0e-6))
-                nh = wp.clamp(wp.dot(n, half), 0.0, 1.0)
-                g = 1.0 - wp.clamp(wp.dot(towards_eye, half), 0.0, 1.0)
+                half = half * (1.0 / most(wp.length(half), 1.0e-6))
+                nh = within(wp.dot(n, half), 0.0, 1.0)
+                g = 1.0 - within(wp.dot(towards_eye, half), 0.0, 1.0)
                 g2 = g * g
                 fresnel = f0 + (one - f0) * (g2 * g2 * g)
                 d = nh * nh * (a2 - 1.0) + 1.0
-                visible = wp.max(nl * (nv * (1.0 - a) + a) + nv * (nl * (1.0 - a) + a), 1.0e-6)
+                visible = most(nl * (nv * (1.0 - a) + a) + nv * (nl * (1.0 - a) + a), 1.0e-6)
                 spread = 0.5 * a2 / (d * d * visible)
                 back = wp.cw_mul(base, one - fresnel) + fresnel * spread
                 total = total + wp.cw_mul(strength, back) * _OVER_PI

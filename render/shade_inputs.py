@@ -24,6 +24,7 @@ def scene_of(packed: Packed, device: Any) -> Any:
     scene.colors = _array(_one_row(packed.colors), wp.vec4, device)
     scene.texels = _array(packed.texels, wp.uint32, device)
     scene.decode = _array(tx.DECODE, wp.float32, device)
+    scene.has_uv = int(len(packed.uv) > 0)
     scene.has_colors = int(len(packed.colors) > 0)
     scene.tested = int(packed.tested)
 

@@ -7,7 +7,7 @@
 import warp as wp
 
 from render import texels as tx
-from render.fragment_kernels import OPTIONS, Level, Plane, Scene, Texture
+from render.fragment_kernels import OPTIONS, Level, Plane, Scene, Texture, least, most, within
 
 wp.set_module_options(OPTIONS)
 
@@ -28,7 +28,7 @@ class Place:
 def folded(x: float, mode: int):
     """x in one period of its wrap mode, so that no coordinate is too large for an integer texel."""
     if mode == _CLAMP:
-        return wp.clamp(x, -1.0, 2.0)
+        return within(x, -1.0, 2.0)
     if mode == _REPEAT:
         return x - wp.floor(x)
     return x - 2.0 * wp.floor(0.5 * x)
@@ -64,12 +64,26 @@ class Quad:
     w11: wp.float32
 
 
+@wp.struct
+class Corners:
+    """(u, v) of a triangle's first corner, before the transform, and what it changes along the edges."""
+
+    at: wp.vec2
+    d1: wp.vec2
+    d2: wp.vec2
+
+
 @wp.func
-def corner_uv(scene: Scene, texture: Texture, vertex: int):
-    """(u, v) of a vertex, before the transform of the texture."""
+def corners_of(scene: Scene, texture: Texture, f: Plane):
+    c = Corners()
+    c.at = f.uv
+    c.d1 = f.uv_1
+    c.d2 = f.uv_2
     if texture.second == 1:
-        return scene.uv1[vertex]
-    return scene.uv[vertex]
+        c.at = scene.uv1[f.face[0]]
+        c.d1 = scene.uv1[f.face[1]] - c.at
+        c.d2 = scene.uv1[f.face[2]] - c.at
+    return c
 
 
 @wp.func
@@ -82,13 +96,11 @@ def turned(texture: Texture, d: wp.vec2):
 
 @wp.func
 def place_of(scene: Scene, texture: Texture, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec2):
-    a = corner_uv(scene, texture, f.face[0])
-    d1 = corner_uv(scene, texture, f.face[1]) - a
-    d2 = corner_uv(scene, texture, f.face[2]) - a
+    c = corners_of(scene, texture, f)
     place = Place()
-    place.at = turned(texture, a + d1 * b[0] + d2 * b[1]) + wp.vec2(texture.row_u[2], texture.row_v[2])
-    place.right = turned(texture, d1 * b_x[0] + d2 * b_x[1])
-    place.down = turned(texture, d1 * b_y[0] + d2 * b_y[1])
+    place.at = turned(texture, c.at + c.d1 * b[0] + c.d2 * b[1]) + wp.vec2(texture.row_u[2], texture.row_v[2])
+    place.right = turned(texture, c.d1 * b_x[0] + c.d2 * b_x[1])
+    place.down = turned(texture, c.d1 * b_y[0] + c.d2 * b_y[1])
     return place
 
 
@@ -145,10 +157,10 @@ def bilinear(scene: Scene, texture: Texture, level: Level, at: wp.vec2):
     """Linear RGB."""
     q = quad_at(scene, texture, level, at)
     if texture.weighted == 1:
-        q.w00 = q.w00 * wp.max(alpha_byte(scene, q.c00), _LEAST_WEIGHT)
-        q.w10 = q.w10 * wp.max(alpha_byte(scene, q.c10), _LEAST_WEIGHT)
-        q.w01 = q.w01 * wp.max(alpha_byte(scene, q.c01), _LEAST_WEIGHT)
-        q.w11 = q.w11 * wp.max(alpha_byte(scene, q.c11), _LEAST_WEIGHT)
+        q.w00 = q.w00 * most(alpha_byte(scene, q.c00), _LEAST_WEIGHT)
+        q.w10 = q.w10 * most(alpha_byte(scene, q.c10), _LEAST_WEIGHT)
+        q.w01 = q.w01 * most(alpha_byte(scene, q.c01), _LEAST_WEIGHT)
+        q.w11 = q.w11 * most(alpha_byte(scene, q.c11), _LEAST_WEIGHT)
         share = 1.0 / (q.w00 + q.w10 + q.w01 + q.w11)
         q.w00 = q.w00 * share
         q.w10 = q.w10 * share
@@ -169,7 +181,7 @@ def sample(scene: Scene, t: int, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec
     down = wp.vec2(place.down[0] * texture.width, place.down[1] * texture.height)
     p = wp.dot(right, right)
     q = wp.dot(down, down)
-    squared = wp.max(wp.min(p, q), 0.25 * wp.max(p, q))
+    squared = most(least(p, q), 0.25 * most(p, q))
     level = int(0)
     share = float(0.0)
     if squared > 1.0:  # not where it is not a number
