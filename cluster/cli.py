@@ -33,6 +33,16 @@ def render(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of cameras and lights.")] = 0,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a clip (dynamic only).")] = 16,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other render setting, as often as needed: --set fov_mode=54.2 --set aspect=0.8,1.25 "
+            "(docs/render.md).",
+            show_default=False,
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -76,18 +86,17 @@ def render(
     if not preview and not out.is_absolute() and "runtime_resources" in Path.cwd().parts:
         raise ValueError(f"--out {out} would lie in the job's own copy of the working directory: give an absolute path")
     height, width = image_size(size)
-    settings = settings_of(
-        {
-            "views": views,
-            "height": height,
-            "width": width,
-            "layers": layers,
-            "regime": regime or sources.common_regime(parsed),
-            "seed": seed,
-            "frames": frames,
-            "backend": backend,
-        }
-    )
+    values = {
+        "views": views,
+        "height": height,
+        "width": width,
+        "layers": layers,
+        "regime": regime or sources.common_regime(parsed),
+        "seed": seed,
+        "frames": frames,
+        "backend": backend,
+    }
+    settings = settings_of(values, set_ or [])
     if preview:
         from cluster.preview import write_preview
 

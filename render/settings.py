@@ -1,7 +1,9 @@
 """What a render job may choose: one strict, frozen config whose defaults are documented here and in docs/render.md."""
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -140,11 +142,12 @@ class RenderSettings(BaseModel):
         return self.layers + self.extra_slots
 
 
-def settings_of(values: Mapping[str, Any]) -> RenderSettings:
-    """RenderSettings from plain values (a config file, a command line).
+def settings_of(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> RenderSettings:
+    """RenderSettings from plain values (a config file, a command line) and from texts such as "aspect=0.8,1.25".
 
     Raises ValueError with one sentence that names the field, or for an unknown key the nearest known one.
     """
+    values = {**values, **_assigned(assignments, values)}
     for key in values:
         if key not in RenderSettings.model_fields:
             near = difflib.get_close_matches(key, RenderSettings.model_fields, n=1, cutoff=0.0)
@@ -157,3 +160,26 @@ def settings_of(values: Mapping[str, Any]) -> RenderSettings:
             raise ValueError(f"render settings: {first['ctx']['error']}") from None
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"render settings: {where}: {first['msg']} (found {first.get('input')!r})") from None
+
+
+def _assigned(texts: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """["fov_mode=54.2", "aspect=0.8,1.25"] -> {"fov_mode": 54.2, "aspect": [0.8, 1.25]}.
+
+    A value is JSON, a list of JSON without its brackets, or else text. ValueError for what is no NAME=VALUE, for a name
+    that comes twice and for one that is `given` otherwise.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"render settings: {text!r} is no NAME=VALUE, such as fov_mode=54.2 or aspect=0.8,1.25")
+        if name in values:
+            raise ValueError(f"render settings: {name} is set twice; set it once")
+        if name in given:
+            raise ValueError(f"render settings: {name} has an option of its own; give it by that")
+        values[name] = value
+        for written in (value, f"[{value}]"):
+            with contextlib.suppress(json.JSONDecodeError):
+                values[name] = json.loads(written)
+                break
+    return values

@@ -31,6 +31,19 @@ def test_a_procedural_asset_becomes_a_picture(tmp_path: Path, capsys: pytest.Cap
         assert min(page.size) > 1000
 
 
+def test_any_setting_can_be_set(tmp_path: Path) -> None:
+    pictures = []
+    for number, settings in enumerate(
+        ([], ["--set", "fov_mode=60"], ["--set", "fov=20,20", "--set", "aspect=1.5,1.5"])
+    ):
+        out = tmp_path / f"{number}.png"
+        assert run("procedural:objects?start=3", *SMALL, *settings, "--out", out) == 0
+        with Image.open(out) as page:
+            pictures.append(page.convert("RGB").tobytes())
+    assert pictures[0] == pictures[1]  # it is the default
+    assert pictures[0] != pictures[2]
+
+
 def test_no_ray_is_needed(tmp_path: Path) -> None:
     program = "import sys, worldtrace\ntry: worldtrace.main(sys.argv[1:])\nfinally: assert 'ray' not in sys.modules"
     command = [sys.executable, "-c", program, "render", "--preview", "procedural:objects?count=1", *SMALL]
@@ -46,6 +59,8 @@ def test_no_ray_is_needed(tmp_path: Path) -> None:
         (["procedural:objects", "--out", "sheet"], "name that ends in .png"),
         (["procedural:objects", "procedural:objects?seed=1"], "2 sources are given"),
         (["procedural:objects", "--size", "big"], "--size 'big' is no image size"),
+        (["procedural:objects", "--set", "views=3"], "views has an option of its own"),
+        (["procedural:objects", "--set", "famnig_median=3"], "the nearest known setting is 'framing_median'"),
     ],
 )
 def test_errors_are_one_line(

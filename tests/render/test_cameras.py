@@ -290,6 +290,25 @@ def test_settings_name_the_nearest_key_in_one_line():
     assert settings_of({"height": 196, "regime": "scene"}) == RenderSettings(height=196, regime="scene")
 
 
+def test_settings_are_read_from_assignments():
+    texts = ["fov_mode=54.2", "aspect = 0.8,1.25", "framing=[0.2, 0.9]", "shadows=false", "backend=cpu"]
+    assert settings_of({"seed": 3}, texts) == RenderSettings(
+        seed=3, fov_mode=54.2, aspect=(0.8, 1.25), framing=(0.2, 0.9), shadows=False, backend="cpu"
+    )
+    for wrong, why in (
+        (["fov_mode"], "'fov_mode' is no NAME=VALUE"),
+        (["fov_mode="], "is no NAME=VALUE"),
+        (["fov_mode=5", "fov_mode=6"], "fov_mode is set twice"),
+        (["seed=4"], "seed has an option of its own"),
+        (["fov_mod=54"], "nearest known setting is 'fov_mode'"),
+        (["fov=wide"], r"fov: .*\(found 'wide'\)"),
+        (["aspect=1"], "aspect: "),
+    ):
+        with pytest.raises(ValueError, match=why) as caught:
+            settings_of({"seed": 3}, wrong)
+        assert "\n" not in str(caught.value)
+
+
 def test_settings_allow_what_can_be_peeled_and_stored_and_no_more():
     assert STORED_VALUES == MAX_ELEMENTS
     assert DEPTH_ERROR == DEFAULT_BOUND
