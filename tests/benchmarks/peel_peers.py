@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from peers import Case, embree_hits, forest, nested_spheres, open3d_hits, real_asset, room
 
 from render.hits import EMPTY
 from render.load import SUFFIXES
 from render.peel import Scene
-from tests.benchmarks.peers import Case, embree_hits, forest, nested_spheres, open3d_hits, real_asset, room
 
 NAMES = ("open3d", "embree", "embree depth", "peel", "keys")
 SHORT = ("open3d", "embree", "its depth", "peel", "keys")
