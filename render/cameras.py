@@ -101,17 +101,17 @@ def draw_object_view(generator: np.random.Generator, settings: RenderSettings) -
     s, g = settings, generator
     spread, wide, near_mode = g.random() < s.fov_spread, g.uniform(*s.fov), g.normal(s.fov_mode, s.fov_deviation)
     azimuth = g.uniform(0.0, 360.0)
-    elevation = np.clip(g.normal(s.elevation_mode, s.elevation_deviation), *s.elevation)
-    framing = np.clip(s.framing_median * np.exp(g.normal(0.0, s.framing_deviation)), *s.framing)
+    elevation = reflected(g.normal(s.elevation_mode, s.elevation_deviation), s.elevation)
+    framing = reflected(s.framing_median * np.exp(g.normal(0.0, s.framing_deviation)), s.framing)
     roll = np.clip(g.normal(0.0, s.roll_deviation), -15.0, 15.0)
     principal = np.clip(g.normal(0.0, s.principal_deviation, 2), -0.1, 0.1)
     aim = np.clip(g.normal(0.0, 1.0, 2) * s.aim_deviation, -0.5, 0.5)
     cropped, side, cut = g.random() < s.crop, SIDES[int(g.integers(0, len(SIDES)))], g.uniform(*s.crop_cut)
     return ObjectView(
-        float(wide if spread else np.clip(near_mode, *s.fov)),
+        float(wide if spread else reflected(near_mode, s.fov)),
         float(azimuth),
-        float(elevation),
-        float(framing),
+        elevation,
+        framing,
         float(roll),
         (float(principal[0]), float(principal[1])),
         drawn_aspect(g, s),
@@ -119,6 +119,16 @@ def draw_object_view(generator: np.random.Generator, settings: RenderSettings) -
         side if cropped else "",
         float(cut) if cropped else 0.0,
     )
+
+
+def reflected(value: float, span: Span) -> float:
+    """`value` folded back into the span at its ends: cut off instead, one view in twenty would have the widest lens."""
+    low, high = span
+    width = high - low
+    if width <= 0:
+        return low
+    past = (value - low) % (2 * width)
+    return float(low + min(past, 2 * width - past))
 
 
 def drawn_aspect(generator: np.random.Generator, settings: RenderSettings) -> float:
