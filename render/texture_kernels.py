@@ -52,7 +52,7 @@ def wrapped(i: int, size: int, mode: int):
 
 @wp.struct
 class Quad:
-    """The four texels around a point, as words and with their weights."""
+    """The four texels around a point, as words and with their weights; x and y lead from c00 to c10 and c01."""
 
     c00: wp.uint32
     c10: wp.uint32
@@ -62,6 +62,8 @@ class Quad:
     w10: wp.float32
     w01: wp.float32
     w11: wp.float32
+    x: wp.float32
+    y: wp.float32
 
 
 @wp.struct
@@ -110,13 +112,15 @@ def quad_at(scene: Scene, texture: Texture, level: Level, at: wp.vec2):
     y = folded(at[1], texture.wrap_t) * float(level.height) - 0.5
     left = wp.floor(x)
     top = wp.floor(y)
+    q = Quad()
     x = x - left
     y = y - top
+    q.x = x
+    q.y = y
     i0 = wrapped(int(left), level.width, texture.wrap_s)
     i1 = wrapped(int(left) + 1, level.width, texture.wrap_s)
     j0 = level.first + wrapped(int(top), level.height, texture.wrap_t) * level.width
     j1 = level.first + wrapped(int(top) + 1, level.height, texture.wrap_t) * level.width
-    q = Quad()
     q.c00 = scene.texels[j0 + i0]
     q.c10 = scene.texels[j0 + i1]
     q.c01 = scene.texels[j1 + i0]
@@ -139,8 +143,13 @@ def finest_alpha(scene: Scene, texture: Texture, f: Plane, b: wp.vec2):
     nothing = wp.vec2(0.0, 0.0)
     place = place_of(scene, texture, f, b, nothing, nothing)
     q = quad_at(scene, texture, scene.levels[texture.levels], place.at)
-    front = alpha_byte(scene, q.c00) * q.w00 + alpha_byte(scene, q.c10) * q.w10
-    return front + alpha_byte(scene, q.c01) * q.w01 + alpha_byte(scene, q.c11) * q.w11
+    # Step by step from one to the next, for weights do not add up to exactly 1: what is one alpha everywhere must be
+    # that alpha, which may be the cutoff.
+    a = alpha_byte(scene, q.c00)
+    a += (alpha_byte(scene, q.c10) - a) * q.x
+    c = alpha_byte(scene, q.c01)
+    c += (alpha_byte(scene, q.c11) - c) * q.x
+    return a + (c - a) * q.y
 
 
 @wp.func
