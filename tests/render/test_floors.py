@@ -76,6 +76,13 @@ def test_without_a_roof_the_floor_is_found_and_not_the_walls_nor_the_table() -> 
     assert not np.any(np.all((over_table >= stands[:, 0]) & (over_table <= stands[:, 1]), axis=1))
 
 
+def test_under_the_open_sky_only_the_lowest_level_is_a_floor() -> None:
+    annex = block((6.2, 0.0, 0.0), (10.2, 2.5, 4.0))  # a solid whose top is as large as a room
+    stands = standing_room(house(*room(roof=False), annex))
+    np.testing.assert_allclose(stands[:, 0, 1], 0.0, atol=2e-3)
+    assert stands[:, 1, 0].max() < 6.2
+
+
 def test_beside_and_inside_of_walls_and_over_a_roof_nobody_stands() -> None:
     field = block((20.0, -0.2, 0.0), (20.1, 0.0, 0.1))  # makes the bounding box three times as wide as the house
     stands = standing_room(house(*room(), field))
