@@ -11,6 +11,8 @@ import render
 from render.mesh import Rejected
 from render.normalise import normalise
 
+MERGED = 1e-5  # of z: hits closer than this are one, where peers are compared that lose some of those
+
 # Past the last hit by this share of z before the next cast: hits closer than that are lost, nearer steps hit again.
 STEP = 2e-6
 
@@ -89,6 +91,15 @@ def pixel_rays(K: np.ndarray, size: int) -> np.ndarray:
     v, u = np.mgrid[:size, :size] + 0.5
     d = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3) @ np.linalg.inv(K).T
     return np.ascontiguousarray(d, np.float32)
+
+
+def merged(depth: np.ndarray) -> np.ndarray:
+    """depth (S,P) sorted, inf where empty; a hit closer than MERGED to the one before is dropped, the rest move up."""
+    with np.errstate(invalid="ignore"):
+        close = np.diff(depth, axis=0) < MERGED * depth[:-1]
+    depth = depth.copy()
+    depth[1:][close] = np.inf
+    return np.sort(depth, axis=0)
 
 
 def open3d_hits(case: Case, size: int) -> Callable[[], np.ndarray]:
