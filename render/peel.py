@@ -1,8 +1,9 @@
 """Depth peeling: every intersection of every pixel's ray with a triangle mesh, front to back, in one pass.
 
 Each triangle is rasterized once and each of its hits goes into the pixel's sorted list of the K nearest (a K-buffer,
-Bavoil et al. 2007). `peel` is the pure function; `Scene` keeps a mesh on the device for many views. The kernels and
-the reasons behind their arithmetic are in `peel_kernels`, a slow readable twin in `peel_numpy`.
+Bavoil et al. 2007). `peel` is the pure function; `Scene` keeps a mesh on the device for many views: `Scene.keys` is
+what the renderer is built on, many views or windows of views at once. The kernels and the reasons behind their
+arithmetic are in `peel_kernels`, what runs on a CPU in `peel_simd`, a slow readable twin in `peel_numpy`.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ import warp as wp
 
 from render import peel_kernels as kernels
 from render import peel_simd as simd
+from render import peel_unpack
 from render.hits import EMPTY, Hits
 
 Backend = Literal["auto", "cpu", "cuda"]
@@ -189,14 +191,14 @@ class Scene:
         hits = DeviceHits(*(self._lent(shape, dtype) for dtype in (wp.float32, wp.int32, wp.int8)))
         if not self._simd:
             keys = self.keys(K[None], pose[None], height, width, slots, near)
-            self._launch(kernels.unpack, (height, width), [keys, *hits])
+            self._launch(peel_unpack.unpack, (height, width), [keys, *hits])
             return hits
         for array, nothing in zip(hits, (np.inf, -1, 0), strict=True):
             array.fill_(nothing)
         window = self.windows(K[None], pose[None], height, width, near)
         rows, columns = (int(size) for size in window[0, 2:])
         keys = self.keys(K[None], pose[None], max(rows, 1), max(columns, 1), slots, near, window[:, :2])
-        self._launch(simd.unpack, 1, [keys, *(int(number) for number in window[0]), *hits])
+        self._launch(peel_unpack.unpack_in_lanes, 1, [keys, *(int(number) for number in window[0]), *hits])
         return hits
 
     def _lent(self, shape: tuple[int, ...], dtype: Any) -> wp.array:

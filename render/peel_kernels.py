@@ -1,4 +1,4 @@
-"""The peel as Warp kernels: one source, compiled for the CPU and for CUDA.
+"""The peel as Warp kernels, for CUDA and for any CPU; `peel_simd` does the same on a CPU, several times as fast.
 
 Homogeneous rasterization (Olano and Greer 1997): with P = K v for each vertex and q = (u, v, 1) for a pixel centre, the
 ray of the pixel meets the triangle where the three numbers e_i = det[q, P_j, P_k] have one sign, and there
@@ -9,14 +9,15 @@ The e_i are evaluated with the pixel moved to the origin: P' = P - q P_z, e = P'
 belongs to a vertex is then computed alike for all its triangles, an edge gives exactly opposite numbers to the two
 triangles that share it, and a vertex on a pixel centre is (0, 0): together with the tie rule of `side_of_edge` a closed
 surface has no crack and no double hit. That needs one thing of the compiler: a product and a sum must not be fused, for
-a fused a*b - c*d is not the negative of c*d - a*b. Unfused, the CPU, CUDA and the NumPy twin also agree bit by bit.
+a fused a*b - c*d is not the negative of c*d - a*b. Unfused, these kernels, `peel_simd` and the NumPy twin also agree
+bit by bit, and so must CUDA.
 """
 
 # mypy: ignore-errors
 # Warp compiles this file as its own language, whose scalars and arrays Python's type checker reads wrongly.
 import warp as wp
 
-from render.keys import EMPTY, depth_of, is_back, key_of, triangle_of
+from render.keys import EMPTY, key_of
 
 wp.config.log_level = 30  # no banner, no line for every module loaded: progress bars share the terminal
 wp.set_module_options({"fuse_fp": False, "fast_math": False, "enable_backward": False})
@@ -388,25 +389,3 @@ def raster_strips(
             lane, LANES, camera, width, view, count, keys,
         )  # fmt: skip
         item += threads / LANES
-
-
-@wp.kernel
-def unpack(
-    keys: wp.array3d(dtype=wp.uint64),
-    depth: wp.array3d(dtype=wp.float32),
-    triangle: wp.array3d(dtype=wp.int32),
-    facing: wp.array3d(dtype=wp.int8),
-) -> None:
-    """The keys of the first view as arrays [slot, row, column]; one thread a pixel."""
-    row, column = wp.tid()
-    pixel = row * depth.shape[2] + column
-    for k in range(keys.shape[1]):
-        key = keys[0, k, pixel]
-        if key == EMPTY:
-            depth[k, row, column] = wp.inf
-            triangle[k, row, column] = -1
-            facing[k, row, column] = wp.int8(0)
-        else:
-            depth[k, row, column] = depth_of(key)
-            triangle[k, row, column] = triangle_of(key)
-            facing[k, row, column] = wp.where(is_back(key), wp.int8(-1), wp.int8(1))

@@ -1,6 +1,6 @@
 """Do the peel and Open3D's RaycastingScene.list_intersections find the same hits on real assets?
 
-    python tests/benchmarks/peel_parity.py ASSETS_FOLDER [--size 504] [--slots 64]
+    python tests/benchmarks/peel_parity.py ASSETS_FOLDER [--size 504] [--slots 64] [--speed-only]
 
 Each asset (loaded by trimesh as one mesh, longest side 1, seen from 1.9 away) is peeled with slots to spare. Open3D
 drops some hits of coincident faces, so hits closer than 1e-5 of z are merged on both sides. Wanted: equal hit counts at
@@ -9,7 +9,9 @@ drops some hits of coincident faces, so hits closer than 1e-5 of z are merged on
 "differ" counts the pixels whose counts differ, each side merged by itself; exits 1 if an asset misses by these. Merging
 has a threshold, and where two sheets lie just 1e-5 apart the rounding of either side decides: "truly" explains them, by
 counting those that still differ when both lists are merged together, so that a group of close hits is met by one side
-only. Speed is the median ratio of 3 turns in this process, one thread each, without Open3D's acceleration structure.
+only. Speed is the ratio of the medians of `--turns` turns in this process, one thread each, without Open3D's
+acceleration structure: "peel" is `Scene.peel`, whole images in arrays; "keys" is what the renderer calls,
+`Scene.windows` and `Scene.keys`. `--speed-only` leaves out the parity, which takes most of the time.
 """
 
 import argparse
@@ -20,10 +22,11 @@ from pathlib import Path
 import numpy as np
 import open3d as o3d
 import trimesh
-from peers import MERGED, merged
+from peel_speed import windowed_keys
 
 from render.peel import Scene
 
+MERGED = 1e-5
 SUFFIXES = {".glb", ".gltf", ".obj", ".ply", ".stl"}
 
 
@@ -42,6 +45,15 @@ def load(path: Path, most: int) -> tuple[np.ndarray, np.ndarray] | str:
     vertices = (mesh.vertices - (used.min(axis=0) + used.max(axis=0)) / 2) / np.ptp(used, axis=0).max()
     turn = trimesh.transformations.euler_matrix(np.pi - 0.35, 0.6, 0.05)[:3, :3]
     return (vertices @ turn.T + [0, 0, 1.9]).astype(np.float32), faces
+
+
+def merged(depth: np.ndarray) -> np.ndarray:
+    """depth (S,P) sorted, inf where empty; a hit closer than MERGED to the one before is dropped, the rest move up."""
+    with np.errstate(invalid="ignore"):
+        close = np.diff(depth, axis=0) < MERGED * depth[:-1]
+    depth = depth.copy()
+    depth[1:][close] = np.inf
+    return np.sort(depth, axis=0)
 
 
 def open3d_depth(scene: o3d.t.geometry.RaycastingScene, rays: o3d.core.Tensor, focal: float, slots: int) -> np.ndarray:
@@ -77,6 +89,8 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--most", type=int, default=1_000_000, help="skip assets of more faces")
     parser.add_argument("--match", default="", help="only paths that contain this")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--speed-only", action="store_true")
     arguments = parser.parse_args()
     size, slots = arguments.size, arguments.slots
 
@@ -87,10 +101,12 @@ def main() -> int:
     d = np.stack([u - size / 2, v - size / 2, np.full_like(u, focal)], axis=-1).reshape(-1, 3)
     rays = o3d.core.Tensor(np.concatenate([np.zeros_like(d), d], axis=1).astype(np.float32))
 
-    print(f"{'asset':40s} {'faces':>7s} {'hits':>8s} {'most':>4s} differ truly  equal % {'|dz|/z':>8s}  speed")
+    parity = "" if arguments.speed_only else f"  differ truly  equal % {'|dz|/z':>8s}"
+    print(f"{'asset':40s} {'faces':>7s} {'hits':>8s} {'most':>4s} {'open3d':>9s} {'peel':>7s} {'keys':>7s}{parity}")
     passed: list[bool] = []
     truly_passed: list[bool] = []
-    ratios: list[float] = []
+    ratios: list[np.ndarray] = []
+    beside = K + np.array([[0, 0, 1e-6], [0, 0, 0], [0, 0, 0]])  # for a scene does not project twice what is the same
     for path in sorted(p for p in arguments.assets.rglob("*") if p.suffix.lower() in SUFFIXES):
         if arguments.match not in str(path):
             continue
@@ -104,17 +120,24 @@ def main() -> int:
         theirs.add_triangles(vertices, faces.astype(np.uint32))
         ours = Scene(vertices, faces, "cpu")
         times = []
-        for _ in range(4):
+        for _ in range(arguments.turns + 1):
             start = time.perf_counter()
             theirs.list_intersections(rays, nthreads=1)
-            middle = time.perf_counter()
+            second = time.perf_counter()
             ours.peel(K, size, size, 6)
-            times.append((middle - start) / (time.perf_counter() - middle))
-        ratios.append(float(np.median(times[1:])))
-
+            third = time.perf_counter()
+            windowed_keys(ours, beside, size, 6)
+            times.append((second - start, third - second, time.perf_counter() - third))
+        medians = np.median(times[1:], axis=0)  # the first turn warms up
+        ratios.append(medians[0] / medians[1:])
         a = ours.peel(K, size, size, slots).numpy().depth.reshape(slots, -1)
-        b = open3d_depth(theirs, rays, focal, slots)
         hits = np.isfinite(a).sum(axis=0)
+        line = f"{name:40s} {len(faces):7d} {int(hits.sum()):8d} {int(hits.max()):4d} {medians[0] * 1e3:6.1f} ms"
+        line += "".join(f" {ratio:6.1f}x" for ratio in ratios[-1])
+        if arguments.speed_only:
+            print(line, flush=True)
+            continue
+        b = open3d_depth(theirs, rays, focal, slots)
         ours_merged, theirs_merged = merged(a), merged(b)
         differ = np.isfinite(ours_merged).sum(axis=0) != np.isfinite(theirs_merged).sum(axis=0)
         truly = int(meet_apart(a[:, differ], b[:, differ]).sum())
@@ -123,14 +146,15 @@ def main() -> int:
         error = float((np.abs(z - other) / other).max()) if len(z) else 0.0
         passed.append(bool(differ.mean() <= 1e-4 and error <= 1e-5))
         truly_passed.append(truly <= 1e-4 * differ.size and error <= 1e-5)
+        line += f"  {int(differ.sum()):6d} {truly:5d} {100 * (1 - differ.mean()):8.4f} {error:8.1e}"
+        print(line + ("" if passed[-1] else "  MISSES"), flush=True)
+    if not arguments.speed_only:
+        print(f"{sum(passed)} of {len(passed)} assets pass")
         print(
-            f"{name:40s} {len(faces):7d} {int(hits.sum()):8d} {int(hits.max()):4d} {int(differ.sum()):6d} {truly:5d} "
-            f"{100 * (1 - differ.mean()):8.4f} {error:8.1e} {ratios[-1]:5.1f}x{'' if passed[-1] else '  MISSES'}",
-            flush=True,
+            f"explanation: {sum(truly_passed)} would if both lists were merged together, where rounding cannot decide"
         )
-    print(f"{sum(passed)} of {len(passed)} assets pass")
-    print(f"explanation: {sum(truly_passed)} would if both lists were merged together, where rounding cannot decide")
-    print(f"speed: median {np.median(ratios):.1f} x, least {min(ratios):.1f} x")
+    for what, column in zip(("peel", "keys"), np.transpose(ratios), strict=True):
+        print(f"speed of {what}: median {np.median(column):.1f} x, least {column.min():.1f} x")
     return 0 if all(passed) else 1
 
 

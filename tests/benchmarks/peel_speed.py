@@ -4,7 +4,9 @@
 
 Three nested icospheres of 82K triangles each fill half of the image. Both run in this process, in turns, so that what
 else the machine does falls on both; the figure is the ratio of the medians. Open3D's acceleration structure and rays
-are built beforehand; ours is timed whole (`render.peel` on NumPy arrays) and as a view of a scene already loaded.
+are built beforehand; ours is timed whole (`render.peel` on NumPy arrays), as a view of a scene already loaded, and as
+the renderer calls it (`Scene.windows`, then `Scene.keys` in that window). No two calls in a row have the same camera,
+for the scene would not project the mesh again.
 """
 
 import argparse
@@ -32,6 +34,13 @@ def pixel_rays(K: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.concatenate([np.zeros_like(d), d], axis=1).astype(np.float32)
 
 
+def windowed_keys(scene: Scene, K: np.ndarray, size: int, slots: int) -> object:
+    """Keys of the part of a size x size image that the mesh, in camera coordinates, can cover."""
+    pose = np.eye(4)[None]
+    row, column, height, width = scene.windows(K[None], pose, size, size)[0]
+    return scene.keys(K[None], pose, max(height, 1), max(width, 1), slots, origins=np.array([[row, column]]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=504)
@@ -48,11 +57,13 @@ def main() -> None:
     theirs.add_triangles(vertices.astype(np.float32), faces.astype(np.uint32))
     rays = o3d.core.Tensor(pixel_rays(K, size, size))
     ours = Scene(vertices, faces, "cpu")
+    beside = K + np.array([[0, 0, 1e-6], [0, 0, 0], [0, 0, 0]])
 
     candidates: dict[str, Callable[[], object]] = {
         "open3d list_intersections": lambda: theirs.list_intersections(rays, nthreads=1),
         "peel (arrays in, arrays out)": lambda: peel(vertices, faces, K, size, size, layers, backend="cpu"),
         "Scene.peel (mesh loaded)": lambda: ours.peel(K, size, size, layers),
+        "Scene.keys (in its window)": lambda: windowed_keys(ours, beside, size, layers),
     }
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(arguments.repeats + 1):
