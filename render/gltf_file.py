@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
+from render import meshopt
 from render.folder import Folder
 from render.limits import Limits
 from render.mesh import Rejected
@@ -30,6 +31,7 @@ _DECODED = {
     "KHR_texture_basisu",
     "KHR_xmp_json_ld",
     "EXT_mesh_gpu_instancing",
+    "EXT_meshopt_compression",
     "EXT_texture_webp",
 }
 _DECODED_FAMILY = "KHR_materials_"
@@ -52,6 +54,7 @@ class GltfFile:
         self._buffers: dict[int, memoryview] = {}
         self._accessors: dict[int, np.ndarray] = {}
         self._sources: dict[int, int] = {}
+        self._views: dict[int, bytes] = {}
         self._made = 0  # elements that the file announces and does not hold, or that are copied
         _check_version_and_extensions(self.json, extensions)
 
@@ -179,16 +182,36 @@ class GltfFile:
         offset = integer(entry.get("byteOffset", 0), f"offset of bufferView {index}")
         length = integer(entry.get("byteLength"), f"length of bufferView {index}")
         stride = integer(entry.get("byteStride", 0), f"stride of bufferView {index}")
-        if "EXT_meshopt_compression" in json_object(entry.get("extensions", {}), "extensions"):
-            buffer_entry = self.item("buffers", entry.get("buffer"))
-            if "uri" not in buffer_entry and not (entry.get("buffer") == 0 and self._binary is not None):
-                raise Rejected("unsupported_extension", "EXT_meshopt_compression without uncompressed data")
+        compressed = extension(entry, meshopt.NAME)
+        if compressed is not None and not self._has_bytes(entry.get("buffer")):
+            return memoryview(self._decompressed(index, length, compressed)), stride
         buffer = self._buffer(entry.get("buffer"))
         if offset + length > len(buffer):
             raise Rejected(
                 "truncated", f"bufferView {index} ends at byte {offset + length} of a buffer of {len(buffer)}"
             )
         return buffer[offset : offset + length], stride
+
+    def _has_bytes(self, buffer: Any) -> bool:
+        """False for a buffer that only tells how long the decompressed views would be."""
+        return "uri" in self.item("buffers", buffer) or (buffer == 0 and self._binary is not None)
+
+    def _decompressed(self, index: int, length: int, compressed: dict[str, Any]) -> bytes:
+        if index not in self._views:
+            count, stride = (
+                integer(compressed.get(key), f"{key} of {meshopt.NAME}") for key in ("count", "byteStride")
+            )
+            if count * stride != length:
+                raise Rejected("corrupt", f"{meshopt.NAME} announces {count * stride} bytes for a view of {length}")
+            self.allow(count * max(1, stride // 16), f"bufferView {index}")
+            offset = integer(compressed.get("byteOffset", 0), f"offset of {meshopt.NAME}")
+            end = offset + integer(compressed.get("byteLength"), f"length of {meshopt.NAME}")
+            buffer = self._buffer(compressed.get("buffer"))
+            if end > len(buffer):
+                raise Rejected("truncated", f"{meshopt.NAME} ends at byte {end} of a buffer of {len(buffer)}")
+            mode, how = str(compressed.get("mode")), str(compressed.get("filter", "NONE"))
+            self._views[index] = meshopt.decode(bytes(buffer[offset:end]), count, stride, mode, how)
+        return self._views[index]
 
     def _buffer(self, index: Any) -> memoryview:
         index = integer(index, "buffer")

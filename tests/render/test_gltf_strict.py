@@ -69,7 +69,7 @@ def change(*keys: Any, to: Any) -> Any:
         (change("scenes", 0, "nodes", to=[]), "no_faces"),
         (change("scene", to=4), "index_out_of_range"),
         (change("asset", "version", to="1.0"), "unsupported_version"),
-        (change("extensionsRequired", to=["EXT_meshopt_compression"]), "unsupported_extension"),
+        (change("extensionsRequired", to=["KHR_gaussian_splatting"]), "unsupported_extension"),
         (change("extensionsRequired", to="KHR"), "corrupt"),
         (change("meshes", to={}), "corrupt"),
     ],
