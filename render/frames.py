@@ -24,9 +24,9 @@ from render.settings import COLOR_SLOTS, DEPTH_ERROR, RenderSettings
 from render.shade import Shader
 from render.texels import Packed, pack
 
-# On a GPU views are rendered together, as many as fit: keys, colours and layers of one view, bytes a colour sample.
+# On a GPU views are rendered together: as many as fit into this, for each of the processes that share the GPU.
 BATCH = 64
-BATCH_BYTES = 8 << 30
+BATCH_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, eq=False)
