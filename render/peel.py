@@ -6,6 +6,7 @@ what the renderer is built on, many views or windows of views at once. The kerne
 arithmetic are in `peel_kernels`, what runs on a CPU in `peel_simd`, a slow readable twin in `peel_numpy`.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from render.hits import EMPTY, Hits
 Backend = Literal["auto", "cpu", "cuda"]
 
 # On CUDA one thread would crawl over a wall: triangles of more pixels than this are shared out by strips of rows.
-LARGE_PIXELS = 1024
+LARGE_PIXELS = 256
 STRIPS = 1 << 22  # of all views together, 12 bytes each; what finds no room is peeled by its own thread
 STRIP_THREADS = 1 << 18
 PROJECT_THREADS = 1 << 12  # a view, on CUDA: each ends with atomics on the box of the view
@@ -85,7 +86,7 @@ class Scene:
         self._face_count = len(faces)
         self._simd = not self.device.is_cuda  # or else the kernels of CUDA, which tests run on the CPU too
         self._room: dict[str, wp.array] = {}
-        self._returned: dict[Any, list[wp.array]] = {}
+        self._returned: list[wp.array] = []
         self.update(vertices)
 
     def update(self, vertices: np.ndarray) -> None:
@@ -206,11 +207,19 @@ class Scene:
         again: on a CPU, to have the system map fresh memory would cost more than the peel."""
         if self.device.is_cuda:
             return wp.empty(shape, dtype=dtype, device=self.device)
-        returned = self._returned.setdefault((shape, dtype), [])
-        room = returned.pop() if returned else wp.empty(shape, dtype=dtype, device=self.device)
-        return wp.array(
-            ptr=room.ptr, dtype=dtype, shape=shape, device=self.device, deleter=lambda *_: returned.append(room)
-        )
+        words = -(-math.prod(shape) * wp.types.type_size_in_bytes(dtype) // 8)
+        returned = self._returned
+        for i, room in enumerate(returned):
+            if words <= room.size <= 2 * words:
+                del returned[i]
+                break
+        else:
+            room = wp.empty(words, dtype=wp.uint64, device=self.device)
+
+        def give_back(*_: object) -> None:
+            returned[:] = [*returned[-2:], room]  # no more than one view's
+
+        return wp.array(ptr=room.ptr, dtype=dtype, shape=shape, device=self.device, deleter=give_back)
 
     def _launch(self, kernel: wp.Kernel, threads: int | tuple[int, int], inputs: list[object]) -> None:
         wp.launch(kernel, dim=threads, inputs=inputs, device=self.device)

@@ -222,6 +222,25 @@ def test_a_scene_serves_many_cameras_as_the_function_does_one():
     assert np.array_equal(scene.peel(SQUARE, 32, 40, 6).numpy().depth, depth)
 
 
+def test_hits_stay_as_they_are_while_anything_holds_them():
+    vertices, faces = soup(7)
+    scene = Scene(vertices, faces)
+    K = [SQUARE + [[0, 0, shift], [0, 0, 0], [0, 0, 0]] for shift in range(12)]
+    # Some are dropped at once, so that their memory is lent again; sizes differ; arrays outlive what made them.
+    held = []
+    for i in range(12):
+        height = 40 + 8 * (i % 3)
+        held.append((i, height, scene.peel(K[i], height, 40, 5).numpy()))
+        scene.peel(K[0], height, 40, 5)
+        del held[: i % 2]
+    del scene
+    assert len(held) > 4
+    for i, height, hits in held:
+        expected = Scene(vertices, faces).peel(K[i], height, 40, 5).numpy()
+        for a, b in zip(hits, expected, strict=True):
+            assert np.array_equal(a, b)
+
+
 @pytest.mark.parametrize("number", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("index", [np.uint8, np.int16, np.int64, np.uint64])
 def test_any_number_type_will_do(number, index):
