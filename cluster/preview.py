@@ -45,7 +45,7 @@ def write_preview(sources: Sequence[Source], out: Path, settings: RenderSettings
     with committed(out) as file:
         page.save(file, "PNG")
     name = first.label + (", the first asset of its source" if others else "")
-    refused = "".join(f", {view} rejected as {reason}" for view, reason, _ in rendered.rejected)
+    refused = "".join(f", view {view} rejected as {reason}" for view, reason, _ in rendered.rejected)
     kept = f"{len(rendered.samples)} of {settings.views} views kept{refused}"
     return f"{out}: {name}; {kept}; {time.perf_counter() - begin:.1f} s"
 

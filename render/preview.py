@@ -219,7 +219,7 @@ def _heading(
     how += f"seed {s.seed}, backend {_backend(rendered, s)}"
     kept = f"{len(rendered.samples)} of {s.views} views kept"
     for view, reason, _ in rendered.rejected:
-        kept += f", {view} rejected as {reason}"
+        kept += f", view {view} rejected as {reason}"
     took = "seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
     lines = [(f"{origin.source}/{origin.uid}", TEXT), (asset, TEXT), (how, TEXT), (took, TEXT)]
     lines.append((kept, REFUSED if rendered.rejected else TEXT))
