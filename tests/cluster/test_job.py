@@ -62,23 +62,13 @@ def test_mishaps_that_pass_leave_no_trace_but_in_the_ledger(undisturbed: Path, t
 
 
 def test_every_mishap_costs_its_asset_only(tmp_path: Path, scratch: str) -> None:
-    trouble = {
-        0: "crash",
-        1: "reject",
-        3: "error",
-        4: "memory",
-        5: "hang",
-        7: "hoard",
-        8: "spin",
-        9: "abort",
-        10: "deep",
-    }
-    source = Boxes(12, scratch, trouble)
-    means = Means(workers=2, asset_timeout=1.5, memory=1 << 30)
+    trouble = {0: "crash", 1: "reject", 3: "error", 4: "memory", 5: "hang", 7: "spin"}
+    source = Boxes(9, scratch, trouble)
+    means = Means(workers=2, asset_timeout=2.0, memory=1 << 30)
     summary = render_dataset([source], tmp_path / "out", SETTINGS, shard_views=6, means=means)
-    assert summary.rejected == {"no_faces": 1, "out_of_memory": 2}
-    assert summary.failed == {"crashed": 2, "error": 2, "timeout": 2}
-    assert {sample.origin.uid for sample in shards.open(tmp_path / "out")} == {"box-02", "box-06", "box-11"}
+    assert summary.rejected == {"no_faces": 1, "out_of_memory": 1}
+    assert summary.failed == {"crashed": 1, "error": 1, "timeout": 2}
+    assert {sample.origin.uid for sample in shards.open(tmp_path / "out")} == {"box-02", "box-06", "box-08"}
     last = {row["asset"]: row for row in ledger(tmp_path / "out")}
     assert {asset: row["attempt"] for asset, row in last.items()} == {
         "box-00": 2,
@@ -88,14 +78,11 @@ def test_every_mishap_costs_its_asset_only(tmp_path: Path, scratch: str) -> None
         "box-04": 1,
         "box-05": 2,
         "box-06": 1,
-        "box-07": 1,
-        "box-08": 2,
-        "box-09": 2,
-        "box-10": 1,
-        "box-11": 1,
+        "box-07": 2,
+        "box-08": 1,
     }
-    assert last["box-07"]["message"] == "needs more than 1 GiB"
-    assert last["box-08"]["message"] == "not done after 1.5 s (--asset-timeout)"
+    assert last["box-04"]["message"] == "needs more than 1 GiB"
+    assert last["box-07"]["message"] == "not done after 2 s (--asset-timeout)"
     assert "KeyError: 'no such node' (boxes.py:" in last["box-03"]["message"]
     assert last["box-01"]["message"] == "it has no faces"
 

@@ -76,6 +76,16 @@ def test_the_limit_counts_what_an_asset_adds_and_not_what_was_there() -> None:
     assert len(np.empty(1 << 26)) * 2 == len(before)
 
 
+def test_memory_taken_bit_by_bit_ends_as_a_rejection_and_the_next_asset_has_all_of_it(scratch: str) -> None:
+    source = Boxes(4, scratch, {1: "hoard", 2: "memory"})
+    renderer = Renderer(([source], SETTINGS), 256 << 20)
+    outcomes = [renderer.render(Task(ref, 0))[0] for ref in source.assets()]
+    assert [outcome.status for outcome in outcomes] == ["done", "rejected", "rejected", "done"]
+    assert [(outcome.reason, outcome.message) for outcome in outcomes[1:3]] == [
+        ("out_of_memory", "needs more than 0.25 GiB")
+    ] * 2
+
+
 @needs_assets
 def test_every_bad_asset_ends_in_the_ledger_with_its_reason() -> None:
     """As a worker meets them: within its memory limit, and the next one after whatever the one before did."""
