@@ -34,7 +34,7 @@ WT := $(BIN)/worldtrace
 # Assets in, a trained model and a layered point cloud out: the five commands of the README, one after the other.
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(WT) render 'procedural:objects?count=600' --out $(DEMO)/dataset --views 4 --size 112
+	$(WT) render 'procedural:objects?count=600' --out $(DEMO)/dataset --views 4 --size 112 --set framing_median=0.55
 	$(WT) shards info $(DEMO)/dataset
 	$(WT) shards verify $(DEMO)/dataset
 	$(WT) shards show $(DEMO)/dataset --count 6 --out $(DEMO)/sheet.png
