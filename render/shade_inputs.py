@@ -115,10 +115,20 @@ def lighting_of(lights: Sequence[Lights], shadows: Shadows, device: Any) -> Any:
     light.color = _array(np.concatenate([one.color for one in lights]), wp.vec3, device)
     light.first = _array(shadows.first, wp.int32, device)
     depth: Any = shadows.depth
-    light.depth = _array(_one_row(depth), wp.float32, device) if isinstance(depth, np.ndarray) else depth
+    if isinstance(depth, np.ndarray):
+        depth = _array(_one_row(depth), wp.float32, device)
+    light.height, light.width = depth.shape[1:]
+    light.depth = depth.reshape(-1)
     light.matrix = _array(_one_row(shadows.matrix), wp.vec4, device)
+    light.plane = _array(_one_row(planes(shadows.matrix)), wp.mat33, device)
     light.texel = _array(_one_row(shadows.texel), wp.float32, device)
     return light
+
+
+def planes(matrix: np.ndarray) -> np.ndarray:
+    """From the matrices (M,3,4) of depth maps those (M,3,3) float32 that take the normal of a plane in the world to
+    the a, b, c of 1 / z = (a u + b v + c) / const in the map: the transposed inverses of their linear parts."""
+    return np.linalg.inv(matrix[:, :, :3].astype(np.float64)).transpose(0, 2, 1).astype(np.float32)
 
 
 def polynomial(sh: np.ndarray) -> dict[str, np.ndarray]:

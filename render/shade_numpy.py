@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from render import light_kernels as lk
 from render import lights as light
 from render import texels as tx
 from render.blend_kernels import CLEAR
@@ -335,26 +336,39 @@ def _environment_brdf(roughness: np.ndarray, nv: np.ndarray) -> tuple[np.ndarray
 
 
 def lit(shadows: Shadows, index: int, position: np.ndarray, facing: np.ndarray) -> np.ndarray:
-    """Share (N,) of light `index` that reaches the positions (N,3): a 2x2 filtered look into its depth maps."""
+    """Share (N,) of light `index` that reaches the positions (N,3): a filtered look into its depth maps.
+
+    A box of one pixel in the one map of a light: 2x2 pixels, weighted. A box of 3x3 in the six of a lamp, each pixel
+    compared with the depth that the plane of the triangle has there.
+    """
     out = np.ones(len(position))
     open_ = np.ones(len(position), bool)
     height, width = shadows.depth.shape[1:]
+    cube = shadows.first[index + 1] - shadows.first[index] > 1
+    offset, bias, reach = (lk.SOFT_OFFSET, lk.SOFT_BIAS, 1) if cube else (lk.SHARP_OFFSET, lk.SHARP_BIAS, 0)
     for m in range(shadows.first[index], shadows.first[index + 1]):
         matrix = shadows.matrix[m].astype(np.float64)
         depth = position @ matrix[2, :3] + matrix[2, 3]
         # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
         size = shadows.texel[m] * np.maximum(depth, 0.0)
-        image = (position + facing * (1.5 * size)[:, None]) @ matrix[:, :3].T + matrix[:, 3]
+        image = (position + facing * (offset * size)[:, None]) @ matrix[:, :3].T + matrix[:, 3]
         z = np.maximum(image[:, 2], 1e-6)
         x, y = image[:, 0] / z - 0.5, image[:, 1] / z - 0.5
-        inside = open_ & (image[:, 2] > 1e-4) & (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
-        x, y, z, at = x[inside], y[inside], (z - size)[inside], np.flatnonzero(inside)
+        inside = open_ & (image[:, 2] > 1e-4) & (x >= reach) & (y >= reach)
+        inside &= (x < width - 1 - reach) & (y < height - 1 - reach)
+        x, y, z, at = x[inside], y[inside], (z - bias * size)[inside], np.flatnonzero(inside)
         x0, y0 = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+        # 1 / z of the plane is affine in the pixel: by which shares of itself it grows to the right and down
+        n = facing[inside] @ np.linalg.inv(matrix[:, :3])
+        slope = n[:, 0] * (x + 0.5) + n[:, 1] * (y + 0.5) + n[:, 2]
+        slope = np.where(np.abs(slope) > 1e-12, slope, 1e-12)
+        right, down = (np.clip(n[:, c] / slope, -lk.STEEP, lk.STEEP) if cube else 0.0 for c in (0, 1))
         share = np.zeros(len(at))
-        for dy in (0, 1):
-            for dx in (0, 1):
-                w = np.where(dx, x - x0, 1 - x + x0) * np.where(dy, y - y0, 1 - y + y0)
-                share += w * (shadows.depth[m, y0 + dy, x0 + dx] >= z)
-        out[at] = share
+        for dy in range(-reach, 2 + reach):
+            for dx in range(-reach, 2 + reach):
+                w = np.clip(reach + 1 - np.abs(x - x0 - dx), 0, 1) * np.clip(reach + 1 - np.abs(y - y0 - dy), 0, 1)
+                plane = 1 + (x0 + dx - x) * right + (y0 + dy - y) * down
+                share += w * (shadows.depth[m, y0 + dy, x0 + dx] * plane >= z)
+        out[at] = share / (2 * reach + 1) ** 2
         open_[at] = False
     return out

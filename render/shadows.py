@@ -18,9 +18,7 @@ FAR = 8.0  # a directional light is a camera this many radii away: parallel enou
 FirstDepth = Callable[[Shots], Any]
 
 
-def cast(
-    lights: Sequence[Lights], first_depth: FirstDepth, extent: Extent, indoors: bool
-) -> Shadows:
+def cast(lights: Sequence[Lights], first_depth: FirstDepth, extent: Extent, indoors: bool) -> Shadows:
     """Maps for every light of every view of a mesh of `extent`: one, or six around a lamp indoors."""
     centre, radius = extent.centre, extent.radius
     K: list[np.ndarray] = []
@@ -29,7 +27,7 @@ def cast(
     first = [0]
     for kind, vector in ((k, v) for light in lights for k, v in zip(light.kind, light.vector.astype(np.float64))):
         if indoors and kind == POINT:
-            f = size / 2 - 1  # a pixel of overlap
+            f = size / 2 - 2  # two pixels of overlap, for that far the filter of the shader looks around
             poses = [look_at(vector, vector + towards) for towards in np.vstack([np.eye(3), -np.eye(3)])]
         else:
             eye = vector if kind == POINT else centre + FAR * radius * vector

@@ -21,10 +21,12 @@ def lamp(kind: int, vector: list[float], color: list[float]) -> Lights:
     return Lights(BLACK, np.array([kind], np.int32), np.array([vector], np.float32), np.array([color], np.float32))
 
 
-def image(mesh: Mesh, lights: Lights, camera: Camera | None = None, **changes: object) -> np.ndarray:
+def image(
+    mesh: Mesh, lights: Lights, camera: Camera | None = None, indoors: bool = False, **changes: object
+) -> np.ndarray:
     """Linear premultiplied image (H,W,5) without shadows unless asked for."""
     stage = Stage(mesh, small(**{"shadows": False, "samples": 1, **changes}), {})
-    return image_of(stage, camera or camera_along_z(), lights)
+    return image_of(stage, camera or camera_along_z(), lights, indoors)
 
 
 def metered(out: np.ndarray) -> float:
@@ -244,16 +246,22 @@ def test_exposure_follows_the_light_and_not_the_paint():
 
 
 @pytest.mark.parametrize(
-    ("kind", "vector"), [(DIRECTIONAL, [0.0, 0, 1]), (DIRECTIONAL, [0.6, 0, 0.8]), (POINT, [0.1, -0.2, 1.5])]
+    ("kind", "vector", "indoors"),
+    [
+        (DIRECTIONAL, [0.0, 0, 1], False),
+        (DIRECTIONAL, [0.6, 0, 0.8], False),
+        (POINT, [0.1, -0.2, 1.5], False),
+        (POINT, [0.1, -0.2, 1.5], True),
+    ],
 )
-def test_a_shadow_falls_where_the_ray_to_the_light_is_blocked(kind, vector):
+def test_a_shadow_falls_where_the_ray_to_the_light_is_blocked(kind, vector, indoors):
     mesh = quads([1.0], (Material(),), size=2.0)  # a floor at z = -1, and a lid of half-side 0.5 at z = 0
     lid = quads([0.0], (Material(),), size=0.5)
     vertices, faces = np.vstack([mesh.vertices, lid.vertices]), np.vstack([mesh.faces, lid.faces + 4])
     mesh = Mesh(vertices, faces, np.zeros(4, np.int32), (Material(),))
     camera, light = camera_along_z(101, 8.0, 40.0), np.array(vector)
     lights = lamp(kind, vector, [1, 1, 1])
-    lit, free = (image(mesh, lights, camera, shadows=s)[..., 4] for s in (True, False))
+    lit, free = (image(mesh, lights, camera, indoors, shadows=s)[..., 4] for s in (True, False))
 
     v, u = np.mgrid[:101, :101] + 0.5
     floor = np.stack([(u - 50.5) / camera.K[0, 0] * 9, -(v - 50.5) / camera.K[0, 0] * 9], axis=-1)
@@ -266,6 +274,30 @@ def test_a_shadow_falls_where_the_ray_to_the_light_is_blocked(kind, vector):
     assert dark.any() or vector == [0.0, 0, 1]  # straight from above the lid hides its own shadow
     assert lit[dark].max(initial=0.0) == 0.0
     np.testing.assert_allclose(lit[bright], free[bright], rtol=1e-4)
+
+
+def test_the_edge_of_a_shadow_in_a_room_is_straight():
+    """A square's edge at 20 degrees to the pixels of the map: what is half lit stays within a third of a pixel of the
+    map's of one line, while with 2x2 pixels it follows the stairs."""
+    floor, lid = quads([1.0], (Material(),), size=2.0), quads([0.0], (Material(),), size=0.3)
+    c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
+    turned = lid.vertices @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+    mesh = Mesh(np.vstack([floor.vertices, turned]), np.vstack([floor.faces, lid.faces + 4]), np.zeros(4, np.int32),
+                (Material(),))  # fmt: skip
+    camera, lights = camera_along_z(301, 8.0, 20.0), lamp(POINT, [0.6, 0, 1.0], [1, 1, 1])
+    lit, free = (image(mesh, lights, camera, True, shadows=s)[..., 4] for s in (True, False))
+    share = np.divide(lit, free, out=np.ones_like(lit), where=free > 0)
+    crossings = []
+    for row in range(120, 180):  # the far edge of the shadow, on the left
+        left = share[row, :100]
+        at = int(np.flatnonzero(left < 0.5)[0])
+        crossings.append(at - 1 + (left[at - 1] - 0.5) / (left[at - 1] - left[at]))
+    rows = np.arange(len(crossings))
+    residual = np.abs(np.array(crossings) - np.polyval(np.polyfit(rows, crossings, 1), rows)).max()
+    pixel = camera.K[0, 0] / 9 * 2 / 126  # of the map, on the floor 2 below the lamp
+    assert residual < 0.33 * pixel
+    assert share[120:180, :10].min() == 1.0
+    assert np.diff(share[150, :60]).max() < 1e-6  # and it only gets darker on the way in
 
 
 def test_a_convex_body_casts_no_shadow_on_its_lit_side():

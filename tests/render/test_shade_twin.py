@@ -11,7 +11,7 @@ from render import texels as tx
 from render.cameras import Camera, intrinsics, look_at
 from render.frames import Stage
 from render.hits import hits_of
-from render.lights import object_lights
+from render.lights import POINT, object_lights
 from render.mesh import Material, Mesh, Texture
 from render.rays import Shots
 from render.texels import half, pack
@@ -90,14 +90,19 @@ def test_the_kernel_equals_its_twin(view):
     assert 0.05 < expected[triangle >= 0].mean() < 0.95
 
 
-def test_the_kernel_equals_its_twin_where_all_is_opaque():
+@pytest.mark.parametrize("indoors", [False, True])
+def test_the_kernel_equals_its_twin_where_all_is_opaque(indoors):
     mesh = everything()
     solid = Material(base_color_texture=Texture(noise(32, 32)), normal_texture=Texture(noise(16, 16, 100)))
     mesh = replace(mesh, materials=(mesh.materials[0], mesh.materials[1], solid, mesh.materials[1]))
     stage = Stage(mesh, small(), {})
     camera = Camera(intrinsics(45.0, 48, 40), look_at(np.array([0.3, 0.4, 1.6]), np.zeros(3)), 48, 40, {})
     lights = object_lights(generator(1, "twin", 0, "light"), camera, np.zeros(3), 1.0)
-    maps = stage.shadows([lights], indoors=False)
+    if indoors:  # a lamp among the triangles, with six maps
+        one = np.ones((1, 3), np.float32)
+        lights = replace(lights, kind=np.array([POINT], np.int32), vector=0.2 * one, color=one)
+    maps = stage.shadows([lights], indoors)
+    assert len(maps.texel) == (6 if indoors else len(lights.kind))
     fine = Shots.of([camera]).scaled(3)
     assert not stage.packed.tested
     keys = stage.peeler.keys(fine, 1, 1e-3)
