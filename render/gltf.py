@@ -63,12 +63,17 @@ class _Reader:
         self.flat = not _all_have_normals(gltf)
         self._meshes: dict[int, list[_Surface]] = {}
         self._skins: dict[int, Skin] = {}
-        self._read_vertices = self._read_faces = self._placed = self._faces = self._vertices = self._joints = 0
+        self._read = self._read_vertices = self._read_faces = 0
+        self._placed = self._faces = self._vertices = self._joints = 0
 
     def mesh(self, index: Any) -> list[_Surface]:
         entry = self.gltf.item("meshes", index)
         if index not in self._meshes:
-            surfaces = (self._surface(primitive) for primitive in _primitives(entry))
+            primitives = _primitives(entry)
+            self._read += len(primitives)
+            if self._read > self.gltf.limits.nodes:
+                raise Rejected("too_many_nodes", f"the meshes have more than {self.gltf.limits.nodes} primitives")
+            surfaces = (self._surface(primitive) for primitive in primitives)
             self._meshes[index] = [surface for surface in surfaces if surface is not None]
         return self._meshes[index]
 

@@ -3,6 +3,7 @@
 And what every mesh that the loader accepts must be, however the file was damaged.
 """
 
+import copy
 import json
 import struct
 from typing import Any
@@ -176,7 +177,7 @@ def _wound(root: Any, damage: Damage) -> None:
     other, name = places[int(damage.integers(len(places)))]
     kind = int(damage.integers(8))
     if kind < 4:
-        at[key] = _JSON[int(damage.integers(len(_JSON)))]
+        at[key] = copy.deepcopy(_JSON[int(damage.integers(len(_JSON)))])  # or the next case would find it wounded
     elif kind == 4:
         at[key] = json.loads(json.dumps(other[name]))  # a copy: a JSON is a tree
     elif kind == 5:

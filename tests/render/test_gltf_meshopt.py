@@ -60,13 +60,13 @@ def test_a_stream_is_used_up_to_its_last_byte(stream: dict) -> None:
 
 def test_damaged_streams_end_soon() -> None:
     damage = np.random.default_rng(0)
-    start = time.perf_counter()
+    start = time.process_time()
     for i in range(2000):
         stream = STREAMS[i % len(STREAMS)]
         broken = {**stream, "data": base64.b64encode(damaged(base64.b64decode(stream["data"]), damage))}
         with contextlib.suppress(Rejected):
             assert len(decoded(broken)) == stream["count"] * stream["stride"]
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @needs_assets

@@ -36,10 +36,13 @@ def peak(call: Callable[[], str]) -> tuple[str, int]:
 
 
 def ends(path: Path, expected: str, seconds: float = 5.0, mib: int = 64, limits: Limits = DEFAULT) -> None:
-    start = time.perf_counter()
+    """Loading `path` comes to `expected` in so many seconds of this process (on a busy machine, too) and so much memory
+    beside the file itself.
+    """
+    start = time.process_time()
     found, memory = peak(lambda: outcome(path, limits))
     assert found == expected
-    assert time.perf_counter() - start < seconds
+    assert time.process_time() - start < seconds
     assert memory < mib * MIB + path.stat().st_size, f"{memory / MIB:.0f} MiB"
 
 
@@ -67,6 +70,12 @@ def shared_indices() -> File:
     file = File()
     primitive = file.mesh(QUAD, np.tile(QUAD_FACES, 100_000).astype(np.uint16))
     file.json["meshes"][0]["primitives"] = [primitive] * 200  # 40 million triangles in 1.2 MB
+    return file
+
+
+def many_primitives() -> File:
+    file = quad_file()
+    file.json["meshes"][0]["primitives"] *= 100_001
     return file
 
 
@@ -122,6 +131,7 @@ BOMBS: dict[str, tuple[Callable[[], File], str]] = {
     "instances announced": (lambda: instanced(2**40, 1), "too_many_nodes"),
     "instances of every node": (lambda: instanced(100_000, 2), "too_many_nodes"),
     "triangles of shared indices": (shared_indices, "too_many_faces"),
+    "primitives": (many_primitives, "too_many_nodes"),
     "sparse copies": (sparse_copies, "too_many_vertices"),
     "joints": (many_joints, "too_many_nodes"),
     "channels": (many_channels, "too_many_keys"),
@@ -226,11 +236,11 @@ def huge(kind: str) -> bytes:
 def test_an_image_is_measured_by_its_header(tmp_path: Path, kind: str) -> None:
     (tmp_path / f"own.{kind.lower()}").write_bytes(huge(kind))
     path = gltf_with_image(tmp_path, f"own.{kind.lower()}")
-    start = time.perf_counter()
+    start = time.process_time()
     found, memory = peak(lambda: outcome(path))
     assert found in ("+texture_too_large", "+corrupt_texture")
     assert kind == "WEBP" or found == "+texture_too_large"
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert memory < 32 * MIB
 
 
