@@ -92,9 +92,9 @@ def residuals(q: np.ndarray, s: Structure) -> np.ndarray:
     """q (n,) int32 -> zigzag residuals (n,) uint32: those of linked hits in order, then those of run starts."""
     difference = np.zeros_like(q)
     np.subtract(q[1:], q[:-1], out=difference[1:])
-    plane = np.flatnonzero(s.plane)
-    second = difference.copy()
-    second[plane] -= difference[s.up[plane]]
+    second = np.take(difference, s.up, mode="wrap")  # -1 takes the last one, and is no plane
+    second *= s.plane
+    np.subtract(difference, second, out=second)
     start = q[s.starts] - np.where(s.parent >= 0, q[s.parent], 0) if q.size else q
     r = np.concatenate([second[s.linked], start])
     return ((r << 1) ^ (r >> 31)).view(np.uint32)
