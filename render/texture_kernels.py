@@ -121,10 +121,10 @@ def quad_at(scene: Scene, texture: Texture, level: Level, at: wp.vec2):
     i1 = wrapped(int(left) + 1, level.width, texture.wrap_s)
     j0 = level.first + wrapped(int(top), level.height, texture.wrap_t) * level.width
     j1 = level.first + wrapped(int(top) + 1, level.height, texture.wrap_t) * level.width
-    q.c00 = scene.texels[j0 + i0]
-    q.c10 = scene.texels[j0 + i1]
-    q.c01 = scene.texels[j1 + i0]
-    q.c11 = scene.texels[j1 + i1]
+    q.c00 = scene.texels[(j0 + i0) & 0x7FFFFFFF]
+    q.c10 = scene.texels[(j0 + i1) & 0x7FFFFFFF]
+    q.c01 = scene.texels[(j1 + i0) & 0x7FFFFFFF]
+    q.c11 = scene.texels[(j1 + i1) & 0x7FFFFFFF]
     q.w11 = x * y
     q.w10 = x - q.w11
     q.w01 = y - q.w11
@@ -153,11 +153,13 @@ def finest_alpha(scene: Scene, texture: Texture, f: Plane, b: wp.vec2):
 
 
 @wp.func
-def decoded(scene: Scene, table: int, word: wp.uint32):
+def decoded(scene: Scene, table: wp.uint32, word: wp.uint32):
+    """Values of the three colour bytes. An index that cannot be negative is not looked at twice: hence the last mask,
+    here and where texels are read."""
     return wp.vec3(
-        scene.decode[table + int(word & wp.uint32(255))],
-        scene.decode[table + int((word >> wp.uint32(8)) & wp.uint32(255))],
-        scene.decode[table + int((word >> wp.uint32(16)) & wp.uint32(255))],
+        scene.decode[int((table | (word & wp.uint32(255))) & wp.uint32(511))],
+        scene.decode[int((table | ((word >> wp.uint32(8)) & wp.uint32(255))) & wp.uint32(511))],
+        scene.decode[int((table | ((word >> wp.uint32(16)) & wp.uint32(255))) & wp.uint32(511))],
     )
 
 
@@ -175,8 +177,9 @@ def bilinear(scene: Scene, texture: Texture, level: Level, at: wp.vec2):
         q.w10 = q.w10 * share
         q.w01 = q.w01 * share
         q.w11 = q.w11 * share
-    front = decoded(scene, texture.table, q.c00) * q.w00 + decoded(scene, texture.table, q.c10) * q.w10
-    return front + decoded(scene, texture.table, q.c01) * q.w01 + decoded(scene, texture.table, q.c11) * q.w11
+    table = wp.uint32(texture.table)
+    front = decoded(scene, table, q.c00) * q.w00 + decoded(scene, table, q.c10) * q.w10
+    return front + decoded(scene, table, q.c01) * q.w01 + decoded(scene, table, q.c11) * q.w11
 
 
 @wp.func
@@ -194,10 +197,11 @@ def sample(scene: Scene, t: int, f: Plane, b: wp.vec2, b_x: wp.vec2, b_y: wp.vec
     level = int(0)
     share = float(0.0)
     if squared > 1.0:  # not where it is not a number
-        bits = wp.cast(wp.sqrt(squared), wp.uint32)  # exponent and mantissa: 2^level (1 + share)
-        level = wp.min(int(bits >> wp.uint32(23)) - 127, texture.top)
+        # 4^level is the power of four below it: an address that need not wait for the root
+        level = (int(wp.cast(squared, wp.uint32) >> wp.uint32(23)) - 127) >> 1
         if level < texture.top:
-            share = float(bits & wp.uint32(0x7FFFFF)) * 1.1920929e-07
+            share = wp.sqrt(squared * wp.cast(wp.uint32(127 - 2 * level) << wp.uint32(23), wp.float32)) - 1.0
+        level = wp.min(level, texture.top)
     weight = 1.0 - share
     total = wp.vec3(0.0, 0.0, 0.0)
     last = level + wp.where(share > 0.0, 1, 0)
