@@ -62,7 +62,7 @@ def render(
     asset_timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds an asset may take, all views together.")
     ] = 300.0,
-    memory: Annotated[float, typer.Option(min=0.5, help="GiB that one renderer may allocate.")] = 8.0,
+    memory: Annotated[float, typer.Option(min=0.5, help="GiB that one asset may allocate.")] = 8.0,
     debug: Annotated[bool, typer.Option("--debug", help="Show what Ray and its workers log.")] = False,
 ) -> None:
     """Render 3D assets into a dataset of layered views.

@@ -24,7 +24,7 @@ from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
 
 # what the bytes of a dataset depend on
-SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "trimesh", "warp-lang", "zstandard")
+SOFTWARE = ("worldtrace", "dracopy", "numpy", "pillow", "pyarrow", "warp-lang", "zstandard")
 RENDERERS_PER_GPU = 8  # encoding on the CPU keeps that many busy beside one GPU
 
 

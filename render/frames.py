@@ -28,6 +28,8 @@ from render.texels import Packed, pack
 BATCH = 64
 BATCH_BYTES = 2 << 30
 
+SHADOW_SLOTS = 16  # hits of a light's ray among which to look for a surface, where materials are cut out
+
 
 @dataclass(frozen=True, eq=False)
 class Layers:
@@ -131,7 +133,7 @@ class Stage:
             return shadows.cast(lights, self._first_depth, self.extent, indoors)
 
     def _first_depth(self, shots: Shots) -> Any:
-        slots, limit = self.color_slots, self.settings.slots_limit
+        slots, limit = self.color_slots, min(SHADOW_SLOTS, self.settings.slots_limit)
         while True:
             keys = self.peeler.keys(shots, slots, self.settings.near)
             depth, starved = self.shader.first_depth(keys, shots.rays, shots.origins, shots.size)

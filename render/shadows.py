@@ -20,7 +20,8 @@ FirstDepth = Callable[[Shots], Any]
 
 def cast(lights: Sequence[Lights], first_depth: FirstDepth, extent: Extent, indoors: bool) -> Shadows:
     """Maps for every light of every view of a mesh of `extent`: one, or six around a lamp indoors."""
-    centre, radius = extent.centre, extent.radius
+    # An animation may shrink a mesh to a point: then nothing casts, but a light still needs a frustum.
+    centre, radius = extent.centre, max(extent.radius, 1e-9)
     K: list[np.ndarray] = []
     world_from_light: list[np.ndarray] = []
     size = CUBE_SIZE if indoors else SIZE

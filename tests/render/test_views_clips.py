@@ -152,3 +152,10 @@ def test_normals_of_a_pose_turn_with_it_and_creases_stay():
 
 def test_posed_gives_all_frames():
     assert posed(sliding(), np.array([0.0, 0.5])).shape == (2, 8, 3)
+
+
+def test_a_frame_in_which_the_mesh_shrinks_to_a_point_is_typed():
+    mesh = box((1.0, 1.0, 1.0))
+    shrinking = replace(mesh, duration=1.0, pose=lambda t: mesh.vertices * (1 - min(2 * t, 1.0)))
+    rendered = render_views(shrinking, origin("clip"), small(regime="dynamic", frames=4))
+    assert [reason for _, reason, _ in rendered.rejected] == ["too_few_pixels"]
