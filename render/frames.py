@@ -28,7 +28,10 @@ from render.texels import Packed, pack
 BATCH = 64
 BATCH_BYTES = 2 << 30
 
-SHADOW_SLOTS = 16  # hits of a light's ray among which to look for a surface, where materials are cut out
+# Where materials are cut out: among how many hits of a light's ray a surface is looked for, up to four times as many
+# while more than this share of the rays of a map have all theirs cut out.
+CUT_SLOTS = 8
+STARVED_SHARE = 5e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +136,21 @@ class Stage:
             return shadows.cast(lights, self._first_depth, self.extent, indoors)
 
     def _first_depth(self, shots: Shots) -> Any:
-        slots, limit = self.color_slots, min(SHADOW_SLOTS, self.settings.slots_limit)
-        while True:
-            keys = self.peeler.keys(shots, slots, self.settings.near)
-            depth, starved = self.shader.first_depth(keys, shots.rays, shots.origins, shots.size)
-            if slots == 1 or slots >= limit or not starved.any():
-                return depth
-            slots = min(2 * slots, limit)
+        """Layer 0 of whole images (M,h,w) float32, inf where there is none, as a Warp array."""
+        depth: wp.array = wp.empty((len(shots), *shots.size), dtype=wp.float32, device=self.peeler.device)
+        slots = CUT_SLOTS if self.color_slots > 1 else 1
+        most = min(4 * CUT_SLOTS, self.settings.slots_limit)
+        remaining = np.arange(len(shots))
+        while len(remaining):
+            part = shots[remaining]
+            keys = self.peeler.keys(part, slots, self.settings.near)
+            found, starved = self.shader.first_depth(keys, part.rays, part.origins, part.size)
+            settled = (starved <= STARVED_SHARE * found[0].size) | (slots == 1) | (slots >= most)
+            for i in np.flatnonzero(settled):
+                wp.copy(depth[int(remaining[i])], found[int(i)])
+            remaining = remaining[~settled]
+            slots = min(2 * slots, most)
+        return depth
 
     def image(self, shots: Shots, lights: Sequence[Lights], maps: Shadows) -> Any:
         """Premultiplied linear RGB, alpha and irradiance of the windows (B,h,w,5) float32, on the device; see
