@@ -10,7 +10,7 @@ from render.fragment_kernels import OPTIONS, most, within
 
 # In pixels of a map: how far a point is moved along its normal, and how much nearer it then still counts as.
 SHARP_OFFSET, SHARP_BIAS = 1.5, 1.0
-SOFT_OFFSET, SOFT_BIAS = 1.0, 1.5
+SOFT_OFFSET, SOFT_BIAS = 1.0, 1.0
 STEEP = 0.2  # the most by which a plane's 1 / z is taken to change from one pixel to the next
 
 wp.set_module_options(OPTIONS)
@@ -86,10 +86,10 @@ def sharp(light: Lighting, m: int, x: float, y: float, z: float):
 
 @wp.func
 def soft(light: Lighting, m: int, x: float, y: float, z: float, facing: wp.vec3):
-    """The share of a box of 3x3 pixels of map m around (x, y) that sees as far as the plane with normal `facing` that
-    has depth z there: on a plane 1 / z is affine in the pixel, so each of 4x4 pixels is compared with its own depth."""
-    i = int(x)
-    j = int(y)
+    """The share of a box of 2x2 pixels of map m around (x, y) that sees as far as the plane with normal `facing` that
+    has depth z there: on a plane 1 / z is affine in the pixel, so each of 3x3 pixels is compared with its own depth."""
+    i = int(x + 0.5)
+    j = int(y + 0.5)
     a = x - float(i)
     b = y - float(j)
     n = light.plane[m] * facing
@@ -98,43 +98,63 @@ def soft(light: Lighting, m: int, x: float, y: float, z: float, facing: wp.vec3)
     right = within(n[0] * slope, -_STEEP, _STEEP)
     down = within(n[1] * slope, -_STEEP, _STEEP)
     share = float(0.0)
-    for v in range(4):
+    for v in range(3):
         at = (m * light.height + j - 1 + v) * light.width + i - 1
         near = 1.0 - (1.0 + a) * right + (float(v) - 1.0 - b) * down  # z over the depth of the plane at the first
-        line = wp.where(light.depth[at] * near >= z, 1.0 - a, 0.0)
-        line += wp.where(light.depth[at + 1] * (near + right) >= z, 1.0, 0.0)
-        line += wp.where(light.depth[at + 2] * (near + 2.0 * right) >= z, 1.0, 0.0)
-        line += wp.where(light.depth[at + 3] * (near + 3.0 * right) >= z, a, 0.0)
+        line = wp.where(light.depth[at & 0x7FFFFFFF] * near >= z, 0.5 - a, 0.0)
+        line += wp.where(light.depth[(at + 1) & 0x7FFFFFFF] * (near + right) >= z, 1.0, 0.0)
+        line += wp.where(light.depth[(at + 2) & 0x7FFFFFFF] * (near + 2.0 * right) >= z, 0.5 + a, 0.0)
         if v == 0:
-            line *= 1.0 - b
-        if v == 3:
-            line *= b
+            line *= 0.5 - b
+        if v == 2:
+            line *= 0.5 + b
         share += line
-    return share * (1.0 / 9.0)
+    return share * 0.25
+
+
+@wp.func
+def face_of(d: wp.vec3):
+    """Which map of a cube looks along d: 0, 1, 2 along +x, +y, +z and 3, 4, 5 against them."""
+    x = wp.abs(d[0])
+    y = wp.abs(d[1])
+    z = wp.abs(d[2])
+    face = wp.where(d[2] < 0.0, 5, 2)
+    if y >= z:
+        face = wp.where(d[1] < 0.0, 4, 1)
+    if x >= y and x >= z:
+        face = wp.where(d[0] < 0.0, 3, 0)
+    return face
 
 
 @wp.func
 def lit(light: Lighting, index: int, position: wp.vec3, facing: wp.vec3):
-    """A filtered look into the map that sees `position`, 1 where none does. The maps of a cube, which are coarse for
-    what they show, are looked into softly, or long edges of shadows would be saw teeth."""
-    start = light.first[index]
-    end = light.first[index + 1]
-    cube = end - start > 1
-    offset = wp.where(cube, _SOFT_OFFSET, _SHARP_OFFSET)
-    margin = wp.where(cube, 1.0, 0.0)
-    for m in range(start, end):
-        # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
-        size = light.texel[m] * most(row(light.matrix[m, 2], position), 0.0)
-        p = position + facing * (offset * size)
-        depth = row(light.matrix[m, 2], p)
-        if depth > 1.0e-4:
-            over = 1.0 / depth
-            x = row(light.matrix[m, 0], p) * over - 0.5
-            y = row(light.matrix[m, 1], p) * over - 0.5
-            last_x = float(light.width - 1) - margin
-            last_y = float(light.height - 1) - margin
-            if x >= margin and y >= margin and x < last_x and y < last_y:
-                if cube:
-                    return soft(light, m, x, y, depth - _SOFT_BIAS * size, facing)
-                return sharp(light, m, x, y, depth - _SHARP_BIAS * size)
+    """A filtered look into the map of light `index` that sees `position`, 1 where none does. The maps of a cube, which
+    are coarse for what they show, are looked into softly, or long edges of shadows would be saw teeth."""
+    m = light.first[index]
+    maps = light.first[index + 1] - m
+    if maps == 0:
+        return 1.0
+    # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
+    offset = float(_SHARP_OFFSET)
+    margin = float(0.0)
+    if maps > 1:
+        offset = float(_SOFT_OFFSET)
+        margin = float(0.5)
+        d = position - light.vector[index]
+        reach = most(wp.abs(d[0]), most(wp.abs(d[1]), wp.abs(d[2])))
+        m += face_of(d + facing * (offset * light.texel[m] * reach))
+    forward = light.matrix[m, 2]
+    size = light.texel[m] * most(row(forward, position), 0.0)
+    p = position + facing * (offset * size)
+    depth = row(forward, p)
+    if depth > 1.0e-4:
+        over = 1.0 / depth
+        x = row(light.matrix[m, 0], p) * over - 0.5
+        y = row(light.matrix[m, 1], p) * over - 0.5
+        last_x = float(light.width - 1) - margin
+        last_y = float(light.height - 1) - margin
+        if x >= margin and y >= margin and x < last_x and y < last_y:
+            if maps > 1:
+                return soft(light, m, x, y, depth - _SOFT_BIAS * size, facing)
+            return sharp(light, m, x, y, depth - _SHARP_BIAS * size)
     return 1.0

@@ -269,7 +269,7 @@ def radiance(
             strength = np.broadcast_to(lights.color[k].astype(np.float64), position.shape)
         # nothing shines through the back of the triangle, whatever the interpolated normal says
         nl = np.where(np.sum(towards * facing, axis=1) > 0, np.maximum(np.sum(n * towards, axis=1), 0.0), 0.0)
-        strength = strength * (nl * lit(shadows, k, position, facing))[:, None]
+        strength = strength * (nl * lit(shadows, lights, k, position, facing))[:, None]
         half = towards + view
         half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
         nh = np.clip(np.sum(n * half, axis=1), 0, 1)
@@ -335,40 +335,53 @@ def _environment_brdf(roughness: np.ndarray, nv: np.ndarray) -> tuple[np.ndarray
     return np.maximum(r2 - 1.04 * edge, 0.0), np.maximum(1.04 * edge + r3, 0.0)
 
 
-def lit(shadows: Shadows, index: int, position: np.ndarray, facing: np.ndarray) -> np.ndarray:
+def lit(shadows: Shadows, lights: Lights, index: int, position: np.ndarray, facing: np.ndarray) -> np.ndarray:
     """Share (N,) of light `index` that reaches the positions (N,3): a filtered look into its depth maps.
 
-    A box of one pixel in the one map of a light: 2x2 pixels, weighted. A box of 3x3 in the six of a lamp, each pixel
-    compared with the depth that the plane of the triangle has there.
+    A box of one pixel in the one map of a light: 2x2 pixels, weighted. A box of two pixels in the one of six maps of a
+    lamp that looks there, along +x, +y, +z, -x, -y or -z: 3x3, each compared with the depth of the triangle's plane.
     """
+    first, last = shadows.first[index : index + 2]
+    cube = bool(last - first > 1)
+    face = np.zeros(len(position), np.int64)
+    if cube:
+        d = position - lights.vector[index].astype(np.float64)
+        d = d + facing * (lk.SOFT_OFFSET * shadows.texel[first] * np.abs(d).max(axis=1))[:, None]
+        face = np.argmax(np.abs(d), axis=1)
+        face += 3 * (np.take_along_axis(d, face[:, None], axis=1)[:, 0] < 0)
     out = np.ones(len(position))
-    open_ = np.ones(len(position), bool)
+    for m in range(first, last):
+        at = np.flatnonzero(face == m - first)
+        out[at] = _seen_by(shadows, m, cube, position[at], facing[at])
+    return out
+
+
+def _seen_by(shadows: Shadows, m: int, cube: bool, position: np.ndarray, facing: np.ndarray) -> np.ndarray:
     height, width = shadows.depth.shape[1:]
-    cube = shadows.first[index + 1] - shadows.first[index] > 1
-    offset, bias, reach = (lk.SOFT_OFFSET, lk.SOFT_BIAS, 1) if cube else (lk.SHARP_OFFSET, lk.SHARP_BIAS, 0)
-    for m in range(shadows.first[index], shadows.first[index + 1]):
-        matrix = shadows.matrix[m].astype(np.float64)
-        depth = position @ matrix[2, :3] + matrix[2, 3]
-        # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
-        size = shadows.texel[m] * np.maximum(depth, 0.0)
-        image = (position + facing * (offset * size)[:, None]) @ matrix[:, :3].T + matrix[:, 3]
-        z = np.maximum(image[:, 2], 1e-6)
-        x, y = image[:, 0] / z - 0.5, image[:, 1] / z - 0.5
-        inside = open_ & (image[:, 2] > 1e-4) & (x >= reach) & (y >= reach)
-        inside &= (x < width - 1 - reach) & (y < height - 1 - reach)
-        x, y, z, at = x[inside], y[inside], (z - bias * size)[inside], np.flatnonzero(inside)
-        x0, y0 = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-        # 1 / z of the plane is affine in the pixel: by which shares of itself it grows to the right and down
-        n = facing[inside] @ np.linalg.inv(matrix[:, :3])
-        slope = n[:, 0] * (x + 0.5) + n[:, 1] * (y + 0.5) + n[:, 2]
-        slope = np.where(np.abs(slope) > 1e-12, slope, 1e-12)
-        right, down = (np.clip(n[:, c] / slope, -lk.STEEP, lk.STEEP) if cube else 0.0 for c in (0, 1))
-        share = np.zeros(len(at))
-        for dy in range(-reach, 2 + reach):
-            for dx in range(-reach, 2 + reach):
-                w = np.clip(reach + 1 - np.abs(x - x0 - dx), 0, 1) * np.clip(reach + 1 - np.abs(y - y0 - dy), 0, 1)
-                plane = 1 + (x0 + dx - x) * right + (y0 + dy - y) * down
-                share += w * (shadows.depth[m, y0 + dy, x0 + dx] * plane >= z)
-        out[at] = share / (2 * reach + 1) ** 2
-        open_[at] = False
+    offset, bias, half = (lk.SOFT_OFFSET, lk.SOFT_BIAS, 1.0) if cube else (lk.SHARP_OFFSET, lk.SHARP_BIAS, 0.5)
+    matrix = shadows.matrix[m].astype(np.float64)
+    depth = position @ matrix[2, :3] + matrix[2, 3]
+    # Moved off the surface by the size of a map's pixel there, or the surface would shade itself.
+    size = shadows.texel[m] * np.maximum(depth, 0.0)
+    image = (position + facing * (offset * size)[:, None]) @ matrix[:, :3].T + matrix[:, 3]
+    z = np.maximum(image[:, 2], 1e-6)
+    x, y = image[:, 0] / z - 0.5, image[:, 1] / z - 0.5
+    edge = half - 0.5
+    inside = (image[:, 2] > 1e-4) & (x >= edge) & (y >= edge) & (x < width - 1 - edge) & (y < height - 1 - edge)
+    x, y, z = x[inside], y[inside], (z - bias * size)[inside]
+    # 1 / z of the plane is affine in the pixel: by which shares of itself it grows to the right and down
+    n = facing[inside] @ np.linalg.inv(matrix[:, :3])
+    slope = n[:, 0] * (x + 0.5) + n[:, 1] * (y + 0.5) + n[:, 2]
+    slope = np.where(np.abs(slope) > 1e-12, slope, 1e-12)
+    right, down = (np.clip(n[:, c] / slope, -lk.STEEP, lk.STEEP) if cube else 0.0 for c in (0, 1))
+    share = np.zeros(len(x))
+    for dy in range(3):
+        for dx in range(3):
+            # the pixels that a box of half-width `half` touches, and how much of each, of its whole area
+            i, j = np.floor(x - half + 0.5) + dx, np.floor(y - half + 0.5) + dy
+            w = np.clip(half + 0.5 - np.abs(x - i), 0, 1) * np.clip(half + 0.5 - np.abs(y - j), 0, 1) / (2 * half) ** 2
+            i, j = np.minimum(i, width - 1).astype(np.int64), np.minimum(j, height - 1).astype(np.int64)
+            share += w * (shadows.depth[m, j, i] * (1 + (i - x) * right + (j - y) * down) >= z)
+    out = np.ones(len(position))
+    out[inside] = share
     return out

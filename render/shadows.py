@@ -28,8 +28,9 @@ def cast(lights: Sequence[Lights], first_depth: FirstDepth, extent: Extent, indo
     first = [0]
     for kind, vector in ((k, v) for light in lights for k, v in zip(light.kind, light.vector.astype(np.float64))):
         if indoors and kind == POINT:
-            f = size / 2 - 2  # two pixels of overlap, for that far the filter of the shader looks around
-            poses = [look_at(vector, vector + towards) for towards in np.vstack([np.eye(3), -np.eye(3)])]
+            f = size / 2 - 2  # two pixels of overlap, for the filter of the shader looks around
+            axes = np.vstack([np.eye(3), -np.eye(3)])  # in the order of light_kernels.face_of
+            poses = [look_at(vector, vector + towards) for towards in axes]
         else:
             eye = vector if kind == POINT else centre + FAR * radius * vector
             distance = max(float(np.linalg.norm(eye - centre)), 1.05 * radius)
