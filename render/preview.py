@@ -181,12 +181,13 @@ def _notes(draw: ImageDraw.ImageDraw, view: LayeredView, x: int, y: int, tile: i
     """Camera, light and numbers of the view in the tile at (x, y); its flags first and in a colour of their own."""
     info, z = view.info, view.depth[view.hit]
     camera, numbers, light = info["camera"], info["measures"], info["light"]["lights"]
-    angles = "azimuth elevation" if "azimuth" in camera else "yaw pitch"
+    names = {"azimuth": "az", "elevation": "el", "yaw": "yaw", "pitch": "pitch"}
+    angles = ", ".join(f"{short} {camera[name]:.0f}" for name, short in names.items() if name in camera)
     kinds = [str(one["kind"]) for one in light]
     lines = [
         f"z {z.min():.3g} .. {z.max():.3g}",
         "light " + (", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "ambient only"),
-        f"fov {camera['fov']:.0f}, " + ", ".join(f"{name[:4]} {camera[name]:.0f}" for name in angles.split()),
+        f"fov {camera['fov']:.0f}, {angles}",
         "aims beside the centre" if camera.get("cropped") else "",
         f"pixels {numbers['pixels']}",
         f"pairs L1/L0 {numbers['pairs_1_0']:.2f}, L3/L2 {numbers['pairs_3_2']:.2f}",
