@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import warp as wp
 
-from render import blend_kernels, develop_kernels, shade_inputs, shade_kernels, surface_kernels
+from render import develop_kernels, shade_inputs, shade_kernels, surface_kernels
 from render.develop import THRESHOLDS
 from render.lights import Lights
 from render.peel import device_of
@@ -123,7 +123,7 @@ class Shader:
         """(B,) bool: whether some pixel's slots are full and what is behind its last hit would still be seen."""
         views, pixels = self._views(keys, rays, origins, size), size[0] * size[1]
         seen = wp.zeros(len(rays), dtype=wp.int32, device=self.device)
-        self._launch(blend_kernels.unresolved, (len(rays), pixels), [self.scene, views, keys, size[1], seen])
+        self._launch(shade_kernels.unresolved, (len(rays), pixels), [self.scene, views, keys, size[1], seen])
         return np.asarray(seen.numpy() > 0)
 
     def shade(
@@ -151,9 +151,8 @@ class Shader:
             )
         height, width = size[0] // side, size[1] // side
         out = wp.empty((len(rays), height * width, 5), dtype=wp.float32, device=self.device)
-        kernel = blend_kernels.shade_tested if self.packed.tested else shade_kernels.shade_opaque
         inputs = [self.scene, views, shade_inputs.lighting_of(lights, shadows, self.device), keys, width, side, out]
-        self._launch(kernel, (len(rays), height * width), inputs)
+        self._launch(shade_kernels.shade, (len(rays), height * width), inputs)
         return out.reshape((len(rays), height, width, 5))
 
     def meter(self, image: Any) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 from render import light_kernels as lk
 from render import lights as light
 from render import texels as tx
-from render.blend_kernels import CLEAR
 from render.lights import Lights
 from render.material_kernels import LEAST_ROUGHNESS
 from render.rays import Rays, Shadows
+from render.shade_kernels import CLEAR
 from render.texels import Packed
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
