@@ -2,7 +2,8 @@
 
 Everything takes the keys of B views (`render.hits`) as they lie on the device, each view through its own window of one
 common size, and leaves its result there. Index arithmetic is 64-bit; what Warp keeps in 32 bits are the number of
-pixels of a window, of texels, and the bytes of one view of an array (2 GiB: 256 slots of 1008 x 1008 keys).
+pixels of a window, of texels, of all shadow maps (8191 of 512 x 512), and the bytes of one view of an array (2 GiB:
+256 slots of 1008 x 1008 keys).
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,7 @@ from render.colors import srgb_to_linear
 from render.frames import Stage
 from render.lights import DIRECTIONAL, Lights, environment
 from render.mesh import Material, Mesh
+from render.rays import Shots
 from tests.render.shapes import camera_along_z, image_of, quads, small, texture
 
 BLACK = np.zeros((9, 3), np.float32)
@@ -205,6 +206,18 @@ def test_panes_are_composited_front_to_back_until_the_first_solid_one():
     # listed back to front: the order of faces must not matter
     out = image(quads([1.0, 0.0, 0.5], (wall, panes[0], panes[1]), size=3.0), DARK)[16, 16]
     np.testing.assert_allclose(out[:4], [0.5, 0.5 * 0.25, 0.5 * 0.75, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "slots", "expected"), [(0.1, 3, True), (0.1, 5, False), (0.9, 3, False)])
+def test_a_view_is_unresolved_while_something_could_be_seen_behind_its_last_slot(alpha, slots, expected):
+    """Four panes: three of 0.1 let 73 % through, three of 0.9 less than 1/255."""
+    pane = Material(base_color=(1.0, 1.0, 1.0, alpha), alpha_mode="BLEND")
+    mesh = quads([0.0, 0.2, 0.4, 0.6], (pane,) * 4)
+    stage = Stage(mesh, small(), {})
+    away = Camera(camera_along_z(33).K, look_at(np.array([0.0, 0, 3]), np.array([0.0, 0, 9])), 33, 33, {})
+    shots = Shots.of([camera_along_z(33), away])
+    keys = stage.peeler.keys(shots, slots, 1e-3)
+    assert stage.shader.unresolved(keys, shots.rays, shots.origins, shots.size).tolist() == [expected, False]
 
 
 def stripes(period: int, size: int = 256) -> np.ndarray:
