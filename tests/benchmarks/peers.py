@@ -86,9 +86,11 @@ def real_asset(path: Path, size: int, most: int) -> Case | str:
     return Case(path.stem, mesh.vertices @ turn.T + [0, 0, 1.9], mesh.faces, intrinsics(size, 38.0))
 
 
-def pixel_rays(K: np.ndarray, size: int) -> np.ndarray:
-    """(size*size,3) float32 directions through the pixel centres with z = 1, so that the ray parameter is depth."""
-    v, u = np.mgrid[:size, :size] + 0.5
+def pixel_rays(K: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    """(height*width,3) float32 directions through the pixel centres of a window (row, column, height, width), with
+    z = 1, so that the ray parameter is depth."""
+    row, column, height, width = window
+    v, u = np.mgrid[row : row + height, column : column + width] + 0.5
     d = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3) @ np.linalg.inv(K).T
     return np.ascontiguousarray(d, np.float32)
 
@@ -102,19 +104,20 @@ def merged(depth: np.ndarray) -> np.ndarray:
     return np.sort(depth, axis=0)
 
 
-def open3d_hits(case: Case, size: int) -> Callable[[], np.ndarray]:
-    """Open3D's list_intersections on one thread -> z of all hits of every ray, in no order of depth."""
+def open3d_hits(case: Case, d: np.ndarray) -> Callable[[], np.ndarray]:
+    """Open3D's list_intersections on one thread -> z of all hits of every ray d (N,3), in no order of depth."""
     import open3d as o3d
 
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(case.vertices.astype(np.float32), case.faces.astype(np.uint32))
-    d = pixel_rays(case.K, size)
     rays = o3d.core.Tensor(np.concatenate([np.zeros_like(d), d], axis=1))
     return lambda: scene.list_intersections(rays, nthreads=1)["t_hit"].numpy()
 
 
-def embree_hits(case: Case, size: int, layers: int, triangles: bool, robust: bool = False) -> Callable[[], np.ndarray]:
-    """Embree cast again behind every hit, through embreex -> depth (layers, size*size) float32, inf where none.
+def embree_hits(
+    case: Case, directions: np.ndarray, layers: int, triangles: bool, robust: bool = False
+) -> Callable[[], np.ndarray]:
+    """Embree cast again behind every hit, through embreex -> depth (layers,N) float32 of directions (N,3), inf if none.
 
     One ray at a time (rtcIntersect1, which is all that embreex offers: no packets, no streams), on one thread, in a
     static scene. Only the rays that hit are cast again, from their hit moved on by STEP of z. With `triangles` the
@@ -125,7 +128,6 @@ def embree_hits(case: Case, size: int, layers: int, triangles: bool, robust: boo
 
     scene = EmbreeScene(robust=robust)
     TriangleMesh(scene, case.vertices.astype(np.float32), case.faces.astype(np.int32))
-    directions = pixel_rays(case.K, size)
     count = len(directions)
     scene.run(np.zeros((1, 3), np.float32), directions[:1])  # the first call builds the tree
 

@@ -4,7 +4,8 @@
 
 Wanted: 8 whole views of 504 x 504 (six layers, 2 x 2 samples, shadows, encoded) a second and core, on assets of at
 most 100K triangles. A view is all of `render_views` and `shards.encode`, with what it takes to prepare the mesh spread
-over its views; loading the file is not in it. Of the turns of an asset the one of the median time counts.
+over its views; loading the file is not in it. Seconds are those of CPU of this process, whose one thread does all the
+work, so that other work on the machine falls on none; of the turns of an asset the one of the median time counts.
 
 Where pyrender finds an OpenGL (EGL, or OSMesa with PYOPENGL_PLATFORM=osmesa), it renders colour and depth of the same
 views of the same mesh in turns with ours, on one thread if the driver is Mesa's (LP_NUM_THREADS=0 is set here): one
@@ -92,20 +93,21 @@ def gl_or_none(size: int) -> Gl | None:
         return None
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
+def timed(run: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds of CPU, seconds on the wall, and the result."""
+    start, wall = time.process_time(), time.perf_counter()
     result = run()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, time.perf_counter() - wall, result
 
 
 def whole(mesh: Mesh, origin: Origin, settings: RenderSettings) -> tuple[float, dict[str, float], Rendered, int]:
     """Seconds a view, seconds of each stage a view, what was rendered, and bytes a view."""
-    seconds, rendered = timed(lambda: render.render_views(mesh, origin, settings))
+    seconds, wall, rendered = timed(lambda: render.render_views(mesh, origin, settings))
     if not rendered.samples:
         raise Rejected(rendered.rejected[0][1], rendered.rejected[0][2])
-    encode, encoded = timed(lambda: [shards.encode(sample) for sample in rendered.samples])
-    # A refused view costs nearly what a kept one does.
-    stages = {name: value / settings.views for name, value in rendered.seconds.items()}
+    encode, _, encoded = timed(lambda: [shards.encode(sample) for sample in rendered.samples])
+    # A refused view costs nearly what a kept one does. Stages are clocked on the wall.
+    stages = {name: value * seconds / wall / settings.views for name, value in rendered.seconds.items()}
     stages["rest"] = seconds / settings.views - sum(stages.values())
     stages["encode"] = encode / len(encoded)
     size = sum(len(data) for sample in encoded for data in sample.members.values()) // len(encoded)
