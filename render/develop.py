@@ -40,14 +40,14 @@ def develop(image: np.ndarray, exposure: float, valid: np.ndarray) -> np.ndarray
     """Premultiplied linear image (H,W,5) -> straight sRGB (H,W,4) uint8: exposure, a soft shoulder, one encoding.
 
     Alpha is held to the side of one half, at most 127 or at least 128, that `valid` (H,W), hard validity A, is on; but
-    0 and 255 stay, so that contradictions can be seen. The twin of `develop_kernels.develop`, which differs where a
-    value is within the rounding of a byte's border.
+    where there is nothing it stays 0. The twin of `develop_kernels.develop`, which differs where a value is within the
+    rounding of a byte's border.
     """
     rgba = np.zeros((*image.shape[:2], 4), np.uint8)
     alpha = image[..., 3]
     raw = np.floor(alpha * 255 + 0.5).astype(np.uint8)
     held = np.where(valid, np.maximum(raw, 128), np.minimum(raw, 127))
-    rgba[..., 3] = np.where((raw > 0) & (raw < 255), held, raw)
+    rgba[..., 3] = np.where(raw > 0, held, 0)
     seen = raw > 0
     color = image[seen][:, :3] * (exposure / alpha[seen])[:, None]
     rgba[seen, :3] = np.round(encoded(color))

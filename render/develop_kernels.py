@@ -14,6 +14,7 @@ wp.set_module_options(OPTIONS)
 # room for 2^23 pixels a view.
 STEPS = 2.0**24
 MOST = 2.0**16
+_HALF = wp.constant(128.0 / 255.0)
 _STEPS, _MOST = wp.constant(wp.float64(STEPS)), wp.constant(MOST)
 
 
@@ -59,6 +60,11 @@ def byte_of(thresholds: wp.array(dtype=wp.float32), x: float):
     return wp.uint32(low)
 
 
+@wp.func
+def byte_of_alpha(alpha: float):
+    return int(alpha * 255.0 + 0.5)
+
+
 @wp.kernel
 def develop(
     image: wp.array3d(dtype=wp.float32),
@@ -67,24 +73,23 @@ def develop(
     hits: wp.array2d(dtype=wp.uint8),
     holds: int,
     out: wp.array2d(dtype=wp.uint32),
-    moved: wp.array(dtype=wp.int32),
+    moved: wp.array2d(dtype=wp.int32),
 ):
+    """moved (B,2): pixels where alpha was not on the side of A, and those of them where it was 0 or 255."""
     b, pixel = wp.tid()
     alpha = image[b, pixel, 3]
     word = wp.uint32(0)
-    a = int(alpha * 255.0 + 0.5)
+    a = byte_of_alpha(alpha)
     held = a
     if holds == 1:
         if hits[b, pixel] == wp.uint8(0):
-            if a > 127:
-                wp.atomic_add(moved, b, 1)
-                if a < 255:
-                    held = 127
+            held = wp.min(a, 127)
         else:
-            if a < 128:
-                wp.atomic_add(moved, b, 1)
-                if a > 0:
-                    held = 128
+            held = wp.max(a, 128)
+        if held != a:
+            wp.atomic_add(moved, b, 0, 1)
+            if a == 0 or a == 255:
+                wp.atomic_add(moved, b, 1, 1)
     if a > 0:
         scale = exposures[b] / alpha
         word = byte_of(thresholds, image[b, pixel, 0] * scale)
@@ -92,3 +97,21 @@ def develop(
         word = word | (byte_of(thresholds, image[b, pixel, 2] * scale) << wp.uint32(16))
         word = word | (wp.uint32(held) << wp.uint32(24))
     out[b, pixel] = word
+
+
+@wp.kernel
+def missed(image: wp.array3d(dtype=wp.float32), hits: wp.array2d(dtype=wp.uint8), out: wp.array(dtype=wp.int32)):
+    """out (B,): pixels whose centre meets a surface and to whose samples alpha is still 0."""
+    b, pixel = wp.tid()
+    if hits[b, pixel] > wp.uint8(0) and byte_of_alpha(image[b, pixel, 3]) == 0:
+        wp.atomic_add(out, b, 1)
+
+
+@wp.kernel
+def fill(image: wp.array3d(dtype=wp.float32), centres: wp.array3d(dtype=wp.float32), hits: wp.array2d(dtype=wp.uint8)):
+    """Give those pixels what is at their centres (B,pixels,5), as if it covered half of them."""
+    b, pixel = wp.tid()
+    if hits[b, pixel] > wp.uint8(0) and byte_of_alpha(image[b, pixel, 3]) == 0:
+        share = _HALF / wp.max(centres[b, pixel, 3], _HALF)
+        for channel in range(5):
+            image[b, pixel, channel] = centres[b, pixel, channel] * share

@@ -155,18 +155,32 @@ class Stage:
     def image(self, shots: Shots, lights: Sequence[Lights], maps: Shadows) -> Any:
         """Premultiplied linear RGB, alpha and irradiance of the windows (B,h,w,5) float32, on the device; see
         `shade_numpy.shade`."""
-        s, fine = self.settings, shots.scaled(self.settings.samples)
+        return self._shaded(shots, self.settings.samples, lights, maps)
+
+    def fill(self, shots: Shots, image: Any, layers: Sequence[Layers], lights: Sequence[Lights], maps: Shadows) -> Any:
+        """Give the pixels of `image` whose surface all samples missed what is seen at their centres. Returns their
+        number (B,) in each view."""
+        if self.settings.samples == 1:
+            return np.zeros(len(shots), np.int32)
+        valid = self._valid(layers)
+        missed = self.shader.missed(image, valid)
+        if missed.any():
+            self.shader.fill(image, self._shaded(shots, 1, lights, maps), valid)
+        return missed
+
+    def _shaded(self, shots: Shots, side: int, lights: Sequence[Lights], maps: Shadows) -> Any:
+        fine, limit = shots.scaled(side), self.settings.slots_limit
         rays, slots = fine.rays, self.color_slots
         while True:
             with self.clock("peel"):
-                keys = self.peeler.keys(fine, slots, s.near)
-                if slots == 1 or slots >= s.slots_limit:
+                keys = self.peeler.keys(fine, slots, self.settings.near)
+                if slots == 1 or slots >= limit:
                     break
                 if not self.shader.unresolved(keys, rays, fine.origins, fine.size).any():
                     break
-            slots = min(2 * slots, s.slots_limit)
+            slots = min(2 * slots, limit)
         with self.clock("shade"):
-            return self.shader.shade(keys, rays, fine.origins, fine.size, lights, maps, s.samples)
+            return self.shader.shade(keys, rays, fine.origins, fine.size, lights, maps, side)
 
     def metered(self, image: Any, targets: Sequence[float]) -> list[float]:
         """The exposures that bring the mean irradiance of each window of `image` to its target."""
@@ -176,19 +190,22 @@ class Stage:
 
     def develop(
         self, shots: Shots, image: Any, exposures: Sequence[float], layers: Sequence[Layers]
-    ) -> list[tuple[np.ndarray, int]]:
-        """Straight sRGB (H,W,4) uint8 of each view, and at how many of its pixels alpha was on the other side of one
-        half than A; there it is held at the side of A, unless it is 0 or 255."""
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Straight sRGB (H,W,4) uint8 of each view, whose alpha is held at the side of A; and (B,2), at how many pixels
+        that changed it, and at how many of those it was 0 or 255."""
         with self.clock("develop"):
-            hits = np.stack([each.hits[each.window] for each in layers])
-            valid: wp.array = wp.array(hits, dtype=wp.uint8, device=self.peeler.device)
-            windows, moved = self.shader.develop(image, np.asarray(exposures), valid)
+            windows, moved = self.shader.develop(image, np.asarray(exposures), self._valid(layers))
             pictures = []
-            for each, window, count in zip(layers, windows, moved):
+            for each, window in zip(layers, windows):
                 rgba = np.zeros((*shots.image, 4), np.uint8)
                 rgba[each.window] = window
-                pictures.append((rgba, int(count)))
-        return pictures
+                pictures.append(rgba)
+        return pictures, moved
+
+    def _valid(self, layers: Sequence[Layers]) -> Any:
+        """The hits of the windows (B,h,w) uint8 on the device."""
+        hits = np.stack([each.hits[each.window] for each in layers])
+        return wp.array(hits, dtype=wp.uint8, device=self.peeler.device)
 
     def coarse_depth(self, cameras: Sequence[Camera], longest: int = 64) -> np.ndarray:
         """Layer 0 (B,h,w) float32 at about `longest` pixels a side, inf where nothing is met: to accept cameras by."""

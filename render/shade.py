@@ -159,27 +159,39 @@ class Shader:
     def meter(self, image: Any) -> np.ndarray:
         """Mean irradiance (B,) float64 of the lit pixels of image (B,h,w,5), the same bits in any batch."""
         b = image.shape[0]
-        flat = image.reshape((b, -1, 5))
+        flat = _flat(image)
         threads = METER_THREADS if self.device.is_cuda else 1
         sums = wp.zeros((b, 2), dtype=wp.int64, device=self.device)
         self._launch(develop_kernels.meter, (b, threads), [flat, threads, sums])
         alpha, light = sums.numpy().T / develop_kernels.STEPS
         return np.asarray(light / np.maximum(alpha, 1e-9))
 
+    def missed(self, image: Any, hits: Any) -> np.ndarray:
+        """In how many pixels of image (B,h,w,5) there is nothing although `hits` (B,h,w) uint8 says that a surface is
+        met at their centres: (B,) int32. It is thinner than a pixel."""
+        flat, valid = _flat(image), hits.reshape((len(hits), -1))
+        count = wp.zeros(len(hits), dtype=wp.int32, device=self.device)
+        self._launch(develop_kernels.missed, valid.shape, [flat, valid, count])
+        return np.asarray(count.numpy())
+
+    def fill(self, image: Any, centres: Any, hits: Any) -> None:
+        """Write to those pixels what `centres` (B,h,w,5), shaded at one sample a pixel, has there, as half covered."""
+        flat, valid = _flat(image), hits.reshape((len(hits), -1))
+        self._launch(develop_kernels.fill, valid.shape, [flat, _flat(centres), valid])
+
     def develop(self, image: Any, exposures: np.ndarray, hits: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Image (B,h,w,5) -> straight sRGB (B,h,w,4) uint8 on the host, each view at its own of exposures (B,).
 
         Given `hits` (B,h,w) uint8 on the device, alpha is held to the side of one half that hard validity A, hits > 0,
-        is on: at most 127, or at least 128; but 0 and 255 stay, so that contradictions can be seen. Also returns moved
-        (B,) int64: in how many pixels alpha > 0.5 was not A before that; 0 without `hits`.
+        is on: at most 127, or at least 128; but where there is nothing it stays 0. Also returns moved (B,2) int64: in
+        how many pixels alpha was on the other side, and in how many of those it was 0 or 255; 0 without `hits`.
         """
         b, h, w = image.shape[:3]
-        flat = image.reshape((b, h * w, 5))
         out = wp.empty((b, h * w), dtype=wp.uint32, device=self.device)
         valid = wp.empty((b, 1), dtype=wp.uint8, device=self.device) if hits is None else hits.reshape((b, h * w))
         exposure: Any = wp.array(np.asarray(exposures, np.float32), dtype=wp.float32, device=self.device)
-        moved = wp.zeros(b, dtype=wp.int32, device=self.device)
-        inputs = [flat, exposure, self.thresholds, valid, int(hits is not None), out, moved]
+        moved = wp.zeros((b, 2), dtype=wp.int32, device=self.device)
+        inputs = [_flat(image), exposure, self.thresholds, valid, int(hits is not None), out, moved]
         self._launch(develop_kernels.develop, (b, h * w), inputs)
         return out.numpy().view(np.uint8).reshape(b, h, w, 4), moved.numpy().astype(np.int64)
 
@@ -195,3 +207,8 @@ class Shader:
 
     def _launch(self, kernel: wp.Kernel, dim: tuple[int, ...], inputs: list[Any]) -> None:
         wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
+
+
+def _flat(image: Any) -> Any:
+    """(B,h,w,5) -> (B,h*w,5)."""
+    return image.reshape((image.shape[0], -1, 5))

@@ -185,19 +185,22 @@ class Studio:
         framed = stage.framed([shot.camera for shot in shots])
         layers = stage.layers(framed)
         lights = [shot.lights for shot in shots]
-        image = stage.image(framed, lights, stage.shadows(lights, self.indoors))
+        maps = stage.shadows(lights, self.indoors)
+        image = stage.image(framed, lights, maps)
+        missed = stage.fill(framed, image, layers, lights, maps)
         if exposure is None:
             targets = [float(self._draw(shot.view, "exposure").uniform(*self.settings.exposure)) for shot in shots]
             exposures = stage.metered(image, targets)
         else:
             exposures = [exposure] * len(shots)
-        pictures = stage.develop(framed, image, exposures, layers)
-        return [self._judged(*each) for each in zip(shots, layers, pictures, exposures)]
+        pictures, moved = stage.develop(framed, image, exposures, layers)
+        moved += missed[:, None]
+        return [self._judged(*each) for each in zip(shots, layers, pictures, moved, exposures)]
 
     def _judged(
-        self, shot: Shot, layers: Layers, picture: tuple[np.ndarray, int], exposure: float
+        self, shot: Shot, layers: Layers, rgba: np.ndarray, moved: np.ndarray, exposure: float
     ) -> LayeredView | Rejected:
-        stage, settings, (rgba, moved) = self.stage, self.settings, picture
+        stage, settings = self.stage, self.settings
         if not layers.hits.any():
             return Rejected("too_few_pixels", "no ray of the view meets a surface")
         with stage.clock("judge"):

@@ -4,7 +4,7 @@
 |---|---|---|
 | too_few_pixels | valid pixels are a smaller share of the image than `min_coverage` | no |
 | camera_inside | the camera is inside a closed object: in its box, and most rays meet an odd number of surfaces | no |
-| alpha_mismatch | alpha contradicts A (opaque where A = 0, clear where A = 1) at over 0.5 % of the valid pixels | yes |
+| alpha_mismatch | at over 0.5 % of the valid pixels alpha had to be moved from 255 or 0 to the side of A | yes |
 | holes | for over 1 % of the valid pixels there is a single missing one amid valid ones | yes |
 | overflow | at more than 0.1 % of the valid pixels, surfaces beyond the peeled slots may be missing | yes |
 | open_surface | fewer than half of the rays that hit go on to a second surface (closed surfaces come in pairs) | yes |
@@ -16,6 +16,7 @@
 Interior geometry and open surfaces are kept: they are real. A room is not judged by camera_inside or open_surface.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,23 +50,22 @@ def mesh_flags(mesh: Mesh) -> set[str]:
     return flags
 
 
-def measures(layers: Layers, rgba: np.ndarray, moved: int = 0) -> dict[str, float]:
+def measures(layers: Layers, rgba: np.ndarray, moved: Sequence[int] | np.ndarray = (0, 0)) -> dict[str, float]:
     """The numbers behind the flags, recorded in `info`: pixels, pairs_1_0 and pairs_3_2 (layer coverage ratios),
-    alpha_iou (alpha > 0.5 against A), and as shares of the valid pixels contradictions, holes, overflow and alpha_moved
-    (of the `moved` pixels where alpha had to be held at the side of A)."""
+    alpha_iou (alpha > 0.5 against A), and as shares of the valid pixels holes, overflow, and the two of `moved`:
+    alpha_moved, where alpha had to be held at the side of A, and contradictions, where it had been 0 or 255."""
     valid = layers.hits > 0
     pixels = int(valid.sum())
     at_least = [int((layers.hits >= k).sum()) for k in (1, 2, 3, 4)]
     shown = rgba[..., 3] > 127
-    contradictions = np.where(valid, rgba[..., 3] == 0, rgba[..., 3] == 255)
     union = int((shown | valid).sum())
     return {
         "pixels": pixels,
         "pairs_1_0": round(at_least[1] / max(at_least[0], 1), 4),
         "pairs_3_2": round(at_least[3] / max(at_least[2], 1), 4),
         "alpha_iou": round(int((shown & valid).sum()) / max(union, 1), 5),
-        "alpha_moved": round(moved / max(pixels, 1), 6),
-        "contradictions": round(int(contradictions.sum()) / max(pixels, 1), 6),
+        "alpha_moved": round(int(moved[0]) / max(pixels, 1), 6),
+        "contradictions": round(int(moved[1]) / max(pixels, 1), 6),
         "holes": round(single_holes(valid) / max(pixels, 1), 6),
         "overflow": round(layers.overflow / max(pixels, 1), 6),
     }

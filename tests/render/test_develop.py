@@ -54,8 +54,9 @@ def test_bytes_equal_the_formula_except_at_its_borders(shader):
         assert np.abs(value % 1 - 0.5)[found.reshape(-1, 4)[at, :3] != expected.reshape(-1, 4)[at, :3]].max() < 1e-3
     assert len(differ) < 5
     contradicts = (np.floor(image[..., 3] * 255 + 0.5) > 127) != (hits > 0)
-    assert moved.tolist() == contradicts.sum(axis=(1, 2)).tolist()
-    assert not (((found[..., 3] > 127) != (hits > 0)) & ~np.isin(image[..., 3], [0, 1])).any()
+    assert moved[:, 0].tolist() == contradicts.sum(axis=(1, 2)).tolist()
+    assert moved[:, 1].tolist() == (contradicts & np.isin(image[..., 3], [0, 1])).sum(axis=(1, 2)).tolist()
+    assert not (((found[..., 3] > 127) != (hits > 0)) & (image[..., 3] > 0)).any()
     assert found[image[..., 3] == 0].max() == 0
 
 
@@ -70,17 +71,35 @@ def test_each_byte_is_reached_and_decodes_to_itself(shader):
     assert np.array_equal(np.unique(shader.develop(device(ramp), np.ones(1))[0][..., 0]), np.arange(231, 256))
 
 
-def test_alpha_is_held_to_the_side_of_validity_but_contradictions_stay(shader):
+def test_alpha_is_held_to_the_side_of_validity_but_nothing_stays_nothing(shader):
     image = np.full((1, 1, 10, 5), 0.5, np.float32)
     image[0, 0, :, 3] = [0, 0.25, 0.5, 0.75, 1] * 2
     hits = np.array([[[0] * 5 + [1] * 5]], np.uint8)
     found, moved = shader.develop(device(image), np.ones(1), wp.array(hits, dtype=wp.uint8, device="cpu"))
-    assert found[0, 0, :, 3].tolist() == [0, 64, 127, 127, 255, 0, 128, 128, 191, 255]
-    assert moved.tolist() == [5]  # three on the side without a surface, 0 and 0.25 on the other
+    assert found[0, 0, :, 3].tolist() == [0, 64, 127, 127, 127, 0, 128, 128, 191, 255]
+    assert moved.tolist() == [[5, 2]]  # three on the side without a surface, 0 and 0.25 on the other
     free, moved = shader.develop(device(image), np.ones(1))
     assert free[0, 0, :, 3].tolist() == [0, 64, 128, 191, 255] * 2
-    assert moved.tolist() == [0]
+    assert moved.tolist() == [[0, 0]]
     assert np.array_equal(found[..., :3], free[..., :3])  # the colour is divided by the true alpha
+
+
+def test_what_only_the_centre_of_a_pixel_meets_is_taken_from_there_as_half_covered(shader):
+    rng = np.random.default_rng(3)
+    image, centres = image_of(rng, 2, 9, 11), rng.uniform(0.1, 1, (2, 9, 11, 5)).astype(np.float32)
+    centres[..., 3] = rng.choice([0.6, 1.0], (2, 9, 11))
+    hits = wp.array(rng.integers(0, 2, (2, 9, 11), dtype=np.uint8), dtype=wp.uint8, device="cpu")
+    thin = (image[..., 3] == 0) & (hits.numpy() > 0)
+    filled = device(image)
+    assert shader.missed(filled, hits).tolist() == thin.sum(axis=(1, 2)).tolist()
+    shader.fill(filled, device(centres), hits)
+    assert shader.missed(filled, hits).tolist() == [0, 0]
+    assert np.array_equal(filled.numpy()[~thin], image[~thin])
+    np.testing.assert_allclose(filled.numpy()[thin, 3], 128 / 255)
+    share = filled.numpy()[thin] / centres[thin]
+    np.testing.assert_allclose(share, np.broadcast_to(share[:, 3:4], share.shape), rtol=1e-6)  # the colour is the same
+    rgba, _ = shader.develop(filled, np.ones(2), hits)
+    assert np.array_equal(rgba[..., 3] > 127, hits.numpy() > 0)
 
 
 def test_the_meter_reads_the_mean_of_what_is_lit_in_any_order_and_company(shader):

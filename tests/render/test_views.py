@@ -164,6 +164,15 @@ def test_alpha_agrees_with_hard_validity_at_two_by_two():
         assert (shown & view.valid).sum() >= 0.99 * (shown | view.valid).sum()
 
 
+def test_alpha_equals_hard_validity_where_things_are_thinner_than_a_pixel():
+    rods = [trimesh.creation.box((0.004, 1.0, 0.004)).apply_translation([x, 0, 0]) for x in np.linspace(-0.5, 0.5, 40)]
+    for view in views_of(mesh_of(trimesh.util.concatenate(rods)), views=4, min_coverage=0.0):
+        assert view.valid.any()
+        np.testing.assert_array_equal(view.rgba[..., 3] > 127, view.valid)
+        assert view.rgba[view.valid][:, :3].max(axis=1).min() > 0  # every pixel has a colour
+        assert view.info["measures"]["contradictions"] > 0  # which the samples alone would not have given
+
+
 def test_coincident_faces_are_one_surface_and_shells_keep_both_sides():
     once = box()
     twice = Mesh(

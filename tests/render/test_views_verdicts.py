@@ -27,9 +27,11 @@ def view(
     return Layers(filled, count, facing, overflow, 10, (slice(0, 32), slice(0, 32))), rgba
 
 
-def flags(layers: Layers, rgba: np.ndarray, distance: float = 2.0, indoors: bool = False) -> set[str]:
+def flags(
+    layers: Layers, rgba: np.ndarray, distance: float = 2.0, indoors: bool = False, moved: tuple[int, int] = (0, 0)
+) -> set[str]:
     settings = small(height=32, width=32, min_coverage=1 / 16)  # 64 pixels
-    numbers = measures(layers, rgba)
+    numbers = measures(layers, rgba, moved)
     extent = Extent.of(box().vertices)
     return view_flags(layers, rgba, numbers, camera_along_z(32, distance), extent, settings, indoors)
 
@@ -79,8 +81,12 @@ def test_single_missing_pixels_are_holes_and_windows_are_not():
 
 def test_contradicting_alpha_is_a_mismatch():
     layers, rgba = view()
+    assert "alpha_mismatch" in flags(layers, rgba, moved=(100, 6))
+    assert "alpha_mismatch" not in flags(layers, rgba, moved=(100, 5))  # of 1024 pixels
+    numbers = measures(layers, rgba, (100, 6))
+    assert numbers["alpha_moved"] == pytest.approx(100 / 1024, abs=1e-6)
+    assert numbers["contradictions"] == pytest.approx(6 / 1024, abs=1e-6)
     rgba[:2] = 0
-    assert "alpha_mismatch" in flags(layers, rgba)
     assert measures(layers, rgba)["alpha_iou"] == pytest.approx(30 / 32, abs=1e-4)
 
 
