@@ -185,7 +185,7 @@ def test_a_view_without_a_valid_pixel_is_not_called_damaged(settings: Settings, 
     path = write_dataset(tmp_path / "some", [*views[:2], empty, views[3]], 48)
     stream = stream_of(settings, data__path=str(path))
     lines = [line for i in range(4) for line in stream.view(i)[1]]
-    assert {line.reason for line in lines} == {"empty"}  # twice, if it is the last of an epoch and the first of the next
+    assert {line.reason for line in lines} == {"empty"}  # twice where it ends one epoch and begins the next
     assert all(f"{empty.key}: no valid pixel" in line.message for line in lines)
     damage = Damage(tmp_path / "damaged.jsonl", before=0)
     with pytest.raises(ValueError, match="4 without a valid pixel") as error:
