@@ -18,6 +18,9 @@ PAPER_COVERAGE = (8.14, 7.90, 2.53, 1.74, 0.72, 0.60)
 PAPER_MEDIAN = (6.21, 6.01, 1.46, 0.86, 0.21, 0.15)
 PAPER_P90 = (16.19, 15.82, 5.97, 4.20, 1.78, 1.44)
 
+ROOMS = "procedural:rooms"  # the source whose clips stay in metres, as regime `scene` does
+LARGEST = 3**0.5  # no two points of a normalised object, longest side 1, are further apart
+
 
 def info(directory: Directory, split: SplitOption = None) -> None:
     """Counts, splits, licences, coverage per layer, bytes per sample, flags, statistics, and what was rejected."""
@@ -49,18 +52,33 @@ def info(directory: Directory, split: SplitOption = None) -> None:
     z = f"{min(table['z_min'].to_pylist()):.3f} to {max(table['z_max'].to_pylist()):.3f}"
     summary.add_row("depth", z)
     console.print(summary)
+    objects = normalised(table)
     regimes = np.array(table["regime"].to_pylist())
-    objects = np.isin(regimes, ("object", "dynamic"))
     if objects.any():
-        console.print(f"pixels with a true hit, %: {objects.sum()} samples of objects and clips")
+        console.print(f"pixels with a true hit, %: {objects.sum()} samples of objects and their clips")
         console.print(_coverage(table.filter(pa.array(objects)), beside_paper=True))
     if not objects.all():
-        others = " and ".join(sorted(set(regimes[~objects])))
+        kinds = {"dynamic": "clips in metres"}
+        others = " and ".join(sorted({kinds.get(regime, regime) for regime in regimes[~objects]}))
         console.print(f"pixels with a true hit, %: {(~objects).sum()} samples of {others}")
         console.print(_coverage(table.filter(pa.array(~objects)), beside_paper=False))
-    console.print(_statistics(dataset))
+    whole = (dataset if split is None else reader.open(directory)).manifest  # what the statistics are taken over
+    in_metres = ~normalised(whole) & (np.array(whole["regime"].to_pylist()) != "scene")
+    if objects.any() or (dataset.statistics and in_metres.any()):
+        console.print(_statistics(dataset, beside_released=not in_metres.any()))
     if (directory / LEDGER).exists():
         console.print(_ledger(pq.read_table(directory / LEDGER, columns=["status", "reason", "views_rejected"])))
+
+
+def normalised(table: pa.Table) -> np.ndarray:
+    """Rows of a manifest -> (N,) bool: an object, or a clip of one, in a box of longest side 1; not what is in metres.
+
+    The manifest has no column for it. Scenes are in metres, and of clips those of ROOMS; so is, whatever its source,
+    a clip that is deeper than such a box can be.
+    """
+    regime, source = (np.array(table[name].to_pylist(), object) for name in ("regime", "source"))
+    deep = table["z_max"].to_numpy() - table["z_min"].to_numpy() > 1.001 * LARGEST  # stored depths are rounded
+    return (regime == "object") | ((regime == "dynamic") & (source != ROOMS) & ~deep)
 
 
 def _coverage(table: pa.Table, *, beside_paper: bool) -> Table:
@@ -88,17 +106,21 @@ def _coverage(table: pa.Table, *, beside_paper: bool) -> Table:
     return out
 
 
-def _statistics(dataset: reader.Dataset) -> Table:
+def _statistics(dataset: reader.Dataset, *, beside_released: bool) -> Table:
+    """The z-score, beside the released one of objects unless clips in metres are in it too."""
     ours = dataset.statistics
     title = "z-score of XYZ (scenes need none: log-median)"
+    if not beside_released:
+        title = "z-score of XYZ (clips in metres in it)"
     out = Table("", title=title, title_justify="left")
     for axis in "xyz":
         out.add_column(axis, justify="right")
     for name in ("mean", "std"):
         values = [f"{v:.6f}" for v in ours[name]] if ours else ["not measured (shards stats)", "", ""]
         out.add_row(f"{name}, here", *values)
-        out.add_row(f"{name}, released", *[f"{v:.6f}" for v in RELEASED[name]], style="dim")
-    if ours:
+        if beside_released:
+            out.add_row(f"{name}, released", *[f"{v:.6f}" for v in RELEASED[name]], style="dim")
+    if ours and beside_released:
         ratios = [f"{here / there:.3f}" for here, there in zip(ours["std"], RELEASED["std"])]
         out.add_row("std, here / released", *ratios)
         out.add_row("mean z, here / released", "", "", f"{ours['mean'][2] / RELEASED['mean'][2]:.3f}")

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import shards
-from shards import Order, encode, write_dataset_json, write_manifest, write_shard
+from render import procedural
+from shards import LayeredView, Order, encode, write_dataset_json, write_manifest, write_shard
 from shards.cli import app
+from shards.commands.info import ROOMS
 from shards.commands.view import describe, serve
 from tests.shards.scenes import spheres_view
 
@@ -64,11 +67,60 @@ def test_info_compares_objects_alone_with_the_papers_objects(tmp_path: Path) -> 
     write_dataset_json(tmp_path, {"layers": 6, "size": [24, 28]})
     text = run("info", tmp_path).stdout
     for title, shown, beside in (
-        ("5 samples of objects and clips", views[3:], r"\W+8\.14"),
+        ("5 samples of objects and their clips", views[3:], r"\W+8\.14"),
         ("3 samples of scene", views[:3], r"\W+[\d.]+"),
     ):
         mean = 100 * np.mean([np.mean(view.hits > 0) for view in shown])
         assert re.search(rf"{title}[^L]*L0\W+{mean:.2f}{beside}", text)
+
+
+def written(directory: Path, views: list[LayeredView]) -> Path:
+    directory.mkdir(exist_ok=True)
+    write_manifest(directory, write_shard(directory / "shards" / "000000-unit.tar", map(encode, views)))
+    write_dataset_json(directory, {"layers": 6, "size": [24, 28]})
+    return directory
+
+
+def from_source(view: LayeredView, source: str) -> LayeredView:
+    return replace(view, origin=replace(view.origin, source=source))
+
+
+def test_info_compares_no_clip_in_metres_with_objects(tmp_path: Path) -> None:
+    views = [spheres_view(i, 24, 28, regime="dynamic") for i in range(9)]
+    views[:2] = [from_source(view, "procedural:rooms") for view in views[:2]]
+    deep = views[2]  # by its source it may be anything; as a normalised object it is too deep
+    views[2] = replace(
+        deep, depth=np.where(deep.depth > 0, deep.depth + 2 * (np.arange(28) > 14), 0).astype(np.float32)
+    )
+    directory = written(tmp_path / "mixed", views)
+    text = run("info", directory).stdout
+    for title, shown, beside in (
+        ("6 samples of objects and their clips", views[3:], r"\W+8\.14"),
+        ("3 samples of clips in metres", views[:3], r"\W+[\d.]+"),
+    ):
+        mean = 100 * np.mean([np.mean(view.hits > 0) for view in shown])
+        assert re.search(rf"{title}[^L]*L0\W+{mean:.2f}{beside}", text)
+    assert "1.904278" not in text
+    run("stats", directory)
+    text = run("info", directory).stdout
+    assert f"{shards.open(directory).statistics['mean'][2]:.6f}" in text  # type: ignore[index]
+    assert "1.904278" not in text
+    assert "clips in metres in it" in " ".join(text.split())
+    text = run("info", written(tmp_path / "clips", views[3:])).stdout
+    assert "1.904278" in text
+    assert "in metres" not in text
+
+
+def test_info_of_scenes_alone_has_nothing_about_objects(tmp_path: Path) -> None:
+    text = run("info", written(tmp_path, [spheres_view(i, 24, 28, regime="scene") for i in range(3)])).stdout
+    assert "3 samples of scene" in text
+    for absent in ("8.14", "1.904278", "not measured", "z-score"):
+        assert absent not in text
+
+
+def test_the_source_of_rooms_is_the_one_whose_clips_stay_in_metres() -> None:
+    for kind in procedural.KINDS:
+        assert (procedural.make(kind, 0, 0).room is not None) == (f"procedural:{kind}" == ROOMS)
 
 
 def test_stats_are_written_and_then_shown(dataset_copy: Path) -> None:
