@@ -12,7 +12,7 @@ import warp as wp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from render import peel_kernels, peel_numpy
+from render import peel_numpy
 from render.hits import Hits
 from render.peel import Scene, peel
 
@@ -141,17 +141,6 @@ def test_hits_of_a_mesh_equal_moeller_and_trumbore():
     finite = np.isfinite(expected)
     assert finite[3].any()
     np.testing.assert_allclose(depth[finite], expected[finite], rtol=2e-7)
-
-
-def test_the_kernels_compile_for_cuda_without_fused_products(tmp_path):
-    """Needs no GPU, only the compiler inside Warp: a fused product on one side of a shared edge would open cracks."""
-    if 90 not in wp.get_cuda_supported_archs():
-        pytest.skip("this Warp has no compiler for CUDA")
-    wp.compile_aot_module(peel_kernels, arch=90, module_dir=str(tmp_path), use_ptx=True)
-    (ptx,) = (path.read_text() for path in tmp_path.glob("*.ptx"))
-    assert "mul.rn.f64" in ptx
-    assert "atom.global.min.u64" in ptx
-    assert "fma" not in ptx
 
 
 def test_a_mesh_of_every_size_of_triangle_is_the_same_by_vectors_and_by_the_kernels_of_cuda():
