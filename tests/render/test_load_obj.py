@@ -117,6 +117,49 @@ def test_a_dart_takes_its_other_diagonal(tmp_path: Path) -> None:
     assert (areas(mesh)[:, 2] > 0).all()
 
 
+@pytest.mark.parametrize("ending", ["obj", "ply"])
+def test_a_cube_of_quads_given_twice_has_its_faces_once(tmp_path: Path, ending: str) -> None:
+    """Once for each side, as exporters do: copies begin at any corner, run either way, have vertices of their own."""
+    points = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) - 0.5
+    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    copies = [tuple(np.roll(quad, shift)[::way] + 8) for quad in quads for shift in range(4) for way in (1, -1)]
+    path = polygons(tmp_path, np.concatenate([points, points]), quads + copies, ending)
+    mesh = load(path)
+    assert len(mesh.faces) == 12
+    np.testing.assert_allclose(np.linalg.norm(areas(mesh), axis=1), 0.5)
+
+
+@pytest.mark.parametrize("radius", [1.0, 0.3, -0.3])
+def test_copies_of_a_polygon_are_cut_alike(tmp_path: Path, radius: float) -> None:
+    """Convex, concave and crooked ones of 4 to 9 corners."""
+    g = np.random.default_rng(3)
+    for n in range(4, 10):
+        angle = np.arange(n) * 2 * np.pi / n
+        points = np.stack([np.cos(angle), np.sin(angle), 0.1 * g.normal(size=n)], axis=1)
+        points[1, :2] *= radius
+        points = points @ np.linalg.qr(g.normal(size=(3, 3)))[0]
+        copies = [tuple(np.roll(np.arange(n), shift)[::way]) for shift in range(n) for way in (1, -1)]
+        once = load(polygons(tmp_path, points, copies[:1], "obj"))
+        assert len(once.faces) == n - 2
+        many = load(polygons(tmp_path, points, copies, "obj"))
+        assert len(many.faces) == n - 2
+        np.testing.assert_allclose(areas(many).sum(axis=0), areas(once).sum(axis=0), atol=1e-12)
+
+
+def polygons(folder: Path, points: np.ndarray, faces: list[tuple[int, ...]], ending: str) -> Path:
+    path = folder / f"asset.{ending}"
+    if ending == "obj":
+        lines = ["v " + " ".join(map(repr, p)) for p in points.tolist()]
+        lines += ["f " + " ".join(str(i + 1) for i in face) for face in faces]
+    else:
+        lines = ["ply", "format ascii 1.0", f"element vertex {len(points)}", *(f"property double {k}" for k in "xyz")]
+        lines += [f"element face {len(faces)}", "property list int int vertex_indices", "end_header"]
+        lines += [" ".join(map(repr, p)) for p in points.tolist()]
+        lines += [" ".join(map(str, (len(face), *face))) for face in faces]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def test_a_polygon_of_many_corners(tmp_path: Path) -> None:
     angle = np.linspace(0, 2 * np.pi, 500, endpoint=False)
     text = "".join(f"v {np.cos(a)} {np.sin(a)} 0\n" for a in angle) + "f " + " ".join(str(i + 1) for i in range(500))
