@@ -71,7 +71,8 @@ class ReferencePeeler(ABC):
         for K, pose, (row, column) in zip(shots.K, shots.camera_from_world, shots.origins):
             height, width = row + shots.size[0], column + shots.size[1]
             keys = keys_of(self.peel(K, int(height), int(width), slots, near, pose))
-            views.append(keys[:, row:, column:].reshape(slots, -1))
+            # In order again: their depths are those of the planes now, and not what the hits were sorted by.
+            views.append(np.sort(keys[:, row:, column:].reshape(slots, -1), axis=0))
         return wp.array(np.stack(views), dtype=wp.uint64, device=self.device)
 
     @abstractmethod
@@ -128,6 +129,7 @@ class NvdiffrastPeeler(ReferencePeeler):
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.dr, self.torch = _nvdiffrast()
+        device_of("cuda")  # which says in one sentence why Warp cannot shade there
         if NvdiffrastPeeler._context is None:
             NvdiffrastPeeler._context = self.dr.RasterizeCudaContext()
         super().__init__(vertices, faces, "cuda")
@@ -137,8 +139,10 @@ class NvdiffrastPeeler(ReferencePeeler):
     ) -> Hits:
         h, w = -(-height // 8) * 8, -(-width // 8) * 8
         camera = self.in_camera(camera_from_world)
-        far = max(float(camera[:, 2].max()) * 1.01, 2 * near)
-        position = np.concatenate([camera, np.ones((len(camera), 1))], axis=1) @ clip_from_camera(K, h, w, near, far).T
+        ahead = camera[camera[:, 2] > near, 2]
+        close = max(near, 0.99 * float(ahead.min())) if (camera[:, 2] > near).all() else near  # depth is float32 there
+        far = max(float(camera[:, 2].max()) * 1.01, 2 * close)
+        position = np.concatenate([camera, np.ones((len(camera), 1))], axis=1) @ clip_from_camera(K, h, w, close, far).T
         with self.torch.no_grad():
             clip = self.torch.from_numpy(position.astype(np.float32)).cuda()[None].contiguous()
             faces = self.torch.from_numpy(self.faces).cuda()

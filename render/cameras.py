@@ -41,10 +41,6 @@ class Camera:
         image = self.from_world(points) @ self.K.T
         return image[..., :2] / image[..., 2:]
 
-    def scaled(self, factor: int) -> np.ndarray:
-        """K of the same image on a grid of `factor` x `factor` samples a pixel."""
-        return np.diag([factor, factor, 1.0]) @ self.K
-
 
 def look_at(eye: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
     """world_from_camera (4,4) of a camera at `eye` that looks at `target`, +y up, rolled by `roll` radians."""

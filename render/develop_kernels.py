@@ -75,7 +75,7 @@ def develop(
     out: wp.array2d(dtype=wp.uint32),
     moved: wp.array2d(dtype=wp.int32),
 ):
-    """moved (B,2): pixels where alpha was not on the side of A, and those of them where it was 0 or 255."""
+    """moved (B,3): pixels where alpha was not on the side of A, for A = 1, for A = 0, and where it was 0 or 255."""
     b, pixel = wp.tid()
     alpha = image[b, pixel, 3]
     word = wp.uint32(0)
@@ -87,9 +87,9 @@ def develop(
         else:
             held = wp.max(a, 128)
         if held != a:
-            wp.atomic_add(moved, b, 0, 1)
+            wp.atomic_add(moved, b, wp.where(held > a, 0, 1), 1)
             if a == 0 or a == 255:
-                wp.atomic_add(moved, b, 1, 1)
+                wp.atomic_add(moved, b, 2, 1)
     if a > 0:
         scale = exposures[b] / alpha
         word = byte_of(thresholds, image[b, pixel, 0] * scale)

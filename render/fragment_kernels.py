@@ -107,12 +107,15 @@ class Scene:
 
 @wp.struct
 class View:
-    """`rays.Rays` of a window: the ray of pixel (u, v) of the window is first + u right + v down."""
+    """`rays.Rays` of an image, and the row and column in it of its window's first pixel: the ray of pixel (u, v) of the
+    image is first + u right + v down, rounded alike in every window."""
 
     eye: wp.vec3
     first: wp.vec3
     right: wp.vec3
     down: wp.vec3
+    row: wp.int32
+    column: wp.int32
 
 
 @wp.struct
@@ -139,7 +142,8 @@ class Plane:
 
 @wp.func
 def ray_of(view: View, u: int, v: int):
-    return view.first + view.right * float(u) + view.down * float(v)
+    """Through pixel (u, v) of the window."""
+    return view.first + view.right * float(view.column + u) + view.down * float(view.row + v)
 
 
 @wp.func

@@ -26,7 +26,9 @@ from render.texels import Packed, pack
 
 # On a GPU views are rendered together: as many as fit into this, for each of the processes that share the GPU.
 BATCH = 64
-BATCH_BYTES = 2 << 30
+BATCH_BYTES = 3 << 30
+CORNER_BYTES = 40  # of a vertex projected into one view
+PEELED_FACES = 1 << 30  # of all views of one call of the peel
 
 # Where materials are cut out: among how many hits of a light's ray a surface is looked for, up to four times as many
 # while more than this share of the rays of a map have all theirs cut out.
@@ -73,6 +75,8 @@ class Stage:
         self.color_slots = COLOR_SLOTS if self.packed.tested and self.backend != "pyrender" else 1
         self.extent = Extent.of(self.vertices[self.used])
         self.frame_box(self.extent)
+        # The frames of a still asset share their lights, and so the maps of those.
+        self._cast: tuple[list[Lights], Shadows | None] = [], None
 
     def extent_of(self, poses: np.ndarray) -> Extent:
         """How far the vertices that faces use reach in poses (T,V,3)."""
@@ -86,6 +90,7 @@ class Stage:
         """The next pose of an animation."""
         self.vertices = np.ascontiguousarray(vertices, np.float64)
         self.extent = Extent.of(self.vertices[self.used])
+        self._cast = [], None
         with self.clock("prepare"):
             self.peeler.update(self.vertices)
             self.shader.move(self.vertices, normals)
@@ -96,9 +101,23 @@ class Stage:
         s = self.settings
         if not self.peeler.device.is_cuda:
             return 1
-        samples = s.height * s.width * s.samples**2
-        bytes_a_view = samples * (8 * self.color_slots + 20) + s.height * s.width * (8 * s.slots_limit + 5 * s.layers)
-        return int(np.clip(BATCH_BYTES // bytes_a_view, 1, BATCH))
+        # Both peels write their keys to the same place; few views need more slots than four times the first try has.
+        most = 1 if self.color_slots == 1 else min(4 * self.color_slots, s.slots_limit)
+        pixels = s.height * s.width * (8 * max(s.slots, s.samples**2 * most) + 5 * s.layers + 30)
+        return min(BATCH, self._most_together(pixels))
+
+    def _most_together(self, bytes_of_pixels: int) -> int:
+        """How many views to work on at once that need so many bytes for their pixels, beside those for vertices."""
+        if not self.peeler.device.is_cuda:
+            return 1
+        numbered = PEELED_FACES // max(len(self.packed.faces), len(self.used), 1)
+        return max(1, min(BATCH_BYTES // (bytes_of_pixels + CORNER_BYTES * len(self.used)), numbered))
+
+    def _runs(self, views: np.ndarray, size: tuple[int, int], slots: int) -> Iterator[np.ndarray]:
+        """`views` in runs that are peeled at once."""
+        most = self._most_together(8 * slots * size[0] * size[1])
+        for start in range(0, len(views), most):
+            yield views[start : start + most]
 
     def framed(self, cameras: Sequence[Camera]) -> Shots:
         """Views of one size, cut to the part of the image that the mesh can reach."""
@@ -115,16 +134,16 @@ class Stage:
         remaining = np.arange(len(shots))
         with self.clock("peel"):
             while len(remaining):
-                part = shots[remaining]
-                keys = self.peeler.keys(part, slots, s.near)
-                surfaces = self.shader.surfaces(
-                    keys, part.rays, part.origins, part.size, s.layers, self.tolerance, 4 * DEPTH_ERROR
-                ).numpy()
                 last = slots >= s.slots_limit or self.backend == "pyrender"
-                settled = (surfaces.starved == 0) | last
-                for i in np.flatnonzero(settled):
-                    found[int(remaining[i])] = _placed(part, surfaces, int(i), slots)
-                remaining = remaining[~settled]
+                for run in self._runs(remaining, shots.size, slots):
+                    part = shots[run]
+                    keys = self.peeler.keys(part, slots, s.near)
+                    surfaces = self.shader.surfaces(
+                        keys, part.rays, part.origins, part.size, s.layers, self.tolerance, 4 * DEPTH_ERROR
+                    ).numpy()
+                    for i in np.flatnonzero((surfaces.starved == 0) | last):
+                        found[int(run[i])] = _placed(part, surfaces, int(i), slots)
+                remaining = np.array([view for view in remaining if int(view) not in found], np.int64)
                 slots = min(2 * slots, s.slots_limit)
         return [found[i] for i in range(len(shots))]
 
@@ -132,23 +151,32 @@ class Stage:
         """Depth maps of the lights of the views of a batch, none where the settings leave them out."""
         if not self.settings.shadows:
             return Shadows.none(sum(len(light.kind) for light in lights))
-        with self.clock("shadow"):
-            return shadows.cast(lights, self._first_depth, self.extent, indoors)
+        known, maps = self._cast
+        if maps is None or len(known) != len(lights) or any(a is not b for a, b in zip(known, lights)):
+            with self.clock("shadow"):
+                maps = shadows.cast(lights, self._first_depth, self.extent, indoors)
+            self._cast = list(lights), maps
+        return maps
 
     def _first_depth(self, shots: Shots) -> Any:
         """Layer 0 of whole images (M,h,w) float32, inf where there is none, as a Warp array."""
-        depth: wp.array = wp.empty((len(shots), *shots.size), dtype=wp.float32, device=self.peeler.device)
         slots = CUT_SLOTS if self.color_slots > 1 else 1
         most = min(4 * CUT_SLOTS, self.settings.slots_limit)
+        depth: wp.array = wp.empty((len(shots), *shots.size), dtype=wp.float32, device=self.peeler.device)
         remaining = np.arange(len(shots))
         while len(remaining):
-            part = shots[remaining]
-            keys = self.peeler.keys(part, slots, self.settings.near)
-            found, starved = self.shader.first_depth(keys, part.rays, part.origins, part.size)
-            settled = (starved <= STARVED_SHARE * found[0].size) | (slots == 1) | (slots >= most)
-            for i in np.flatnonzero(settled):
-                wp.copy(depth[int(remaining[i])], found[int(i)])
-            remaining = remaining[~settled]
+            again = []
+            for run in self._runs(remaining, shots.size, slots):
+                part = shots[run]
+                keys = self.peeler.keys(part, slots, self.settings.near)
+                found, starved = self.shader.first_depth(keys, part.rays, part.origins, part.size)
+                settled = (starved <= STARVED_SHARE * found[0].size) | (slots == 1) | (slots >= most)
+                if settled.all() and len(run) == len(shots):
+                    return found  # the usual case on a GPU, where copies of hundreds of maps take longer than the peel
+                for i in np.flatnonzero(settled):
+                    wp.copy(depth[int(run[i])], found[int(i)])
+                again += run[~settled].tolist()
+            remaining = np.array(again, np.int64)
             slots = min(2 * slots, most)
         return depth
 
@@ -169,7 +197,7 @@ class Stage:
         return missed
 
     def _shaded(self, shots: Shots, side: int, lights: Sequence[Lights], maps: Shadows) -> Any:
-        fine, limit = shots.scaled(side), self.settings.slots_limit
+        fine, limit = shots.scaled(side), max(self.settings.slots, self.settings.slots_limit)
         rays, slots = fine.rays, self.color_slots
         while True:
             with self.clock("peel"):
@@ -191,8 +219,8 @@ class Stage:
     def develop(
         self, shots: Shots, image: Any, exposures: Sequence[float], layers: Sequence[Layers]
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Straight sRGB (H,W,4) uint8 of each view, whose alpha is held at the side of A; and (B,2), at how many pixels
-        that changed it, and at how many of those it was 0 or 255."""
+        """Straight sRGB (H,W,4) uint8 of each view, whose alpha is held at the side of A; and (B,3), at how many pixels
+        that changed it, see `Shader.develop`."""
         with self.clock("develop"):
             windows, moved = self.shader.develop(image, np.asarray(exposures), self._valid(layers))
             pictures = []

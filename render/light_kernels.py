@@ -21,7 +21,7 @@ _SOFT_OFFSET, _SOFT_BIAS, _STEEP = wp.constant(SOFT_OFFSET), wp.constant(SOFT_BI
 
 @wp.struct
 class Sky:
-    """The irradiance of a view's environment as a polynomial of the normal (`shade.polynomial`); rgb and a zero."""
+    """The irradiance of a view's environment as a polynomial of the normal (`shade_inputs.polynomial`); rgb and 0."""
 
     one: wp.vec4
     y: wp.vec4

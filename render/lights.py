@@ -120,16 +120,22 @@ def object_lights(generator: np.random.Generator, camera: Camera, centre: np.nda
 
 
 def room_lights(
-    generator: np.random.Generator, inside: np.ndarray, openings: np.ndarray, furniture: np.ndarray | None = None
+    generator: np.random.Generator,
+    inside: np.ndarray,
+    openings: np.ndarray,
+    furniture: np.ndarray | None = None,
+    air: np.ndarray | None = None,
 ) -> Lights:
     """One or two lamps under the ceiling and daylight at up to one opening, over a soft interreflection ambient.
 
     inside (2,3), openings (M,2,3) and furniture (N,2,3) are boxes in metres. Lamps hang 0.12 m under the ceiling, over
     the middle half of the floor and in no piece of furniture, whose faces would shut them in. Daylight shines from a
-    point 0.15 m inwards of the middle of the opening.
+    point 0.15 m inwards of the middle of the opening. `air` (A,2,3): where `inside` is only the box around a flat of
+    another shape, the boxes of air that it is made of; lamps hang in one of those, under its own ceiling.
     """
     low, high = inside
     boxes = np.zeros((0, 2, 3)) if furniture is None else furniture
+    air = inside[None] if air is None else air
     sh = environment(
         [(direction(0, 90), 0.35 * _tint(generator, 0.08)), (direction(0, -90), 0.15 * _tint(generator, 0.08))],
         float(generator.uniform(0.25, 0.5)) * _tint(generator, 0.06),
@@ -138,8 +144,8 @@ def room_lights(
     kinds, vectors, colors = [], [], []
     for _ in range(lamps):
         places = generator.uniform(low + 0.25 * (high - low), high - 0.25 * (high - low), (64, 3))
-        places[:, 1] = high[1] - 0.12 * min(1.0, (high - low)[1])
-        position = next((place for place in places if not inside_any_box(place, boxes)), places[0])
+        hung = _hung(places, air)
+        position = next((place for place in hung if not inside_any_box(place, boxes)), hung[0])
         power = np.pi * float(generator.uniform(1.2, 3.0)) / lamps * (high - low)[1] ** 2
         kinds.append(POINT)
         vectors.append(position)
@@ -151,6 +157,23 @@ def room_lights(
         vectors.append(box.mean(axis=0) + 0.15 * inwards(box, inside))
         colors.append(power * np.array([0.92, 1.0, 1.1]))
     return _lights(sh, kinds, vectors, colors)
+
+
+def _hung(places: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Those of places (N,3) that are over the floor of a box of air (A,2,3), each under the ceiling of the first such
+    box; where there is none, under the ceiling of the box that is nearest to the first place."""
+    across = [0, 2]
+    plan, start, end = places[:, None, across], air[:, 0, across], air[:, 1, across]
+    over = np.all((plan >= start) & (plan <= end), axis=2)
+    rows, box = np.flatnonzero(over.any(axis=1)), over.argmax(axis=1)
+    if not len(rows):
+        middle = air.mean(axis=1)
+        nearest = int(np.linalg.norm((middle - places[0])[:, across], axis=1).argmin())
+        places, rows, box = middle[[nearest]], np.zeros(1, np.int64), np.array([nearest])
+    hung = places[rows]
+    low, high = air[box[rows], 0, 1], air[box[rows], 1, 1]
+    hung[:, 1] = high - 0.12 * np.minimum(1.0, high - low)
+    return np.asarray(hung)
 
 
 def inwards(opening: np.ndarray, inside: np.ndarray) -> np.ndarray:

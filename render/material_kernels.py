@@ -34,7 +34,6 @@ _BASE, _ROUGH, _GLOW = map(wp.constant, (1 << tx.BASE_TEX, 1 << tx.ROUGH_TEX, 1 
 _BUMPS, _OCCLUSION = map(wp.constant, (1 << tx.NORMAL_TEX, 1 << tx.OCCLUSION_TEX))
 _OPAQUE, _MASK = wp.constant(tx.OPAQUE), wp.constant(tx.MASK)
 _LEAST_ROUGHNESS = wp.constant(LEAST_ROUGHNESS)
-_PI = wp.constant(3.141592653589793)
 _OVER_PI = wp.constant(1.0 / 3.141592653589793)
 
 

@@ -23,6 +23,8 @@ Backend = Literal["auto", "cpu", "cuda"]
 LARGE_PIXELS = 256
 STRIPS = 1 << 22  # of all views together, 12 bytes each; what finds no room is peeled by its own thread
 STRIP_THREADS = 1 << 18
+KEPT_BYTES = 2 << 30  # of freed memory of a GPU that stay with the process
+BLOCK = 64  # threads: at 130 registers each 14 warps fit on an SM of an H100, and 8 in blocks of 256
 PROJECT_THREADS = 1 << 12  # a view, on CUDA: each ends with atomics on the box of the view
 
 # A float32 holds every pixel's number up to here.
@@ -222,11 +224,12 @@ class Scene:
         return wp.array(ptr=room.ptr, dtype=dtype, shape=shape, device=self.device, deleter=give_back)
 
     def _launch(self, kernel: wp.Kernel, threads: int | tuple[int, int], inputs: list[object]) -> None:
-        wp.launch(kernel, dim=threads, inputs=inputs, device=self.device)
+        wp.launch(kernel, dim=threads, inputs=inputs, device=self.device, block_dim=BLOCK)
 
     def _array(self, name: str, size: int, dtype: Any) -> wp.array:
         """A flat array that calls share, of at least `size` elements, with what the last one left in it."""
         if name not in self._room or self._room[name].size < size:
+            self._room.pop(name, None)  # or both would be held at once
             self._room[name] = wp.empty(size, dtype=dtype, device=self.device)
         return self._room[name]
 
@@ -283,8 +286,17 @@ def device_of(backend: str) -> wp.Device:
         raise ValueError(f"backend is {backend!r}; choose auto, cpu or cuda.")
     has_cuda = backend != "cpu" and wp.is_cuda_available()
     if backend == "cuda" and not has_cuda:
+        driver, needed = wp.get_cuda_driver_version(), wp.get_cuda_toolkit_version()
+        if driver is not None and needed is not None and 0 < driver[0] < needed[0]:
+            raise ValueError(
+                f"--backend cuda: the driver is for CUDA {driver[0]}.{driver[1]}, but Warp needs {needed[0]}.0; "
+                "update the driver, or use --backend cpu"
+            )
         raise ValueError("--backend cuda: no CUDA device is visible to Warp; use --backend cpu")
-    return wp.get_device("cuda:0" if has_cuda else "cpu")
+    device = wp.get_device("cuda:0" if has_cuda else "cpu")
+    if device.is_cuda and wp.is_mempool_enabled(device) and wp.get_mempool_release_threshold(device) < KEPT_BYTES:
+        wp.set_mempool_release_threshold(device, KEPT_BYTES)  # else each batch would ask the driver for all of it again
+    return device
 
 
 def checked_faces(faces: np.ndarray) -> np.ndarray:

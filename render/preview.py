@@ -188,7 +188,7 @@ def _notes(draw: ImageDraw.ImageDraw, view: LayeredView, x: int, y: int, tile: i
         f"z {z.min():.3g} .. {z.max():.3g}",
         "light " + (", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "ambient only"),
         f"fov {camera['fov']:.0f}, {angles}",
-        "aims beside the centre" if camera.get("cropped") else "",
+        f"cut off at the {camera['cropped']}" if camera.get("cropped") else "",
         f"pixels {numbers['pixels']}",
         f"pairs L1/L0 {numbers['pairs_1_0']:.2f}, L3/L2 {numbers['pairs_3_2']:.2f}",
         f"alpha / A {numbers['alpha_iou']:.4f}",

@@ -38,6 +38,7 @@ class RenderSettings(BaseModel):
     regime: RenderRegime = "object"
     seed: int = 0
     frames: int = Field(16, ge=1)  # of a clip
+    indoors: bool = False  # clips: see every asset from inside, as in the scene regime; one with a `Room` always is
     frames_per_second: float = Field(12.0, gt=0)  # of a clip; a shorter animation is sampled over its whole length
     backend: BackendName = "auto"
 

@@ -16,7 +16,7 @@ import warp as wp
 from render import develop_kernels, shade_inputs, shade_kernels, surface_kernels
 from render.develop import THRESHOLDS
 from render.lights import Lights
-from render.peel import device_of
+from render.peel import BLOCK, device_of
 from render.rays import Rays, Shadows
 from render.texels import Packed
 
@@ -183,14 +183,15 @@ class Shader:
         """Image (B,h,w,5) -> straight sRGB (B,h,w,4) uint8 on the host, each view at its own of exposures (B,).
 
         Given `hits` (B,h,w) uint8 on the device, alpha is held to the side of one half that hard validity A, hits > 0,
-        is on: at most 127, or at least 128; but where there is nothing it stays 0. Also returns moved (B,2) int64: in
-        how many pixels alpha was on the other side, and in how many of those it was 0 or 255; 0 without `hits`.
+        is on: at most 127, or at least 128; but where there is nothing it stays 0. Also returns moved (B,3) int64: in
+        how many pixels with A = 1, and with A = 0, alpha was on the other side, and in how many of these it was 0 or
+        255; 0 without `hits`.
         """
         b, h, w = image.shape[:3]
         out = wp.empty((b, h * w), dtype=wp.uint32, device=self.device)
         valid = wp.empty((b, 1), dtype=wp.uint8, device=self.device) if hits is None else hits.reshape((b, h * w))
         exposure: Any = wp.array(np.asarray(exposures, np.float32), dtype=wp.float32, device=self.device)
-        moved = wp.zeros((b, 2), dtype=wp.int32, device=self.device)
+        moved = wp.zeros((b, 3), dtype=wp.int32, device=self.device)
         inputs = [_flat(image), exposure, self.thresholds, valid, int(hits is not None), out, moved]
         self._launch(develop_kernels.develop, (b, h * w), inputs)
         return out.numpy().view(np.uint8).reshape(b, h, w, 4), moved.numpy().astype(np.int64)
@@ -206,7 +207,7 @@ class Shader:
         return shade_inputs.views_of(rays, origins, self.device)
 
     def _launch(self, kernel: wp.Kernel, dim: tuple[int, ...], inputs: list[Any]) -> None:
-        wp.launch(kernel, dim=dim, inputs=inputs, device=self.device)
+        wp.launch(kernel, dim=dim, inputs=inputs, device=self.device, block_dim=BLOCK)
 
 
 def _flat(image: Any) -> Any:

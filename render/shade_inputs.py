@@ -94,14 +94,16 @@ def move(scene: Any, vertices: np.ndarray, normals: np.ndarray | None, device: A
 
 def views_of(rays: Sequence[Rays], origins: np.ndarray, device: Any) -> Any:
     """An array of `fragment_kernels.View`: `rays`, seen through windows that begin at origins (B,2), (row, column)."""
-    origins = np.asarray(origins, np.float64)
+    origins, start = np.asarray(origins), np.zeros(())
     return _records(
         fragment.View,
         device,
         eye=np.stack([r.eye for r in rays]),
-        first=np.stack([r.through(column, row) for r, (row, column) in zip(rays, origins, strict=True)]),
+        first=np.stack([r.through(start, start) for r in rays]),
         right=np.stack([r.steps()[0] for r in rays]),
         down=np.stack([r.steps()[1] for r in rays]),
+        row=origins[:, 0],
+        column=origins[:, 1],
     )
 
 

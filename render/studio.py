@@ -173,7 +173,10 @@ class Studio:
         draw = self._draw(view, "light")
         if self.indoors:
             openings = np.zeros((0, 2, 3)) if self.mesh.room is None else self.mesh.room.openings
-            return room_lights(draw, storey(camera.eye, self._stands), openings, self._furniture())
+            around = storey(camera.eye, self._stands)
+            low, high = self._stands[:, 0, 1], self._stands[:, 1, 1]
+            level = self._stands[(low >= around[0, 1]) & (high <= around[1, 1])]
+            return room_lights(draw, around, openings, self._furniture(), level)
         return object_lights(draw, camera, self.stage.extent.centre, self.stage.extent.longest)
 
     def _take(self, shots: Sequence[Shot], exposure: float | None = None) -> list[LayeredView | Rejected]:
@@ -194,7 +197,7 @@ class Studio:
         else:
             exposures = [exposure] * len(shots)
         pictures, moved = stage.develop(framed, image, exposures, layers)
-        moved += missed[:, None]
+        moved[:, [0, 2]] += missed[:, None]
         return [self._judged(*each) for each in zip(shots, layers, pictures, moved, exposures)]
 
     def _judged(
@@ -205,7 +208,7 @@ class Studio:
             return Rejected("too_few_pixels", "no ray of the view meets a surface")
         with stage.clock("judge"):
             part, seen = layers.cropped(), rgba[layers.window]
-            numbers = verdicts.measures(part, seen, moved)
+            numbers = verdicts.measures(part, moved)
             flags = self.flags | verdicts.view_flags(
                 part, seen, numbers, shot.camera, stage.extent, settings, self.indoors
             )

@@ -176,7 +176,7 @@ def pack(mesh: Mesh, texture_limit: int = 2048) -> Packed:
     return Packed(
         texels=textures.texels(),
         texture_int=np.array(textures.rows, np.int32).reshape(-1, LEVELS + MAX_LEVELS),
-        texture_uv=np.array(textures.transforms, np.float32).reshape(-1, 6),
+        texture_uv=np.clip(textures.transforms, -UV_LIMIT, UV_LIMIT).astype(np.float32).reshape(-1, 6),
         material_int=ints,
         material_float=floats,
         faces=np.ascontiguousarray(mesh.faces, np.int32),

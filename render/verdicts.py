@@ -50,22 +50,19 @@ def mesh_flags(mesh: Mesh) -> set[str]:
     return flags
 
 
-def measures(layers: Layers, rgba: np.ndarray, moved: Sequence[int] | np.ndarray = (0, 0)) -> dict[str, float]:
+def measures(layers: Layers, moved: Sequence[int] | np.ndarray = (0, 0, 0)) -> dict[str, float]:
     """The numbers behind the flags, recorded in `info`: pixels, pairs_1_0 and pairs_3_2 (layer coverage ratios),
-    alpha_iou (alpha > 0.5 against A), and as shares of the valid pixels holes, overflow, and the two of `moved`:
-    alpha_moved, where alpha had to be held at the side of A, and contradictions, where it had been 0 or 255."""
+    alpha_iou (alpha > 0.5 against A before alpha was held at its side: in moved[0] pixels with A = 1 and moved[1] with
+    A = 0), and as shares of the valid pixels contradictions (moved[2]: it had been 0 or 255), holes and overflow."""
     valid = layers.hits > 0
     pixels = int(valid.sum())
     at_least = [int((layers.hits >= k).sum()) for k in (1, 2, 3, 4)]
-    shown = rgba[..., 3] > 127
-    union = int((shown | valid).sum())
     return {
         "pixels": pixels,
         "pairs_1_0": round(at_least[1] / max(at_least[0], 1), 4),
         "pairs_3_2": round(at_least[3] / max(at_least[2], 1), 4),
-        "alpha_iou": round(int((shown & valid).sum()) / max(union, 1), 5),
-        "alpha_moved": round(int(moved[0]) / max(pixels, 1), 6),
-        "contradictions": round(int(moved[1]) / max(pixels, 1), 6),
+        "alpha_iou": round((pixels - int(moved[0])) / max(pixels + int(moved[1]), 1), 5),
+        "contradictions": round(int(moved[2]) / max(pixels, 1), 6),
         "holes": round(single_holes(valid) / max(pixels, 1), 6),
         "overflow": round(layers.overflow / max(pixels, 1), 6),
     }

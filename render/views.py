@@ -36,7 +36,9 @@ def render_views(mesh: Mesh, origin: Origin, settings: RenderSettings) -> Render
     seconds: dict[str, float] = {}
     start = time.perf_counter()
     flags = verdicts.mesh_flags(mesh)
-    indoors = settings.regime == "scene" or (settings.regime == "dynamic" and mesh.room is not None)
+    indoors = settings.regime == "scene" or (
+        settings.regime == "dynamic" and (settings.indoors or mesh.room is not None)
+    )
     asset, normalisation = mesh, METRES
     if not indoors:
         mesh, normalisation = normalised(asset, ())

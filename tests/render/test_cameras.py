@@ -65,13 +65,6 @@ def test_projection_undoes_the_rays_of_the_contract():
     np.testing.assert_allclose(camera.from_world(points)[..., 2], depth, atol=1e-9)
 
 
-def test_scaled_intrinsics_put_samples_between_pixel_centres():
-    camera = some_camera()
-    point = np.array([[0.3, 0.2, 0.1]])
-    finer = Camera(camera.scaled(4), camera.world_from_camera, 192, 256, {})
-    np.testing.assert_allclose(finer.project(point), 4 * camera.project(point))
-
-
 @pytest.mark.parametrize("target", [(0.0, -5.0, 0.0), (0.0, 5.0, 0.0)])
 def test_looking_straight_down_or_up_is_still_a_rotation(target):
     rotation = look_at(np.zeros(3), np.array(target))[:3, :3]

@@ -5,7 +5,16 @@ import json
 import numpy as np
 
 from render.cameras import Camera, direction, intrinsics, look_at
-from render.lights import DIRECTIONAL, POINT, Lights, environment, irradiance, object_lights, sh_basis
+from render.lights import (
+    DIRECTIONAL,
+    POINT,
+    Lights,
+    environment,
+    irradiance,
+    object_lights,
+    room_lights,
+    sh_basis,
+)
 from shards.randomness import generator
 
 CENTRE = np.array([0.3, -0.2, 0.5])
@@ -99,3 +108,17 @@ def test_irradiance_is_the_cosine_weighted_integral_of_the_environment() -> None
         n /= np.linalg.norm(n)
         expected = 4 * np.pi * (np.maximum(d @ n, 0.0)[:, None] * held).mean(axis=0)
         np.testing.assert_allclose(irradiance(sh, n), np.maximum(expected, 0), atol=2e-3)
+
+
+def test_lamps_of_a_flat_hang_over_its_floor_and_under_the_ceiling_there() -> None:
+    """An L of two boxes of air, one higher than the other, in a square that is half outside."""
+    air = np.array([[[0.0, 0.0, 0.0], [8.0, 2.4, 2.0]], [[0.0, 0.0, 2.0], [2.0, 3.0, 8.0]]])
+    inside = np.array([[0.0, 0.0, 0.0], [8.0, 3.0, 8.0]])
+    heights = set()
+    for view in range(60):
+        found = room_lights(generator(0, "flat", view, "light"), inside, np.zeros((0, 2, 3)), air=air)
+        for lamp in found.vector[found.kind == POINT].astype(np.float64):
+            within = np.all((lamp >= air[:, 0]) & (lamp <= air[:, 1]), axis=1)
+            assert within.any()
+            heights.add(round(float(lamp[1]), 3))
+    assert heights == {2.28, 2.88}

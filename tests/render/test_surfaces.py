@@ -227,19 +227,14 @@ def test_views_and_windows_change_nothing_but_where_results_lie():
     found = shader.surfaces(both, views, origins, size, 4).numpy()
     first, starved = shader.first_depth(both, views, origins, size)
     first = first.numpy()
-    doubtful = 0
     for view, (row, column) in enumerate(origins):
         part = (slice(row, row + 31), slice(column, column + 40))
-        # a ray of a window rounds in its own way, which an alpha at the very cutoff may feel
-        same = found.hits[view] == whole[view].hits[0][part]
-        doubtful += (~same).sum()
         for a, b in zip(found[:4], whole[view][:4], strict=True):
-            assert np.mean(a[view] != b[0][(..., *part)]) < 1e-3
+            assert np.array_equal(a[view], b[0][(..., *part)])
         expected = np.where(found.hits[view] > 0, found.depth[view, 0], np.inf)
         assert np.array_equal(first[view], expected)
         full = windows[view][-1, : 31 * 40].reshape(31, 40) != EMPTY
         assert starved[view] == (full & (found.hits[view] == 0)).sum()
-    assert doubtful <= 2
 
 
 def test_what_a_kernel_is_given_is_checked():

@@ -159,3 +159,13 @@ def test_a_frame_in_which_the_mesh_shrinks_to_a_point_is_typed():
     shrinking = replace(mesh, duration=1.0, pose=lambda t: mesh.vertices * (1 - min(2 * t, 1.0)))
     rendered = render_views(shrinking, origin("clip"), small(regime="dynamic", frames=4))
     assert [reason for _, reason, _ in rendered.rejected] == ["too_few_pixels"]
+
+
+def test_an_interior_that_is_not_described_is_seen_from_inside_where_that_is_asked_for():
+    walls = trimesh.creation.box(extents=(6.0, 2.6, 5.0))
+    walls.invert()  # a room's walls face inwards
+    mesh = mesh_of(walls)
+    inside = clip_of(mesh, indoors=True)
+    assert inside.frames[0].info["normalisation"]["scale"] == 1.0
+    assert inside.frames[0].info["camera"]["kind"] == "room"
+    assert clip_of(mesh).frames[0].info["camera"]["kind"] == "object"
