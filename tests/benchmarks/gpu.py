@@ -26,6 +26,7 @@ import argparse
 import hashlib
 import multiprocessing
 import os
+import queue
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ from render.frames import Stage
 from render.lights import DIRECTIONAL, POINT, Lights
 from render.load import SUFFIXES
 from render.normalise import normalise
-from render.peel import Scene
+from render.peel import Scene, device_of
 from render.settings import DEPTH_ERROR
 from shards import LayeredView, Origin
 
@@ -119,6 +120,16 @@ def arrays_of(cameras: Sequence[Camera]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([camera.K for camera in cameras]), poses
 
 
+def planes(z: np.ndarray) -> tuple[float, float]:
+    """z of the vertices, any shape -> near and far, close around them unless some lie behind or beside the camera.
+
+    In float32, z / w with a near plane at 1e-3 is off by some 1e-4 at z = 2, too coarse to put hits in order.
+    """
+    lowest, highest = float(z.min()), float(z.max())
+    near = max(NEAR, 0.99 * lowest)
+    return near, max(1.01 * highest, 2 * near)
+
+
 class Nvdiffrast:
     """DepthPeeler of a batch of views of one mesh, whose clip-space positions (B,V,4) are on the device."""
 
@@ -130,8 +141,8 @@ class Nvdiffrast:
         if size % 8:
             raise ValueError(f"nvdiffrast needs a size that is a multiple of 8, not {size}")
         camera = vertices @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
-        far = max(float(camera[..., 2].max()) * 1.01, 2 * NEAR)
-        clip = np.stack([clip_from_camera(k, size, size, NEAR, far) for k in K])
+        near, far = planes(camera[..., 2])
+        clip = np.stack([clip_from_camera(k, size, size, near, far) for k in K])
         positions = np.concatenate([camera, np.ones((*camera.shape[:2], 1))], axis=2) @ clip.transpose(0, 2, 1)
         self.positions = torch.from_numpy(positions.astype(np.float32)).cuda().contiguous()
         self.faces = torch.from_numpy(np.ascontiguousarray(faces, np.int32)).cuda()
@@ -307,6 +318,19 @@ def worker(number: int, device: str, folder: str, views: int, size: int, limit: 
     results.put((made, time.perf_counter() - begin, spent))
 
 
+def gathered(results: Any, processes: Sequence[Any]) -> list[Any]:
+    """One result of each process, from a queue; RuntimeError as soon as one has died."""
+    found: list[Any] = []
+    while len(found) < len(processes):
+        codes = [process.exitcode for process in processes]  # before the queue is asked: what ended has put its result
+        try:
+            found.append(results.get(timeout=2))
+        except queue.Empty:
+            if any(code not in (None, 0) for code in codes) or None not in codes:
+                raise RuntimeError(f"a process ended without a result; exit codes: {codes}") from None
+    return found
+
+
 def path_rows(
     folder: Path | None, device: str, cores: int, views: int, size: int, limit: int, seconds: float
 ) -> list[Row]:
@@ -319,7 +343,11 @@ def path_rows(
     for process in processes:
         process.start()
     try:
-        results = [ends[1].get(timeout=600 + seconds) for _ in processes]
+        results = gathered(ends[1], processes)
+    except BaseException:
+        for process in processes:  # those that wait for one that died
+            process.terminate()
+        raise
     finally:
         for process in processes:
             process.join(timeout=30)
@@ -422,7 +450,10 @@ def main() -> int:
     a = parser.parse_args()
     if a.small:
         a.views, a.path_views, a.size, a.turns, a.cores, a.seconds, a.limit, a.most = 3, 2, 128, 2, 2, 3.0, 3, 3000
-    device = wp.get_device("cuda:0" if a.device == "cuda" else "cpu")
+    try:
+        device = device_of(a.device)
+    except ValueError as error:
+        sys.exit(str(error).replace("--backend", "--device"))
     print(f"{device.name}, Warp {wp.config.version}, {os.cpu_count()} cores", flush=True)
 
     measure: dict[str, Callable[[], list[Row]]] = {
