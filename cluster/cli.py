@@ -68,7 +68,8 @@ def render(
     """Render 3D assets into a dataset of layered views.
 
     A run that was stopped, in whatever way, goes on when it is started again, and ends in the same bytes. Assets that
-    cannot become ground truth are counted at the end; ledger.parquet says why, asset by asset.
+    cannot become ground truth are counted at the end; ledger.parquet says why, asset by asset. Exit code: 0 with views,
+    1 where not a single view came of it, 2 for what cannot be done as asked.
 
     \b
     worldtrace render procedural:objects?count=64 --out data --size 112
@@ -100,7 +101,10 @@ def render(
     if preview:
         from cluster.preview import write_preview
 
-        typer.echo(write_preview(parsed, out, settings, asset_timeout, int(memory * 2**30)))
+        kept, line = write_preview(parsed, out, settings, asset_timeout, int(memory * 2**30))
+        typer.echo(line)
+        if not kept:
+            raise typer.Exit(1)
         return
     from cluster.dataset import Means, render_dataset
 
@@ -113,6 +117,9 @@ def render(
     typer.echo(f"{out}: {summary.line()}")
     if summary.rejected or summary.failed:
         typer.echo(f"{out / 'ledger.parquet'} says why, asset by asset.")
+    if not summary.views:
+        typer.echo(f"worldtrace render: {out} holds no view: none of {summary.assets} assets gave one", err=True)
+        raise typer.Exit(1)
 
 
 def image_size(text: str) -> tuple[int, int]:

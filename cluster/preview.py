@@ -15,11 +15,13 @@ from render.preview import preview
 from shards import committed
 
 
-def write_preview(sources: Sequence[Source], out: Path, settings: RenderSettings, timeout: float, memory: int) -> str:
-    """Draws the first asset of the one source to the PNG `out` -> a line that says what is on it.
+def write_preview(
+    sources: Sequence[Source], out: Path, settings: RenderSettings, timeout: float, memory: int
+) -> tuple[int, str]:
+    """Draws the first asset of the one source to the PNG `out` -> the views kept, and a line that says what is on it.
 
     The asset may take `timeout` seconds and `memory` bytes, as in a job, whose views these are. Raises ValueError for
-    an asset that cannot become ground truth, for more than one source, and where `out` is no PNG.
+    an asset that cannot become ground truth, for more than one source, and where `out` is no PNG or cannot be written.
     """
     if len(sources) != 1:
         raise ValueError(f"--preview draws one asset, but {len(sources)} sources are given: name one of them")
@@ -42,12 +44,17 @@ def write_preview(sources: Sequence[Source], out: Path, settings: RenderSettings
         raise ValueError(
             f"{first.label} is rejected, out_of_memory: needs more than {memory / 2**30:.3g} GiB"
         ) from None
-    with committed(out) as file:
-        page.save(file, "PNG")
+    try:
+        with committed(out) as file:
+            page.save(file, "PNG")
+    except OSError as error:
+        raise ValueError(
+            f"--out {out} cannot be written ({error.strerror or error}): give a name in a folder of yours"
+        ) from None
     name = first.label + (", the first asset of its source" if others else "")
     refused = "".join(f", view {view} rejected as {reason}" for view, reason, _ in rendered.rejected)
     kept = f"{len(rendered.samples)} of {settings.views} views kept{refused}"
-    return f"{out}: {name}; {kept}; {time.perf_counter() - begin:.1f} s"
+    return len(rendered.samples), f"{out}: {name}; {kept}; {time.perf_counter() - begin:.1f} s"
 
 
 class TimeUp(BaseException):

@@ -34,11 +34,32 @@ def test_a_procedural_asset_becomes_a_picture(tmp_path: Path, capsys: pytest.Cap
 
 def test_any_setting_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[RenderSettings] = []
-    monkeypatch.setattr("cluster.preview.write_preview", lambda sources, out, settings, *rest: seen.append(settings))
+
+    def unwritten(sources: object, out: object, settings: RenderSettings, *_: object) -> tuple[int, str]:
+        seen.append(settings)
+        return 1, ""
+
+    monkeypatch.setattr("cluster.preview.write_preview", unwritten)
     changes = ["--set", "fov_mode=54.2", "--set", "aspect=0.8,1.25", "--set", "shadows=false"]
     assert run("procedural:rooms", *SMALL, *changes, "--out", tmp_path / "a.png") == 0
     wanted = {"regime": "scene", "views": 2, "height": 48, "width": 48}
     assert seen == [RenderSettings(**wanted, fov_mode=54.2, aspect=(0.8, 1.25), shadows=False)]
+
+
+def test_a_picture_without_a_view_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sheet.png"
+    assert run("procedural:objects", *SMALL, "--set", "min_coverage=1", "--out", out) == 1
+    assert "0 of 2 views kept, view 0 rejected as too_few_pixels" in capsys.readouterr().out
+    assert out.exists()  # it shows what was refused
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "sheet.png"
+    assert run("procedural:objects", *SMALL, "--out", out) == 2
+    said = capsys.readouterr().err
+    assert f"--out {out} cannot be written (" in said
+    assert said.count("\n") == 1
 
 
 def test_no_ray_is_needed(tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_broken_assets_are_counted_and_the_job_ends_well(tmp_path: Path, capsys:
     assert f"{len(rejected)} rejected" in said
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_a_job_without_a_single_view_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "empty.obj").touch()
+    for _ in range(2):  # also where the finished dataset is found
+        assert run(tmp_path / "models", "--size", "32", "--workers", "1", "--out", tmp_path / "out") == 1
+        said = capsys.readouterr()
+        assert "0 of 1 assets done | 1 rejected (empty_file 1)" in said.out
+        assert f"{tmp_path / 'out'} holds no view: none of 1 assets gave one" in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
