@@ -26,7 +26,7 @@ class FileSource:
     An asset's sha256 is that of its main file (an .obj without its .mtl and textures). Licences come from the column
     `licence` of a MANIFEST.csv in the folder or one of its three next parents (column `path` relative to it);
     "unknown" otherwise. Hidden files and folders and the datasets of render jobs are skipped; links to folders are not
-    followed.
+    followed, and a link to a file outside of the folder is rejected unopened. The path given may itself be a link.
     """
 
     path: str
@@ -57,17 +57,19 @@ class FileSource:
             raise ValueError(f"folder {self.path!r} holds no 3D file ({', '.join(sorted(READABLE))}): check the path")
         licences = _licences(root)
         for path in paths:
-            resolved = path.resolve()
+            resolved = _resolved(path)
             yield AssetRef(
                 uid=path.relative_to(root).as_posix(),
                 source=f"folder:{root.resolve().name}",
                 licence=licences.get(resolved, "unknown"),
                 locator=str(path),
-                sha256=_sha256(path),
+                sha256=_sha256(path) if self._inside(path) else None,
             )
 
     def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
         path = Path(ref.locator)
+        if not self._inside(path):
+            raise Rejected("path_outside_folder", f"{ref.uid} is a link that leads out of the folder given")
         if path.is_file() and path.stat().st_size > LARGEST:
             raise Rejected("file_too_large", f"{path.name} has {path.stat().st_size} bytes; the limit is {LARGEST}")
         now = _sha256(path)
@@ -76,6 +78,18 @@ class FileSource:
         if now != ref.sha256:
             raise Rejected("changed", f"{ref.locator} is not the file that was listed when the job started")
         return render.load(ref.locator), Origin(ref.uid, ref.source, now, ref.licence)
+
+    def _inside(self, path: Path) -> bool:
+        """Whether `path` is the file given, or in truth lies within the folder given."""
+        top = Path(self.path).absolute()
+        return path == top or _resolved(path).is_relative_to(_resolved(top))
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links: it cannot be opened either
+        return path
 
 
 def _walk(top: Path) -> list[Path]:

@@ -105,7 +105,7 @@ def test_a_dataset_in_the_folder_is_no_asset_of_it(models: Path) -> None:
 
 def test_what_is_no_regular_file_is_listed_and_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.obj")
-    (tmp_path / "b.obj").symlink_to("/dev/zero")
+    (tmp_path / "b.obj").symlink_to("b.obj")
     (tmp_path / "c.obj").symlink_to("nowhere")
     source = parse(str(tmp_path))
     refs = list(source.assets())
@@ -114,6 +114,28 @@ def test_what_is_no_regular_file_is_listed_and_rejected(tmp_path: Path) -> None:
         with pytest.raises(Rejected) as error:
             source.load(ref)
         assert error.value.reason == "unreadable"
+
+
+def test_a_link_out_of_the_folder_is_rejected_unopened(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = models.parent / "secret.glb"
+    secret.write_text("secret")
+    (models / "b" / "link.glb").symlink_to("../../secret.glb")
+    (models / "b" / "zero.obj").symlink_to("/dev/zero")
+    (models / "c.obj").symlink_to("a.obj")
+    (models.parent / "door").symlink_to(models)
+    for path in (models, models.parent / "door"):
+        source = parse(str(path))
+        refs = {ref.uid: ref for ref in source.assets()}
+        assert refs["c.obj"].sha256 == refs["a.obj"].sha256
+        for name in ("b/link.glb", "b/zero.obj"):
+            assert refs[name].sha256 is None
+            with pytest.raises(Rejected, match="leads out of") as error:
+                source.load(refs[name])
+            assert error.value.reason == "path_outside_folder"
+    monkeypatch.setattr("render.load", lambda path: path)
+    given = parse(str(models / "b" / "link.glb"))  # by the user
+    (ref,) = given.assets()
+    assert given.load(ref)[0] == ref.locator
 
 
 def test_a_file_that_changes_or_goes_after_the_listing_is_rejected(models: Path) -> None:
