@@ -71,7 +71,7 @@ def read(path: Path, limits: Limits) -> Mesh:
     """The file as it is: every face it draws, before `sound` drops any."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        raise Rejected("unsupported_format", "3D-FRONT scenes come with the front3d source, not as single files")
+        raise Rejected("unsupported_format", "JSON is no model by itself; scenes of 3D-FRONT are not supported")
     if suffix not in _READERS:
         raise Rejected("unsupported_format", f"{suffix or 'no extension'}; supported are {', '.join(SUFFIXES)}")
     folder = Folder(path.parent, limits)
