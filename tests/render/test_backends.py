@@ -17,6 +17,7 @@ from render.backends import (
 )
 from render.cameras import Camera, intrinsics, look_at
 from render.hits import Hits, hits_of
+from render.mesh import Material, Mesh
 from render.peel import peel
 from render.rays import Shots
 from render.views import render_views
@@ -172,3 +173,61 @@ def test_reference_backends_agree_with_the_peel(name):
     assert (np.isfinite(hits.depth) == found).mean() > 0.999
     both = found & np.isfinite(hits.depth)
     assert np.quantile(np.abs(hits.depth[both] / depth[both] - 1), 0.99) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def opengl() -> None:
+    """Skips, and says why, where pyrender or an OpenGL context is not to be had."""
+    try:
+        peeling = PyrenderPeeler(box().vertices, box().faces)
+        peeling.keys(Shots.of([camera(8, 8)]), 1, 1e-3)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def two_boxes() -> Mesh:
+    """A red one, and a green one to its right that it hides in part."""
+    red, green = box(), box((0.7, 1.0, 0.5))
+    return Mesh(
+        np.concatenate([red.vertices + [-0.3, 0, 0.4], green.vertices + [0.35, 0.1, -0.5]]),
+        np.concatenate([red.faces, green.faces + len(red.vertices)]).astype(np.int32),
+        np.repeat(np.arange(2, dtype=np.int32), [len(red.faces), len(green.faces)]),
+        (Material(base_color=(0.8, 0.05, 0.05, 1.0)), Material(base_color=(0.05, 0.8, 0.05, 1.0))),
+    )
+
+
+@pytest.mark.parametrize("shape", ["sphere", "two boxes"])
+def test_the_windows_of_pyrender_hold_the_hits_of_the_peel(opengl, shape):
+    mesh = sphere(3) if shape == "sphere" else two_boxes()
+    other = Camera(intrinsics(40.0, 45, 61), look_at(np.array([-1.9, 0.3, 1.6]), np.zeros(3)), 45, 61, {})
+    shots = Shots.of([camera(), other])
+    theirs, ours = PyrenderPeeler(mesh.vertices, mesh.faces), WarpPeeler("cpu", mesh.vertices, mesh.faces)
+    for part in (shots, shots.within(np.array([[9, 14, 30, 37], [12, 20, 30, 37]]))):
+        a, b = (hits_of(np.array(peeling.keys(part, 1, 1e-3).numpy())) for peeling in (theirs, ours))
+        assert a.depth.shape == b.depth.shape == (2, 1, part.size[0] * part.size[1])
+        assert (b.triangle >= 0).mean() > 0.2
+        assert ((a.triangle >= 0) == (b.triangle >= 0)).mean() > 0.999
+        same = a.triangle == b.triangle
+        assert same.mean() > 0.99  # the others lie on edges, where a card snaps corners to a grid
+        np.testing.assert_allclose(a.depth[same], b.depth[same], rtol=1e-6)
+        np.testing.assert_array_equal(a.facing[same], b.facing[same])
+    if shape == "two boxes":
+        assert {0, 1} == set(mesh.material[b.triangle[b.triangle >= 0]])
+
+
+def test_a_picture_by_pyrender_is_shaded_from_its_triangles_as_any_other(opengl):
+    """Colour is Warp's: the same light, materials and samples, and so the same picture but at edges."""
+    a, b = (
+        render_views(two_boxes(), origin("boxes"), small(backend=name, layers=1, views=2)).samples
+        for name in ("pyrender", "cpu")
+    )
+    for theirs, ours in zip(a, b, strict=True):
+        assert (theirs.info["backend"], ours.info["backend"]) == ("pyrender", "cpu")
+        rgb = ours.rgba[..., :3].astype(int)
+        for one, other in ((0, 1), (1, 0)):
+            assert ((ours.hits > 0) & (rgb[..., one] > rgb[..., other] + 40)).sum() > 20
+        differs = np.abs(theirs.rgba.astype(int) - ours.rgba).max(axis=-1)
+        assert (differs > 3).mean() < 0.01
+        assert (theirs.hits == ours.hits).mean() > 0.998
+        both = (theirs.hits > 0) & (ours.hits > 0)
+        assert np.median(np.abs(theirs.depth[0][both] / ours.depth[0][both] - 1)) < 1e-6
