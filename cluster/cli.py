@@ -1,5 +1,6 @@
 """`worldtrace render`."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -97,6 +98,9 @@ def render(
         "frames": frames,
         "backend": backend,
     }
+    for name in (text.partition("=")[0].strip() for text in set_ or []):
+        if name in inspect.signature(render).parameters and name not in {"source", "set_", *values}:
+            raise ValueError(f"--set {name} is no render setting but an option: --{name.replace('_', '-')}")
     settings = settings_of(values, set_ or [])
     if preview:
         from cluster.preview import write_preview
@@ -124,6 +128,6 @@ def render(
 
 def image_size(text: str) -> tuple[int, int]:
     """ "504" or "378x504" (height x width) -> (height, width)."""
-    if not (match := re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())):
+    if not (match := re.fullmatch(r"(\d{1,9})(?:[xX×](\d{1,9}))?", text.strip())):
         raise ValueError(f"--size {text!r} is no image size: give N or HEIGHTxWIDTH, such as 504 or 378x504")
     return int(match[1]), int(match[2] or match[1])

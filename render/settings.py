@@ -29,7 +29,7 @@ class RenderSettings(BaseModel):
     whether 4 or 56 are asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     views: int = Field(4, ge=1)  # views of an asset; clips of an asset in the dynamic regime
     height: int = Field(504, ge=8, le=8192)
@@ -103,6 +103,14 @@ class RenderSettings(BaseModel):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: the range ({low}, {high}) runs backwards")
+        for name, span in (("fov_mode", "fov"), ("elevation_mode", "elevation"), ("framing_median", "framing")):
+            value, (low, high) = getattr(self, name), getattr(self, span)
+            if not low <= value <= high:
+                raise ValueError(f"{name}: {value} leaves {span}, {low} .. {high}; set {name} within it, or {span} too")
+        if not (self.elevation[0] >= -90 and self.elevation[1] <= 90):
+            raise ValueError(f"elevation: {self.elevation} leaves -90 .. 90 degrees")
+        if not (self.scene_pitch[0] >= -89 and self.scene_pitch[1] <= 89):
+            raise ValueError(f"scene_pitch: {self.scene_pitch} leaves -89 .. 89; a camera of a room looks ahead")
         if not (self.fov[0] > 0 and self.fov[1] < 175 and self.scene_fov[0] > 0 and self.scene_fov[1] < 175):
             raise ValueError("fov and scene_fov must lie between 0 and 175 degrees")
         if self.framing[0] <= 0 or self.exposure[0] <= 0:
@@ -151,14 +159,24 @@ def settings_of(values: Mapping[str, Any], assignments: Sequence[str] = ()) -> R
     values = {**values, **_assigned(assignments, values)}
     for key in values:
         if key not in RenderSettings.model_fields:
-            near = difflib.get_close_matches(key, RenderSettings.model_fields, n=1, cutoff=0.0)
-            raise ValueError(f"render settings: there is no {key!r}; the nearest known setting is {near[0]!r}")
+            near = difflib.get_close_matches(key, RenderSettings.model_fields, n=1)
+            hint = f"the nearest known setting is {near[0]!r}" if near else "docs/render.md lists the settings"
+            raise ValueError(f"render settings: there is no {key!r}; {hint}")
     try:
         return RenderSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:  # several settings that do not go together: the message has their values
             raise ValueError(f"render settings: {first['ctx']['error']}") from None
+        name = str(first["loc"][0])
+        if RenderSettings.model_fields[name].annotation == Span:
+            pair, (a, b) = (
+                "RIGHT,DOWN" if name == "aim_deviation" else "LOW,HIGH",
+                RenderSettings.model_fields[name].default,
+            )
+            raise ValueError(
+                f"render settings: {name}: give {pair}, two numbers such as {a:g},{b:g} (found {values[name]!r})"
+            ) from None
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"render settings: {where}: {first['msg']} (found {first.get('input')!r})") from None
 

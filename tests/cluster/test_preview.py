@@ -77,6 +77,11 @@ def test_no_ray_is_needed(tmp_path: Path) -> None:
         (["procedural:objects", "--out", "sheet"], "name that ends in .png"),
         (["procedural:objects", "procedural:objects?seed=1"], "2 sources are given"),
         (["procedural:objects", "--size", "big"], "--size 'big' is no image size"),
+        (["procedural:objects", "--size", "100000"], "less than or equal to 8192 (found 100000)"),
+        (
+            ["procedural:objects", "--set", "asset_timeout=3"],
+            "asset_timeout is no render setting but an option: --asset-t",
+        ),
         (["procedural:objects", "--set", "views=3"], "views has an option of its own"),
         (["procedural:objects", "--set", "famnig_median=3"], "the nearest known setting is 'framing_median'"),
     ],

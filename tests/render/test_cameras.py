@@ -283,6 +283,13 @@ def test_settings_name_the_nearest_key_in_one_line():
         ({"aspect": (0.1, 1.0)}, "leaves 0.25 .. 4"),
         ({"crop_cut": (0.1, 0.6)}, "at least half of the object stays in view"),
         ({"aim_deviation": (-0.1, 0.1)}, "negative deviation"),
+        ({"fov_mode": 200}, r"fov_mode: 200.0 leaves fov, 10.0 .. 70.0"),
+        ({"fov_mode": -4}, "fov_mode: -4.0 leaves fov"),
+        ({"fov": (20, 40)}, "fov_mode: 60.0 leaves fov, 20.0 .. 40.0; set fov_mode within it, or fov too"),
+        ({"elevation_mode": 86}, "elevation_mode: 86.0 leaves elevation"),
+        ({"framing_median": 1.3}, "framing_median: 1.3 leaves framing"),
+        ({"elevation": (0, 91)}, "leaves -90 .. 90 degrees"),
+        ({"scene_pitch": (90, 90)}, "leaves -89 .. 89"),
         ({"height": 4096, "width": 4096}, "more than the 67108864 depths"),
         ({"height": 8192, "width": 8192, "layers": 1, "samples": 1}, "32 surfaces at 8192 x 8192 pixels"),
         ({"height": 2048, "width": 2048, "samples": 4}, "32 surfaces at 4 x 4 samples"),
@@ -304,8 +311,12 @@ def test_settings_are_read_from_assignments():
         (["fov_mode=5", "fov_mode=6"], "fov_mode is set twice"),
         (["seed=4"], "seed has an option of its own"),
         (["fov_mod=54"], "nearest known setting is 'fov_mode'"),
-        (["fov=wide"], r"fov: .*\(found 'wide'\)"),
-        (["aspect=1"], "aspect: "),
+        (["out=x"], "there is no 'out'; docs/render.md lists the settings"),
+        (["fov=wide"], r"fov: give LOW,HIGH, two numbers such as 10,70 \(found 'wide'\)"),
+        (["aspect=1"], r"aspect: give LOW,HIGH, two numbers such as 1,1 \(found 1\)"),
+        (["exposure=0.5,1,2"], "exposure: give LOW,HIGH"),
+        (["elevation=NaN,3"], "elevation: give LOW,HIGH"),
+        (["aim_deviation=1"], "aim_deviation: give RIGHT,DOWN"),
     ):
         with pytest.raises(ValueError, match=why) as caught:
             settings_of({"seed": 3}, wrong)
