@@ -137,7 +137,7 @@ class RenderSettings(BaseModel):
                 f"{deepest} surfaces at {h} x {w} pixels are {PEELED_HITS} hits or more; "
                 "lower slots_limit, extra_slots, height or width"
             )
-        seen = max(COLOR_SLOTS, self.slots_limit)
+        seen = max(COLOR_SLOTS, self.slots, self.slots_limit)
         if seen * h * w * self.samples**2 >= PEELED_HITS:
             raise ValueError(
                 f"{seen} surfaces at {self.samples} x {self.samples} samples for each of {h} x {w} pixels are "
