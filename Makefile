@@ -32,13 +32,15 @@ test-all: lint
 DEMO := out/demo
 WT := $(BIN)/worldtrace
 # Assets in, a trained model and a layered point cloud out: the five commands of the README, one after the other.
+# Objects are larger and nearer to the middle of the image than in a real data set, for it has 112 pixels.
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(WT) render 'procedural:objects?count=600' --out $(DEMO)/dataset --views 4 --size 112 --set framing_median=0.55
+	$(WT) render 'procedural:objects?count=600' --out $(DEMO)/dataset --views 4 --size 112 \
+	  --set framing_median=0.5 --set framing_deviation=0.3 --set aim_deviation=0.02,0.02 --set crop=0
 	$(WT) shards info $(DEMO)/dataset
 	$(WT) shards verify $(DEMO)/dataset
 	$(WT) shards show $(DEMO)/dataset --count 6 --out $(DEMO)/sheet.png
-	$(WT) train tiny data.path=$(DEMO)/dataset out=$(DEMO)/run
+	$(WT) train tiny data.path=$(DEMO)/dataset out=$(DEMO)/run steps=1700
 	cp $(DEMO)/run/training.png $(DEMO)/training.png
 	$(WT) predict "$(DEMO)/dataset#heldout" --checkpoint $(DEMO)/run --steps 20 \
 	  --out $(DEMO)/prediction.glb --out $(DEMO)/prediction.ply --out $(DEMO)/prediction.png
