@@ -29,7 +29,6 @@ class HostSurfaces(NamedTuple):
     depth: np.ndarray
     hits: np.ndarray
     facing: np.ndarray
-    triangle: np.ndarray
     starved: np.ndarray
 
 
@@ -37,14 +36,13 @@ class Surfaces(NamedTuple):
     """The first L surfaces of every pixel of B windows, as Warp arrays on the device of the shader.
 
     depth (B,L,h,w) float32 forward-filled, 0 where there is none | hits (B,h,w) uint8 | facing (B,L,h,w) int8, 0 beyond
-    the hits | triangle (B,h,w) int32 of layer 0, -1 where none | starved (B,) int32: pixels whose slots were all full
-    and which still ended with fewer than L surfaces, so that more may be behind.
+    the hits | starved (B,) int32: pixels whose slots were all full and which still ended with fewer than L surfaces, so
+    that more may be behind.
     """
 
     depth: Any
     hits: Any
     facing: Any
-    triangle: Any
     starved: Any
 
     def numpy(self) -> HostSurfaces:
@@ -96,16 +94,14 @@ class Shader:
         depth = wp.empty((b, layers, pixels), dtype=wp.float32, device=self.device)
         hits = wp.empty((b, pixels), dtype=wp.uint8, device=self.device)
         facing = wp.empty((b, layers, pixels), dtype=wp.int8, device=self.device)
-        triangle = wp.empty((b, pixels), dtype=wp.int32, device=self.device)
         starved = wp.zeros(b, dtype=wp.int32, device=self.device)
-        inputs = [self.scene, views, keys, size[1], tolerance, relative, layers, depth, hits, facing, triangle, starved]
+        inputs = [self.scene, views, keys, size[1], tolerance, relative, layers, depth, hits, facing, starved]
         self._launch(surface_kernels.surfaces, (b, pixels), inputs)
         stack = (b, layers, *size)
         return Surfaces(
             depth.reshape(stack),
             hits.reshape((b, *size)),
             facing.reshape(stack),
-            triangle.reshape((b, *size)),
             starved,
         )
 

@@ -28,14 +28,12 @@ def surfaces(
     depth: wp.array3d(dtype=wp.float32),
     hits: wp.array2d(dtype=wp.uint8),
     facing: wp.array3d(dtype=wp.int8),
-    triangle: wp.array2d(dtype=wp.int32),
     starved: wp.array(dtype=wp.int32),
 ):
     """One thread a pixel; every array is written everywhere but `starved`, which must come as zeros."""
     b, pixel = wp.tid()
     slots = keys.shape[1]
     kept = int(0)
-    first = int(-1)
     z = wp.float32(0.0)
     if keys[b, 0, pixel] != EMPTY:
         v = pixel / width
@@ -67,8 +65,6 @@ def surfaces(
                         side = wp.int8(-1)
                     else:
                         last_front = far
-                    if kept == 0:
-                        first = triangle_of(key)
                     depth[b, kept, pixel] = here
                     facing[b, kept, pixel] = side
                     z = here
@@ -76,7 +72,6 @@ def surfaces(
         if kept < layers and keys[b, slots - 1, pixel] != EMPTY:
             wp.atomic_add(starved, b, 1)
     hits[b, pixel] = wp.uint8(kept)
-    triangle[b, pixel] = first
     for s in range(kept, layers):
         depth[b, s, pixel] = z
         facing[b, s, pixel] = wp.int8(0)
