@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check torch -c constraints.txt $(TORCH_FLAGS)
 	grep -v '^torch==' constraints.txt > .venv/constraints.txt
-	$(BIN)/pip install --disable-pip-version-check -e '.[dev,view]' -c .venv/constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -e '.[dev,view,s3]' -c .venv/constraints.txt
 	touch $(READY)
 
 lint: $(READY)

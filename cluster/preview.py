@@ -32,7 +32,7 @@ def write_preview(
     begin = time.perf_counter()
     try:
         with limited_memory(memory), limited_time(timeout):
-            mesh, origin = source.load(first)
+            mesh, origin = source.load(first, None)
             page, rendered = preview(mesh, settings, origin, {"load": time.perf_counter() - begin})
     except Rejected as error:
         raise ValueError(f"{first.label} is rejected, {error.reason}: {error.message}") from None

@@ -72,7 +72,7 @@ class Renderer:
 
     def _samples(self, task: Task, outcome: Outcome) -> list[EncodedSample]:
         start = time.perf_counter()
-        mesh, origin = self.sources[task.source].load(task.ref)
+        mesh, origin = self.sources[task.source].load(task.ref, None)
         loaded = time.perf_counter()
         outcome.seconds_load = loaded - start
         outcome.flags = sorted(mesh.flags)

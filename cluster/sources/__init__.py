@@ -1,20 +1,20 @@
 """Sources of assets: `parse("procedural:objects?count=64")` or `parse("folder/of/models")` gives a `Source`.
 
-A source lists its assets (cheaply, in a fixed order) and loads one of them (in a worker). To add one, write a class
-with `regime`, `text`, `assets()` and `load()`, and name its scheme in `SCHEMES`.
+A source lists its assets (cheaply, in a fixed order), fetches one of them where it lies elsewhere, and loads it (both
+in a worker). To add one, write a class as `base.Source` describes it, and name its scheme in `SCHEMES`.
 """
 
 import difflib
 from collections.abc import Callable, Sequence
 
-from cluster.sources.base import AssetRef, Source
+from cluster.sources.base import AssetRef, Source, Unavailable
 from cluster.sources.files import FileSource
 from cluster.sources.procedural import ProceduralSource
 from shards import Regime
 
 SCHEMES: dict[str, Callable[[str], Source]] = {"procedural": ProceduralSource.parse}
 
-__all__ = ["SCHEMES", "AssetRef", "FileSource", "ProceduralSource", "Source", "common_regime", "parse"]
+__all__ = ["SCHEMES", "AssetRef", "FileSource", "ProceduralSource", "Source", "Unavailable", "common_regime", "parse"]
 
 
 def parse(text: str) -> Source:

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from render import Mesh
 from shards import Origin, Regime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AssetRef:
-    """One asset of a source, before it is loaded.
+    """One asset of a source, before it is fetched and loaded.
 
     `uid` is unique within the source; `source` is what the manifest says of its provenance; `locator` is for the
-    source's own `load` (a path, an index). `sha256` is None where it is known only once the asset is fetched.
+    source's own `fetch` and `load` (a path, an address, an index). `sha256` is that of the main file, None where it is
+    known only once the asset is fetched. What follows is for filters, and None or empty where the catalogue does not
+    say: `triangles` may be the catalogue's estimate.
     """
 
     uid: str
@@ -21,10 +24,19 @@ class AssetRef:
     licence: str
     locator: str
     sha256: str | None = None
+    triangles: int | None = None
+    animated: bool | None = None
+    categories: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         return f"{self.source}/{self.uid}"
+
+
+class Unavailable(Exception):
+    """An asset could not be had just now, and may be another time: its host is down, or throttles. Nothing is said of
+    the asset, which is tried again; one that does not exist (any more) is `render.Rejected`.
+    """
 
 
 class Source(Protocol):
@@ -32,14 +44,31 @@ class Source(Protocol):
 
     @property
     def text(self) -> str:
-        """As a user would write it; goes into dataset.json."""
+        """As a user would write it; goes into dataset.json. No secret: credentials come from the environment."""
 
     @property
     def regime(self) -> Regime:
         """What its assets are rendered as unless the user says otherwise."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether an asset's files must be brought to the worker first: `fetch` then runs, as a stage of its own."""
+
+    @property
+    def own_terms(self) -> bool:
+        """Whether the user brought these files and knows their terms: without a word of the user about licences, those
+        of unknown licence are then kept.
+        """
+
     def assets(self) -> Iterable[AssetRef]:
         """Every asset, in the same order every time."""
 
-    def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
-        """The asset itself; `render.Rejected` where it cannot become ground truth."""
+    def fetch(self, ref: AssetRef, folder: Path) -> str:
+        """Bring the files of the asset under `folder`, which is new, empty and private, and return the main file's
+        name relative to it. `render.Rejected` where it cannot be had, `Unavailable` where it may be had later.
+        """
+
+    def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
+        """The asset itself, from the main file that `fetch` brought (None unless `remote`); `render.Rejected` where it
+        cannot become ground truth.
+        """

@@ -50,6 +50,14 @@ class FileSource:
     def regime(self) -> Regime:
         return "object"
 
+    @property
+    def remote(self) -> bool:
+        return False
+
+    @property
+    def own_terms(self) -> bool:
+        return True
+
     def assets(self) -> Iterable[AssetRef]:
         top = Path(self.path).absolute()
         root, paths = (top.parent, [top]) if top.is_file() else (top, _walk(top))
@@ -66,7 +74,10 @@ class FileSource:
                 sha256=_sha256(path) if self._inside(path) else None,
             )
 
-    def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
+    def fetch(self, ref: AssetRef, folder: Path) -> str:
+        raise AssertionError("every node reads the file where it lies")
+
+    def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
         path = Path(ref.locator)
         if not self._inside(path):
             raise Rejected("path_outside_folder", f"{ref.uid} is a link that leads out of the folder given")

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from cluster.sources.base import AssetRef
@@ -57,6 +58,14 @@ class ProceduralSource:
     def regime(self) -> Regime:
         return REGIME_OF_KIND[self.kind]
 
+    @property
+    def remote(self) -> bool:
+        return False
+
+    @property
+    def own_terms(self) -> bool:
+        return True
+
     def assets(self) -> Iterable[AssetRef]:
         for index in range(self.start, self.start + self.count):
             uid = f"{self.kind}-s{self.seed}-{index:06d}"
@@ -64,7 +73,10 @@ class ProceduralSource:
             sha256 = hashlib.sha256(recipe.encode()).hexdigest()
             yield AssetRef(uid, f"procedural:{self.kind}", "CC0-1.0", str(index), sha256)
 
-    def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
+    def fetch(self, ref: AssetRef, folder: Path) -> str:
+        raise AssertionError("a recipe has no files")
+
+    def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
         assert ref.sha256 is not None
         mesh = procedural.make(self.kind, self.seed, int(ref.locator))
         return mesh, Origin(ref.uid, ref.source, ref.sha256, ref.licence)

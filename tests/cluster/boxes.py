@@ -35,6 +35,8 @@ class Boxes:
     scratch: str
     trouble: dict[int, str] = field(default_factory=dict)
     regime: Regime = "object"
+    remote: bool = False
+    own_terms: bool = True
     poisoned: ClassVar[bool] = False
 
     @property
@@ -46,7 +48,10 @@ class Boxes:
             sha256 = hashlib.sha256(f"box {index}".encode()).hexdigest()
             yield AssetRef(f"box-{index:02d}", "boxes", "CC0-1.0", str(index), sha256)
 
-    def load(self, ref: AssetRef) -> tuple[Mesh, Origin]:
+    def fetch(self, ref: AssetRef, folder: Path) -> str:
+        raise AssertionError("boxes are made where they are loaded")
+
+    def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
         with (Path(self.scratch) / "loads").open("a") as log:
             log.write(f"{ref.uid}\n")
         self._misbehave(self.trouble.get(int(ref.locator), ""), Path(self.scratch) / f"{ref.uid}.met")

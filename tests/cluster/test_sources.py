@@ -112,7 +112,7 @@ def test_what_is_no_regular_file_is_listed_and_rejected(tmp_path: Path) -> None:
     assert [(ref.uid, ref.sha256) for ref in refs] == [("a.obj", None), ("b.obj", None), ("c.obj", None)]
     for ref in refs:
         with pytest.raises(Rejected) as error:
-            source.load(ref)
+            source.load(ref, None)
         assert error.value.reason == "unreadable"
 
 
@@ -130,12 +130,12 @@ def test_a_link_out_of_the_folder_is_rejected_unopened(models: Path, monkeypatch
         for name in ("b/link.glb", "b/zero.obj"):
             assert refs[name].sha256 is None
             with pytest.raises(Rejected, match="leads out of") as error:
-                source.load(refs[name])
+                source.load(refs[name], None)
             assert error.value.reason == "path_outside_folder"
     monkeypatch.setattr("render.load", lambda path: path)
     given = parse(str(models / "b" / "link.glb"))  # by the user
     (ref,) = given.assets()
-    assert given.load(ref)[0] == ref.locator
+    assert given.load(ref, None)[0] == ref.locator
 
 
 def test_a_file_that_changes_or_goes_after_the_listing_is_rejected(models: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_file_that_changes_or_goes_after_the_listing_is_rejected(models: Path)
     Path(gone.locator).unlink()
     for ref, reason in ((changed, "changed"), (gone, "unreadable")):
         with pytest.raises(Rejected) as error:
-            source.load(ref)
+            source.load(ref, None)
         assert error.value.reason == reason
 
 
@@ -164,4 +164,4 @@ def test_a_file_that_announces_a_terabyte_is_listed_at_once_and_rejected(tmp_pat
     (ref,) = source.assets()
     assert ref.sha256 is None
     with pytest.raises(Rejected, match=r"file_too_large: a\.obj has 1099511627776 bytes"):
-        source.load(ref)
+        source.load(ref, None)
