@@ -1,34 +1,51 @@
 """Sources of assets: `parse("procedural:objects?count=64")` or `parse("folder/of/models")` gives a `Source`.
 
 A source lists its assets (cheaply, in a fixed order), fetches one of them where it lies elsewhere, and loads it (both
-in a worker). To add one, write a class as `base.Source` describes it, and name its scheme in `SCHEMES`.
+in a worker). To add one, write a class as `base.Source` describes it, with a classmethod `parse(text)`, and name its
+scheme in `SCHEMES`.
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+import importlib
+import re
+from collections.abc import Sequence
+from typing import Any
 
 from cluster.sources.base import AssetRef, Source, Unavailable
 from cluster.sources.files import FileSource
 from cluster.sources.procedural import ProceduralSource
 from shards import Regime
 
-SCHEMES: dict[str, Callable[[str], Source]] = {"procedural": ProceduralSource.parse}
+# scheme -> module:class, imported when a source of it is named: some need packages that others do not
+SCHEMES: dict[str, str] = {
+    "procedural": "cluster.sources.procedural:ProceduralSource",
+    "folder": "cluster.sources.files:FileSource",
+}
+REMOTE = "cluster.sources.remote:RemoteSource"
 
 __all__ = ["SCHEMES", "AssetRef", "FileSource", "ProceduralSource", "Source", "Unavailable", "common_regime", "parse"]
 
 
 def parse(text: str) -> Source:
-    """`scheme:rest` through `SCHEMES`; anything else is a folder or a file. ValueError, FileNotFoundError."""
-    scheme, colon, _ = text.partition(":")
+    """`scheme:rest` through `SCHEMES`, `scheme://rest` through fsspec; anything else is the path of a folder or a file.
+
+    ValueError or FileNotFoundError in one sentence.
+    """
+    scheme, colon, rest = text.partition(":")
     if colon and scheme in SCHEMES:
-        return SCHEMES[scheme](text)
-    if colon and scheme.isidentifier() and len(scheme) > 1:
+        return _class(SCHEMES[scheme]).parse(text)
+    if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+._-]+", scheme):  # two letters or more: "C:" is a drive
+        if rest.startswith("//"):
+            return _class(REMOTE).parse(text)
         near = difflib.get_close_matches(scheme, SCHEMES, n=1)
         hint = f"did you mean {near[0]}:...?" if near else f"the schemes are {', '.join(f'{s}:' for s in SCHEMES)}"
-        raise ValueError(
-            f"source {text!r} has an unknown scheme {scheme!r}: {hint} (a folder or file is given by its path)"
-        )
+        raise ValueError(f"source {text!r} has an unknown scheme {scheme!r}: {hint} (a folder of that name: ./{text})")
     return FileSource.parse(text)
+
+
+def _class(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def common_regime(sources: Sequence[Source]) -> Regime:

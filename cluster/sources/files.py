@@ -33,8 +33,10 @@ class FileSource:
 
     @classmethod
     def parse(cls, text: str) -> "FileSource":
+        """A path, or `folder:` and a path, whatever it begins with."""
+        text = text.removeprefix("folder:")
         path = Path(text)
-        if not path.exists():
+        if not text or not path.exists():
             raise FileNotFoundError(f"source {text!r} does not exist: give a folder, a file, or procedural:objects")
         if path.is_file() and path.suffix.lower() not in READABLE | UNREADABLE:
             raise ValueError(
@@ -44,7 +46,8 @@ class FileSource:
 
     @property
     def text(self) -> str:
-        return Path(self.path).as_posix()
+        plain = Path(self.path).as_posix()
+        return f"folder:{plain}" if ":" in plain.partition("/")[0] else plain  # which would read as a scheme
 
     @property
     def regime(self) -> Regime:
