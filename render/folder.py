@@ -32,17 +32,9 @@ class Folder:
         Raises Rejected("path_outside_folder") for remote and absolute names and for all that lead out of the folder,
         through ".." or a symbolic link.
         """
-        plain = unquote(name) if uri else name
-        plain = plain.strip().replace("\\", "/")
-        if _SCHEME.match(plain) or plain.startswith(("/", "~")):
-            raise _outside(name)
-        if _DRIVE.match(plain):
-            # C:/Users/... is what an exporter left behind, not an attack: the file, if shipped at all, lies beside.
-            plain = plain[2:].rsplit("/", 1)[-1]
-        if not plain or "\0" in plain:
+        plain = relative_name(name, uri=uri)
+        if plain is None:
             return None
-        if _climbs(plain):
-            raise _outside(name)
         try:
             found = self._exact(plain) or self._any_case(plain)
             real = None if found is None else found.resolve(strict=True)
@@ -98,6 +90,24 @@ class Folder:
         if folder not in self._listed:
             self._listed[folder] = {name.casefold(): name for name in sorted(os.listdir(folder), reverse=True)}
         return self._listed[folder]
+
+
+def relative_name(name: str, *, uri: bool) -> str | None:
+    """What `name` in an asset means relative to its folder, with slashes; None where it means nothing. It does not
+    climb out of the folder, though it may hold "..". Raises as `Folder.find` does.
+    """
+    plain = unquote(name) if uri else name
+    plain = plain.strip().replace("\\", "/")
+    if _SCHEME.match(plain) or plain.startswith(("/", "~")):
+        raise _outside(name)
+    if _DRIVE.match(plain):
+        # C:/Users/... is what an exporter left behind, not an attack: the file, if shipped at all, lies beside.
+        plain = plain[2:].rsplit("/", 1)[-1]
+    if not plain or "\0" in plain:
+        return None
+    if _climbs(plain):
+        raise _outside(name)
+    return plain
 
 
 def _climbs(plain: str) -> bool:

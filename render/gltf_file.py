@@ -305,6 +305,11 @@ def _parse(data: bytes, limits: Limits) -> tuple[dict[str, Any], memoryview | No
         text = chunks[0][1]
         if len(chunks) > 1 and chunks[1][0] == _BIN_CHUNK:
             binary = chunks[1][1]
+    return parse_json(text, limits), binary
+
+
+def parse_json(text: bytes | memoryview, limits: Limits) -> dict[str, Any]:
+    """The JSON of a glTF, or Rejected: file_too_large, corrupt."""
     if len(text) > limits.json_bytes:
         raise Rejected("file_too_large", f"the JSON has {len(text)} bytes; the limit is {limits.json_bytes}")
     raw = bytes(text)
@@ -315,7 +320,7 @@ def _parse(data: bytes, limits: Limits) -> tuple[dict[str, Any], memoryview | No
         parsed = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Rejected("corrupt", f"the JSON cannot be parsed: {type(error).__name__}: {str(error)[:200]}") from error
-    return json_object(parsed, "the file"), binary
+    return json_object(parsed, "the file")
 
 
 def _chunks(data: memoryview) -> list[tuple[int, memoryview]]:

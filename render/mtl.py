@@ -21,8 +21,8 @@ from render.textures import Textures
 _OPTIONS = {"-blendu": 1, "-blendv": 1, "-boost": 1, "-mm": 2, "-texres": 1, "-clamp": 1, "-bm": 1, "-imfchan": 1}
 _OPTIONS |= {"-type": 1, "-cc": 1}
 _VECTORS = ("-o", "-s", "-t")
-_KEYS = {"kd", "d", "tr", "ke", "ks", "ns", "pm", "pr", "norm", "bump", "map_bump"}
-_KEYS |= {"map_kd", "map_ke", "map_d", "map_pm", "map_pr"}
+TEXTURES = {"map_kd", "map_ke", "map_d", "map_pm", "map_pr", "map_bump", "bump", "norm"}  # lines that name a file
+_KEYS = {"kd", "d", "tr", "ke", "ks", "ns", "pm", "pr"} | TEXTURES
 _BUMP_STRENGTH = re.compile(r"-bm\s+(\S+)")
 
 
@@ -164,7 +164,29 @@ def _texture(line: str | None, textures: Textures) -> Texture | None:
     """A texture line: options, then a file name that may hold spaces."""
     if not line:
         return None
-    scale, offset, clamped, rest = np.ones(2), np.zeros(2), False, line
+    options, name = texture_line(line)
+    scale, offset, clamped = np.ones(2), np.zeros(2), False
+    for option, given in options:
+        if option == "-clamp":
+            clamped = given == ["on"]
+        if option == "-s" and given:
+            scale = np.array([float(x) for x in (given * 2)[:2]]) if len(given) == 1 else np.array(given[:2], float)
+        if option == "-o" and given:
+            offset = np.array([float(given[0]), float(given[1]) if len(given) > 1 else 0.0])
+    pixels = textures.from_file(name, uri=False)
+    if pixels is None:
+        return None
+    wrap: Wrap = "clamp" if clamped else "repeat"
+    if (scale == 1).all() and (offset == 0).all():
+        return Texture(pixels, wrap, wrap)
+    # In an OBJ v points up: u' = su u + ou and (1 - v') = sv (1 - v) + ov.
+    matrix = np.array([[scale[0], 0, offset[0]], [0, scale[1], 1 - scale[1] - offset[1]], [0, 0, 1]], np.float64)
+    return Texture(pixels, wrap, wrap, 0, matrix)
+
+
+def texture_line(line: str) -> tuple[list[tuple[str, list[str]]], str]:
+    """The options of a texture line with what they are given, and the file name, which may hold spaces."""
+    options, rest = [], line
     while rest.startswith("-"):
         option, _, rest = rest.partition(" ")
         rest = rest.lstrip()
@@ -176,21 +198,8 @@ def _texture(line: str | None, textures: Textures) -> Texture | None:
                 break
             given.append(word[0])
             rest = word[1]
-        if option == "-clamp":
-            clamped = given == ["on"]
-        if option == "-s" and given:
-            scale = np.array([float(x) for x in (given * 2)[:2]]) if len(given) == 1 else np.array(given[:2], float)
-        if option == "-o" and given:
-            offset = np.array([float(given[0]), float(given[1]) if len(given) > 1 else 0.0])
-    pixels = textures.from_file(rest, uri=False)
-    if pixels is None:
-        return None
-    wrap: Wrap = "clamp" if clamped else "repeat"
-    if (scale == 1).all() and (offset == 0).all():
-        return Texture(pixels, wrap, wrap)
-    # In an OBJ v points up: u' = su u + ou and (1 - v') = sv (1 - v) + ov.
-    matrix = np.array([[scale[0], 0, offset[0]], [0, scale[1], 1 - scale[1] - offset[1]], [0, 0, 1]], np.float64)
-    return Texture(pixels, wrap, wrap, 0, matrix)
+        options.append((option, given))
+    return options, rest
 
 
 def _is_number(word: str) -> bool:
