@@ -1,1 +1,16 @@
 """The commands of `worldtrace cluster`, a file each."""
+
+import typer
+
+from cluster.commands.report import report
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Follow render jobs; train on a Ray cluster.")
+
+
+@app.callback()
+def _cluster() -> None:
+    """Follow render jobs; train on a Ray cluster."""
+
+
+for command in (report,):
+    app.command()(command)
