@@ -3,7 +3,7 @@
 x_t = (1 - t) x0 + t noise. Random numbers come in as tensors or generators, so that training replays exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,17 +21,24 @@ Generators = torch.Generator | Sequence[torch.Generator]
 class Loss(NamedTuple):
     """`total` (scalar, with gradient) = `endpoint` + lambda * `monotonicity`; the rest is for logs.
 
-    `layers_L` is the batch's mean squared error per layer, NaN where no sample supervises the layer.
+    `error_L` and `weight_L` are the batch's squared error and weight per layer, both summed over samples and pixels, so
+    that they can be summed over the parts of a batch as well.
     """
 
     total: Tensor
     endpoint: Tensor
     monotonicity: Tensor
-    layers_L: Tensor
+    error_L: Tensor
+    weight_L: Tensor
+
+    @property
+    def layers_L(self) -> Tensor:
+        """The batch's mean squared error per layer, NaN where no sample supervises the layer."""
+        return self.error_L / self.weight_L
 
 
 def objective(
-    model: WTDiT,
+    model: Callable[[Tensor, Tensor, Tensor], Tensor],
     rgb_B3HW: Tensor,
     x0_BLHW3: Tensor,
     valid_BHW: Tensor,
@@ -43,9 +50,10 @@ def objective(
 ) -> Loss:
     """The training loss of one batch: Eq. 3 gated by Eq. 4, plus lambda times Eq. 8.
 
-    rgb in [0, 1]; x0 normalised and forward-filled; valid bool, the mask the network is told of (through noise fill);
-    t from `draw_times`; noise standard normal. `weight_BHW` >= 0 (default: valid) is each pixel's weight in the loss,
-    for pixels whose support a jittered mask changed. x0 may hold anything, NaN too, where weight and valid are 0.
+    `model`: a WTDiT, or what stands for it (a data parallel one). rgb in [0, 1]; x0 normalised and forward-filled;
+    valid bool, the mask the network is told of (through noise fill); t from `draw_times`; noise standard normal.
+    `weight_BHW` >= 0 (default: valid) is each pixel's weight in the loss, for pixels whose support a jittered mask
+    changed. x0 may hold anything, NaN too, where weight and valid are 0.
 
     At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7.
     """
@@ -54,9 +62,10 @@ def objective(
     x0_hat = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL).float()
 
     supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
-    endpoint, layers_L = endpoint_loss(x0_hat, x0_BLHW3, supervised_BLHW)
+    endpoint, error_L, weight_L = endpoint_loss(x0_hat, x0_BLHW3, supervised_BLHW)
     monotonicity = monotonicity_penalty(x0_hat[..., 2], supervised_BLHW)
-    return Loss(endpoint + monotonicity_weight * monotonicity, endpoint.detach(), monotonicity.detach(), layers_L)
+    total = endpoint + monotonicity_weight * monotonicity
+    return Loss(total, endpoint.detach(), monotonicity.detach(), error_L, weight_L)
 
 
 def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:
@@ -74,8 +83,8 @@ def supervision(weight_BHW: Tensor, layers: int, single_layer_B: Tensor | None =
     return weight_BLHW * gate_BL[:, :, None, None]
 
 
-def endpoint_loss(x0_hat_BLHW3: Tensor, x0_BLHW3: Tensor, weight_BLHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 3: (squared error, the same per layer (L,) without gradient).
+def endpoint_loss(x0_hat_BLHW3: Tensor, x0_BLHW3: Tensor, weight_BLHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. 3: (squared error; per layer (L,) and without gradient: sum of the weighted errors, sum of the weights).
 
     The paper leaves the mean open. Ours is over the supervised elements of each sample, then over samples: a small
     object counts as much as a large one, and the loss of a batch does not depend on how it is split over processes.
@@ -84,8 +93,7 @@ def endpoint_loss(x0_hat_BLHW3: Tensor, x0_BLHW3: Tensor, weight_BLHW: Tensor) -
     target_BLHW3 = torch.where(weight_BLHW[..., None] > 0, x0_BLHW3, 0.0)  # selected first: 0 * NaN would be NaN
     error_BLHW = (x0_hat_BLHW3 - target_BLHW3).square().mean(dim=-1) * weight_BLHW
     loss_B = error_BLHW.sum(dim=(1, 2, 3)) / weight_BLHW.sum(dim=(1, 2, 3)).clamp(min=1e-6)
-    layers_L = error_BLHW.detach().sum(dim=(0, 2, 3)) / weight_BLHW.sum(dim=(0, 2, 3))
-    return loss_B.mean(), layers_L
+    return loss_B.mean(), error_BLHW.detach().sum(dim=(0, 2, 3)), weight_BLHW.sum(dim=(0, 2, 3))
 
 
 def monotonicity_penalty(z_hat_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:

@@ -27,20 +27,21 @@ def train(
     Start the same command again and it continues from the newest checkpoint in `out`; SIGTERM and Ctrl-C save one
     first. `out` then holds config.yaml, metrics.jsonl, tensorboard/, checkpoints/ and training.png.
 
-    Example: worldtrace train tiny data.path=out/data out=out/run steps=600
+    \b
+    worldtrace train tiny data.path=out/data out=out/run steps=600
+    torchrun --nproc-per-node 8 -m worldtrace train small data.path=/shared/data out=/shared/run    (a rank per GPU)
+
+    data.batch is the batch of all ranks together, so the number of ranks changes how fast a run goes, and nothing else.
     """
     from train.config import load
     from train.loop import train as run
 
     settings = load(config, overrides or [])
     outcome = run(settings)
-    if outcome.stopped_by is None:
-        typer.echo(f"done: step {outcome.step}; {settings.out}/training.png shows how it went")
-    else:
-        name = outcome.stopped_by.name
-        typer.echo(f"{name}: saved step {outcome.step} of {outcome.steps}; the same command goes on from there")
-        if outcome.stopped_by == signal.SIGINT:
-            raise typer.Exit(130)  # whoever pressed Ctrl-C also wants the script around this to end
+    if outcome.reports:
+        typer.echo(outcome.line(settings.out))
+    if outcome.stopped_by == signal.SIGINT:
+        raise typer.Exit(130)  # whoever pressed Ctrl-C also wants the script around this to end
 
 
 def predict(

@@ -35,7 +35,9 @@ class Data(_Section):
     split: Literal["train", "val", "test", "all"] = "train"  # for a `path` that is one folder
     size: int = Field(default=504, gt=0)  # pixels a side, after augmentation; a multiple of the model's patch
     batch: int = Field(default=512, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
-    workers: int = Field(default=2, ge=0)  # decoding processes; the sequence of samples does not depend on it
+    workers: int = Field(
+        default=2, ge=0
+    )  # decoding processes of each rank; the sequence of samples does not depend on it
     prefetch: int = Field(default=2, gt=0)  # batches each worker holds ready
 
     @property
@@ -134,6 +136,10 @@ class Checkpoint(_Section):
     keep: int = Field(default=3, gt=0)
 
 
+class Parallel(_Section):
+    timeout: float = Field(default=600.0, gt=0)  # seconds that ranks wait for one another before the run ends
+
+
 class Config(_Section):
     data: Data
     model: Model = Model()
@@ -142,6 +148,7 @@ class Config(_Section):
     optimizer: Optimizer = Optimizer()
     log: Log = Log()
     checkpoint: Checkpoint = Checkpoint()
+    parallel: Parallel = Parallel()
     out: str
     steps: int = Field(default=100_000, gt=0)
     ema: float = Field(default=0.9995, ge=0, lt=1)
@@ -162,7 +169,20 @@ class Config(_Section):
 # What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
 # (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A dataset may have moved: its
 # hash says whether it is the same.)
-FREE_ON_RESUME = ("steps", "out", "device", "log", "checkpoint", "data.path", "data.workers", "data.prefetch")
+FREE_ON_RESUME = (
+    "steps",
+    "out",
+    "device",
+    "log",
+    "checkpoint",
+    "parallel",
+    "data.path",
+    "data.workers",
+    "data.prefetch",
+)
+
+# What may differ between the ranks of one run: where things lie on their machines, and how these read and compute.
+FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.workers", "data.prefetch")
 
 
 def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -196,6 +216,11 @@ def save(config: Config, path: Path) -> None:
     path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
+def alike(config: Config) -> dict[str, Any]:
+    """Path -> value of all that the ranks of one run must have in common."""
+    return {path: value for path, value in _leaves(to_dict(config), "") if not _within(path, FREE_AMONG_RANKS)}
+
+
 def differences(old: Config, new: Config) -> list[str]:
     """`path: old -> new` for every value that differs, those that may change on resume left out."""
     return differing(to_dict(old), to_dict(new), FREE_ON_RESUME)
@@ -207,8 +232,12 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str
     return [
         f"{path}: {before.get(path)} -> {after.get(path)}"
         for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path) and not any(path == each or path.startswith(f"{each}.") for each in free)
+        if before.get(path) != after.get(path) and not _within(path, free)
     ]
+
+
+def _within(path: str, sections: Sequence[str]) -> bool:
+    return any(path == each or path.startswith(f"{each}.") for each in sections)
 
 
 def shipped() -> list[str]:

@@ -74,6 +74,7 @@ class Failure:
     """What kept a sample from being read. An error itself torch would hand over with the worker's whole traceback."""
 
     message: str
+    of_system: bool  # an OSError, which may pass; else the data are to blame
 
 
 class Mixture:
@@ -196,7 +197,7 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
     """Decodes and augments in `data.workers` processes (0: in this one), a few batches ahead.
 
     The workers have ended when the block has, also when by an error: they ignore SIGTERM, and Python, which joins them
-    when it exits, would wait for ever. ValueError says in one sentence what could not be read.
+    when it exits, would wait for ever. OSError or ValueError says in one sentence what could not be read.
     """
     workers = stream.data.workers
     loader: DataLoader[Batch | Failure] = DataLoader(
@@ -226,12 +227,12 @@ class _Reported(Dataset[Batch | Failure]):
         try:
             return self.stream[index]
         except (ValueError, OSError) as error:
-            return Failure(str(error))
+            return Failure(str(error), isinstance(error, OSError))
 
 
 def _raised(batch: Batch | Failure) -> Batch:
     if isinstance(batch, Failure):
-        raise ValueError(batch.message)
+        raise (OSError if batch.of_system else ValueError)(batch.message)
     return batch
 
 
@@ -262,11 +263,11 @@ class Damage:
         if path.is_file():
             write_lines(path, self.lines)
 
-    def note(self, batch: Batch, seen: int) -> None:
+    def note(self, unusable: Sequence[Unusable], seen: int) -> None:
         """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples were unusable."""
-        if not batch.damaged:
+        if not unusable:
             return
-        self.lines += [asdict(line) for line in batch.damaged]
+        self.lines += [asdict(line) for line in unusable]
         write_lines(self.path, self.lines)
         if len(self.lines) >= AT_LEAST and len(self.lines) > TOLERATED * seen:
             listed = "; ".join(sorted({line["message"] for line in self.lines})[:10])

@@ -89,6 +89,22 @@ class Log:
             self.say(f"step {step}/{self.steps}  {text}")
 
 
+class Silence:
+    """The log of a rank that does not report."""
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def step(self, step: int, values: dict[str, Any], samples: int, seconds: float, waited: float) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
 def one_line(line: dict[str, Any]) -> str:
     """The report as people read it: loss, loss per layer, speed, part of the time spent waiting for data."""
     layers = " ".join("-" if x is None else f"{x:.3f}" for x in line["layers"])

@@ -1,12 +1,13 @@
 """Training, top to bottom: config, data, model, step, log, save (paper, sections 3.1 and 3.3, App. B).
 
 Samples, times and noise are functions of (seed, global sample index), so a run killed at any moment and started again
-takes the same steps it would have taken, bit for bit on the same kind of machine.
+takes the same steps it would have taken, bit for bit on the same kind of machine with as many ranks; another number of
+ranks sees the same samples, and differs by the rounding of sums.
 """
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,88 +20,121 @@ from torch import Tensor
 from model import Loss, Normalisation, WTConfig, WTDiT, draw_times, objective, preset
 from model import normalisation as maps
 from shards import seed_of
-from train import checkpoint, config, curves
+from train import checkpoint, config, curves, parallel
 from train.config import Config
-from train.data import Batch, Damage, Schedule, Stream, batches
-from train.log import Log
+from train.data import Batch, Damage, Schedule, Stream, Unusable, batches
+from train.log import Log, Silence
 from train.optimizer import Ema, Guard, adamw, learning_rate
-from train.run import build, device_of, normalisation_for
+from train.parallel import Ranks
+from train.run import build, normalisation_for
+from train.tally import tally
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`step` of `steps` were done; `stopped_by` names the signal that ended the run early."""
+    """`step` of `steps` were done; `stopped_by` names the signal that ended the run early.
+
+    `reports`: this process speaks for the run; of several ranks the first.
+    """
 
     step: int
     steps: int
     stopped_by: signal.Signals | None
+    reports: bool = True
+
+    def line(self, out: str) -> str:
+        """What is said at the end."""
+        if self.stopped_by is None:
+            return f"done: step {self.step}; {out}/training.png shows how it went"
+        return f"{self.stopped_by.name}: saved step {self.step} of {self.steps}; the same command goes on from there"
 
 
-def train(settings: Config, console: Console | None = None) -> Outcome:
-    """Train, or go on training, the run in `settings.out`. ValueError / FileNotFoundError say what to do."""
-    console = console or Console()
-    out = Path(settings.out)
-    device = device_of(settings.device)
-    saved = _previous(out, settings, console)
+def train(settings: Config, console: Console | None = None, caught: list[signal.Signals] | None = None) -> Outcome:
+    """Train, or go on training, the run in `settings.out`; as one of several ranks if it was started as one.
 
-    layers = preset(settings.model.preset, **settings.model.overrides).layers
-    stream = Stream(settings.data, settings.augment, layers, settings.seed)
-
-    model, inherited = build(settings, resumed=saved is not None)
-    model.to(device)
-    optimizer = adamw(model, settings.optimizer)
-    ema, guard, first = Ema(model, settings.ema), Guard(settings.optimizer.spike), 0
-    names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-    if saved is None:
-        normalisation = normalisation_for(stream, settings.model.normalisation, inherited)
-    else:
-        if saved.state["data"] != stream.hash:
-            raise ValueError(f"{out}: its run was trained on other samples than data.path holds now; use another out=")
-        changed = config.differing(WTConfig.from_dict(saved.state["model"]).to_dict(), model.config.to_dict())
-        if changed:
-            raise ValueError(
-                f"{out}: its run trained another model than preset {settings.model.preset} is now "
-                f"({'; '.join(changed)}); go on with the version that began it, or use another out="
-            )
-        normalisation = maps.from_dict(saved.state["normalisation"])
-        model.load_state_dict(saved.tensors["model"])
-        ema.load(saved.tensors["ema"])
-        checkpoint.restore_moments(optimizer, names, saved.tensors["optimizer"])
-        guard, first = Guard(**saved.state["guard"]), saved.step
-        saved = None  # four times the model's memory
-
-    out.mkdir(parents=True, exist_ok=True)
-    config.save(settings, out / "config.yaml")
-
-    def save(step: int) -> None:
-        tensors = {
-            "model": model.state_dict(),
-            "ema": ema.weights,
-            "optimizer": checkpoint.moments(optimizer, names),
-        }
-        state = {
-            "config": config.to_dict(settings),
-            "model": model.config.to_dict(),
-            "normalisation": maps.to_dict(normalisation),
-            "data": stream.hash,
-            "guard": guard.state(),
-        }
-        try:
-            checkpoint.save(out, step, tensors, state, settings.checkpoint.keep)
-        except OSError as error:
-            if step == settings.steps or caught:
-                raise
-            log.say(f"{error}; training goes on, and the checkpoint before this one stays")  # the disk may be freed
-
-    schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation)
-    damage = Damage(out / "damaged.jsonl", first * settings.data.batch)
-    step = first
+    `caught` is where somebody else puts a signal to stop by (Ray Train runs this in a thread, which gets none); without
+    it SIGTERM and SIGINT of this process count. ValueError / FileNotFoundError say what to do; ConnectionError: another
+    rank is gone.
+    """
     with (
-        _signals() as caught,
-        batches(stream, schedule, pin=device.type == "cuda") as incoming,
-        Log(out, first, settings.steps, settings.log.every, settings.log.tensorboard, console) as log,
+        parallel.joined(settings.device, settings.parallel.timeout) as ranks,
+        nullcontext(caught) if caught is not None else _signals() as caught,
     ):
-        log.say(_opening(settings, model, stream, device, first))
+        return _run(settings, ranks, console or Console() if ranks.first else Console(quiet=True), caught)
+
+
+def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.Signals]) -> Outcome:
+    out, device = Path(settings.out), ranks.device
+    with ranks.together():
+        layers = preset(settings.model.preset, **settings.model.overrides).layers
+        stream = Stream(settings.data, settings.augment, layers, settings.seed)
+        Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
+    ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}"})
+    with ranks.together():
+        saved = _previous(out, settings, console) if ranks.first else None
+    before = ranks.tell(saved.step if saved else None)
+    known = {}
+    with ranks.together():  # rank 0 has the weights; `spread` gives them to the others
+        model, inherited = build(settings, resumed=before is not None or not ranks.first)
+        if ranks.first and saved is None:
+            known = maps.to_dict(normalisation_for(stream, settings.model.normalisation, inherited))
+        elif saved is not None:
+            _check_same(out, saved, settings, stream, model)
+            known = saved.state["normalisation"]
+            model.load_state_dict(saved.tensors.pop("model"))
+    normalisation = maps.from_dict(ranks.tell(known))
+    model.to(device)
+    network = ranks.spread(model, unused=model.config.temporal)
+    optimizer = adamw(model, settings.optimizer)
+    ema, guard = Ema(model, settings.ema), Guard(settings.optimizer.spike)
+    names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    if before is not None:
+        ema.load(ranks.share(saved.tensors.pop("ema") if saved else {}))
+        checkpoint.restore_moments(optimizer, names, ranks.share(saved.tensors.pop("optimizer") if saved else {}))
+        guard = Guard(**ranks.tell(saved.state["guard"] if saved else {}))
+    saved, first = None, before or 0  # what was saved is four times the model's memory
+
+    ranks.check_folder(out)
+    with ranks.together():
+        if ranks.first:
+            config.save(settings, out / "config.yaml")
+
+    def save(step: int, last: bool) -> None:
+        """By rank 0, the others wait. A failure ends the run where nothing could be saved later."""
+        with ranks.together():
+            if not ranks.first:
+                return
+            tensors = {
+                "model": model.state_dict(),
+                "ema": ema.weights,
+                "optimizer": checkpoint.moments(optimizer, names),
+            }
+            state = {
+                "config": config.to_dict(settings),
+                "model": model.config.to_dict(),
+                "normalisation": maps.to_dict(normalisation),
+                "data": stream.hash,
+                "guard": guard.state(),
+            }
+            try:
+                checkpoint.save(out, step, tensors, state, settings.checkpoint.keep)
+            except OSError as error:
+                if last:
+                    raise
+                log.say(f"{error}; training goes on, and the checkpoint before this one stays")  # the disk may be freed
+
+    schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
+    damage = Damage(out / "damaged.jsonl", first * settings.data.batch) if ranks.first else None
+    step, stopped_by = first, None
+    with (
+        batches(stream, schedule, pin=device.type == "cuda") as incoming,
+        Log(out, first, settings.steps, settings.log.every, settings.log.tensorboard, console)
+        if ranks.first
+        else Silence() as log,
+    ):
+        log.say(_opening(settings, model, stream, ranks, first))
         for step in range(first + 1, settings.steps + 1):
             began, waited = time.perf_counter(), 0.0
             rate = learning_rate(step - 1, settings.steps, settings.optimizer)
@@ -109,20 +143,26 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
 
-            parts = []
-            for _ in range(settings.accumulation):
+            parts: list[Loss] = []
+            unusable: list[Unusable] = []
+            for part in range(settings.accumulation):
                 asked = time.perf_counter()
                 batch = next(incoming)
                 waited += time.perf_counter() - asked
-                damage.note(batch, step * settings.data.batch)
-                loss = loss_of(model, normalisation, batch.to(device), settings, phase)
-                (loss.total / settings.accumulation).backward()
-                parts.append([x.detach() for x in loss])
-            *scalars, per_layer = (torch.stack(part) for part in zip(*parts))
-            total, endpoint, monotonicity = (float(part.mean()) for part in scalars)
+                unusable += batch.damaged
+                with ranks.answering(), ranks.reducing(network, last=part == settings.accumulation - 1):
+                    loss = loss_of(network, model.config.time_shift, normalisation, batch.to(device), settings, phase)
+                    (loss.total / settings.accumulation).backward()
+                parts.append(Loss(*(x.detach() for x in loss)))
             grad_norm = float(torch.nn.utils.clip_grad_norm_(list(names), settings.optimizer.clip))
+            of_all = tally(ranks, parts, grad_norm, waited, len(unusable), caught)
+            if of_all.unusable:
+                found = ranks.gather_objects(unusable)
+                with ranks.together():
+                    if damage is not None:
+                        damage.note([line for lines in found for line in lines], step * settings.data.batch)
 
-            refused = guard.refuse(total, grad_norm, warm=step > settings.optimizer.warmup)
+            refused = guard.refuse(of_all.loss, of_all.grad_norm, warm=step > settings.optimizer.warmup)
             if refused is None:
                 optimizer.step()
                 ema.update(model, guard.updates)
@@ -130,37 +170,41 @@ def train(settings: Config, console: Console | None = None) -> Outcome:
                 log.say(f"step {step} skipped: {refused}")
 
             values: dict[str, Any] = {
-                "loss": total,
-                "endpoint": endpoint,
-                "monotonicity": monotonicity,
-                "layers": per_layer.nanmean(0).tolist(),
+                "loss": of_all.loss,
+                "endpoint": of_all.endpoint,
+                "monotonicity": of_all.monotonicity,
+                "layers": of_all.layers,
                 "lr": rate,
-                "grad_norm": grad_norm,
+                "grad_norm": of_all.grad_norm,
                 "phase": phase,
                 "skipped": guard.skipped,
-                "damaged": len(damage),
+                "damaged": len(damage) if damage is not None else 0,
             }
-            log.step(step, values, settings.data.batch, time.perf_counter() - began, waited)
-            if step % settings.checkpoint.every == 0 or step == settings.steps or caught:
-                save(step)
-            if caught:
+            log.step(step, values, settings.data.batch, time.perf_counter() - began, of_all.waited)
+            stopped_by = of_all.stopped_by
+            if step % settings.checkpoint.every == 0 or step == settings.steps or stopped_by:
+                save(step, last=step == settings.steps or stopped_by is not None)
+            if stopped_by:
                 break
-    curves.draw(out)
-    return Outcome(step, settings.steps, caught[0] if caught else None)
+    if ranks.first:
+        curves.draw(out)
+    return Outcome(step, settings.steps, stopped_by, ranks.first)
 
 
-def loss_of(model: WTDiT, normalisation: Normalisation, batch: Batch, settings: Config, phase: Any) -> Loss:
+def loss_of(
+    network: Network, time_shift: float, normalisation: Normalisation, batch: Batch, settings: Config, phase: Any
+) -> Loss:
     """The objective of one batch, its times and noise drawn for the batch's own samples; bf16 by autocast if asked."""
     x0, _ = normalisation.forward(batch.xyz, batch.valid)
     uniform, noise = draws(settings.seed, batch.index, x0)
     half = settings.precision == "bf16"
     with torch.autocast(x0.device.type, torch.bfloat16) if half else nullcontext():
         return objective(
-            model,
+            network,
             batch.rgb,
             x0,
             batch.valid,
-            draw_times(uniform, phase, model.config.time_shift),
+            draw_times(uniform, phase, time_shift),
             noise,
             batch.single_layer,
             batch.weight,
@@ -191,13 +235,26 @@ def _previous(out: Path, settings: Config, console: Console) -> checkpoint.Check
     return saved
 
 
-def _opening(settings: Config, model: WTDiT, stream: Stream, device: torch.device, first: int) -> str:
+def _check_same(out: Path, saved: checkpoint.Checkpoint, settings: Config, stream: Stream, model: WTDiT) -> None:
+    """ValueError where the samples or the model have changed under a run."""
+    if saved.state["data"] != stream.hash:
+        raise ValueError(f"{out}: its run was trained on other samples than data.path holds now; use another out=")
+    changed = config.differing(WTConfig.from_dict(saved.state["model"]).to_dict(), model.config.to_dict())
+    if changed:
+        raise ValueError(
+            f"{out}: its run trained another model than preset {settings.model.preset} is now "
+            f"({'; '.join(changed)}); go on with the version that began it, or use another out="
+        )
+
+
+def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first: int) -> str:
     total, trainable = (count / 1e6 for count in model.parameter_counts())
     size, batch = settings.data.size, settings.data.batch
     start = "starts" if not first else f"goes on at step {first}" if first < settings.steps else "is done"
     return (
         f"{settings.out} {start}: {settings.model.preset}, {total:.1f}M parameters, {trainable:.1f}M trainable; "
-        f"{stream.samples} samples at {size}x{size}; batch {batch} on {device}"
+        f"{stream.samples} samples at {size}x{size}; batch {batch} on {ranks.device}"
+        + (f", over {ranks.world} ranks" if ranks.world > 1 else "")
     )
 
 

@@ -67,7 +67,8 @@ def test_the_endpoint_loss_is_the_mean_over_supervised_elements(batch):
     """Eq. 3 spelt out: mean over the valid pixels of a sample, then over samples."""
     x0, valid = batch["x0_BLHW3"], batch["valid_BHW"]
     error = torch.randn(B, L, H, W, 3, generator=torch.Generator().manual_seed(1))
-    loss, layers = endpoint_loss(x0 + error, x0, supervision(valid, L))
+    loss, error_L, weight_L = endpoint_loss(x0 + error, x0, supervision(valid, L))
+    layers = error_L / weight_L
     expected = torch.stack([error[b][:, valid[b]].square().mean() for b in range(B)]).mean()
     torch.testing.assert_close(loss, expected)
     per_layer = torch.stack([torch.cat([error[b, l][valid[b]] for b in range(B)]).square().mean() for l in range(L)])

@@ -1,0 +1,218 @@
+"""Two ranks see the samples of one and take its steps; what befalls one of them, all decide on together."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.train import ranks
+from tests.train.conftest import Settings
+from tests.train.test_loop import final, losses, quiet, same_weights
+from train import checkpoint, config, log
+from train.config import Config
+from train.data import Schedule
+from train.loop import train
+
+ROOT = Path(__file__).parents[2]
+SAME = 1e-5  # relative, between sums in another order
+
+
+def weights(out: str) -> dict[str, torch.Tensor]:
+    return final(out).tensors["model"]
+
+
+def far(a: str, b: str) -> float:
+    """Largest difference between two runs' weights."""
+    one, two = weights(a), weights(b)
+    return max(float((value - two[name]).abs().max()) for name, value in one.items())
+
+
+@pytest.fixture
+def alone(settings: Settings, tmp_path: Path) -> Config:
+    """Eight undisturbed steps of one rank."""
+    c = settings(out=str(tmp_path / "alone"), steps=8, augment__enabled=True)
+    train(c, quiet())
+    return c
+
+
+def test_two_ranks_take_the_steps_of_one(alone: Config, settings: Settings, tmp_path: Path) -> None:
+    """With augmentation, jittered masks (weights below 1) and accumulation: losses, layers, norms and weights."""
+    for accumulation in (1, 2):
+        c = settings(
+            out=str(tmp_path / f"two{accumulation}"), steps=8, augment__enabled=True, accumulation=accumulation
+        )
+        assert ranks.run(c, 2) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
+        for one, two in zip(log.read(Path(alone.out)), log.read(Path(c.out)), strict=True):
+            for name in ("loss", "endpoint", "monotonicity", "grad_norm"):
+                assert two[name] == pytest.approx(one[name], rel=2e-4), (name, one["step"])
+            assert two["layers"] == pytest.approx(one["layers"], rel=2e-4)
+        assert losses(c.out)[0] == pytest.approx(losses(alone.out)[0], rel=SAME)
+        assert far(alone.out, c.out) < 2e-4
+        assert ", over 2 ranks" in ranks.said(c, 0)
+        assert ranks.said(c, 1) == "ended at 8, None\n", "only rank 0 reports"
+        assert sorted(p.name for p in Path(c.out).iterdir()) == [
+            "checkpoints",
+            "config.yaml",
+            "metrics.jsonl",
+            "training.png",
+        ]
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(alone: Config, settings: Settings, tmp_path: Path) -> None:
+    """Two ranks, one, two again: the losses of a run that one rank did alone; optimizer and average included."""
+    out = str(tmp_path / "changing")
+    common: dict[str, Any] = {"out": out, "augment__enabled": True, "checkpoint__every": 1}
+    for stop, world in ((3, 2), (5, 1), (8, 2)):
+        c = settings(steps=8, **common)
+        if world == 1:
+            keep_until(c, stop)
+        else:
+            assert ranks.run(c, world, "term", rank=0, step=stop) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
+        assert final(out).step == stop
+    assert losses(out) == pytest.approx(losses(alone.out), rel=2e-4)
+    assert far(alone.out, out) < 2e-4
+    one, two = final(alone.out), final(out)
+    for part in ("ema", "optimizer"):
+        for name, value in one.tensors[part].items():
+            assert torch.allclose(value, two.tensors[part][name], rtol=1e-2, atol=1e-4), (part, name)
+
+
+def keep_until(settings: Config, step: int) -> None:
+    """Train on one rank, and stop after `step`."""
+    caught: list[signal.Signals] = []
+
+    class Stop(list):  # type: ignore[type-arg]
+        def __bool__(self) -> bool:
+            return len(checkpoint.steps(Path(settings.out))) > 0 and final(settings.out).step >= step - 1
+
+        def __getitem__(self, _: Any) -> Any:
+            return signal.SIGTERM
+
+    assert train(settings, quiet(), Stop(caught)).step == step
+
+
+def test_ranks_share_out_every_batch() -> None:
+    for world in (1, 2, 4):
+        for accumulation in (1, 2):
+            parts = [list(Schedule(3, 5, 8, accumulation, rank, world)) for rank in range(world)]
+            for step in (0, 1):
+                rows = [row for part in parts for row in part[step * accumulation : (step + 1) * accumulation]]
+                found = [index for row in rows for index in row]
+                assert sorted(found) == list(range((3 + step) * 8, (4 + step) * 8))
+
+
+@pytest.mark.parametrize("fault", ["nan", "spike"])
+def test_a_step_that_one_rank_cannot_take_no_rank_takes(settings: Settings, fault: str) -> None:
+    c = settings(steps=8, checkpoint__every=1, checkpoint__keep=9, optimizer__warmup=2, objective__shared_times_from=0)
+    assert ranks.run(c, 2, fault, step=6) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
+    before, after = (checkpoint.read(Path(c.out) / "checkpoints" / f"step-00000{k}") for k in (5, 6))
+    assert all(
+        torch.equal(value, after.tensors[name][key])
+        for name, part in before.tensors.items()
+        for key, value in part.items()
+    )
+    assert [line["skipped"] for line in log.read(Path(c.out))] == [0] * 5 + [1] * 3
+    assert ("a spike" if fault == "spike" else "a non-finite loss") in ranks.said(c, 0)
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(settings: Settings) -> None:
+    c = settings(steps=50)
+    assert ranks.run(c, 2, "term", rank=1, step=4) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
+    assert final(c.out).step == 4
+    assert [ranks.said(c, k).splitlines()[-1] for k in (0, 1)] == ["ended at 4, 15"] * 2
+
+
+def test_an_error_of_one_rank_ends_the_others_with_it(settings: Settings) -> None:
+    c = settings(steps=8)
+    began = time.monotonic()
+    assert ranks.run(c, 2, "error", rank=1, step=2) == [2, 2]
+    assert time.monotonic() - began < 30
+    assert ranks.said(c, 1) == "worldtrace train: a fault of this rank alone\n"
+    assert "rank 0 of 2" in ranks.said(c, 0)
+    assert "another rank has ended or does not answer" in ranks.said(c, 0)
+    assert "Traceback" not in ranks.said(c, 0)
+
+
+def test_a_killed_rank_ends_the_others_and_a_second_run_goes_on_bit_for_bit(settings: Settings) -> None:
+    c = settings(steps=8, checkpoint__every=3, augment__enabled=True)
+    assert ranks.run(c, 2, "kill", rank=1, step=5) == [2, -signal.SIGKILL]
+    assert "another rank has ended or does not answer" in ranks.said(c, 0)
+    assert "Traceback" not in ranks.said(c, 0)
+    assert final(c.out).step == 3
+    assert ranks.run(c, 2) == [0, 0]
+    whole = settings(steps=8, out=f"{c.out}-whole", augment__enabled=True)
+    assert ranks.run(whole, 2) == [0, 0]
+    assert losses(c.out) == losses(whole.out)
+    assert same_weights(c.out, whole.out)
+
+
+def test_a_rank_that_hangs_ends_the_others_in_bounded_time(settings: Settings) -> None:
+    c = settings(steps=8, parallel__timeout=3.0)
+    processes = ranks.start(c, 2, "hang", rank=1, step=3)
+    processes[0].join(40)
+    assert processes[0].exitcode == 2, ranks.said(c, 0)
+    assert "does not answer" in ranks.said(c, 0)
+    ranks.join(processes, 0)
+
+
+def test_damage_of_all_ranks_is_counted_together(settings: Settings) -> None:
+    c = settings(steps=8)
+    assert ranks.run(c, 2, "damage", rank=1, step=3) == [2, 2]
+    line = "4 of 16 samples cannot be used, more than 0.1%: 4 damaged"
+    assert line in ranks.said(c, 0)
+    assert line in ranks.said(c, 1)
+    noted = [json.loads(text)["index"] for text in (Path(c.out) / "damaged.jsonl").read_text().splitlines()]
+    assert noted == [10, 11, 14, 15], "rank 1 has the second half of each batch of four"
+
+
+def test_what_rank_0_refuses_all_refuse_in_one_sentence(settings: Settings, dataset: Path, tmp_path: Path) -> None:
+    train(settings(steps=1), quiet())
+    for changes, reason in (
+        ({"seed": 3}, "another config (seed: 0 -> 3)"),
+        ({"data__batch": 3}, "data.batch 3 is not a multiple of 2 ranks"),
+        ({"data__path": str(tmp_path / "absent")}, "absent"),
+    ):
+        c = settings(steps=2, **changes)
+        assert ranks.run(c, 2) == [2, 2]
+        for rank in (0, 1):
+            assert ranks.said(c, rank).startswith("worldtrace train: ")
+            assert reason in ranks.said(c, rank)
+            assert ranks.said(c, rank).count("\n") == 1
+
+
+def test_torchrun_runs_the_same_code_and_hands_on_a_signal(settings: Settings, tmp_path: Path) -> None:
+    c = settings(steps=100_000, data__workers=1)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.to_dict(c)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "worldtrace"]
+        + ["train", str(tmp_path / "c.yaml")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        until = time.monotonic() + 90
+        while len(log.read(Path(c.out))) < 3:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGTERM)
+        text, _ = process.communicate(timeout=40)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert text.count("SIGTERM: saved step") == 1
+    assert final(c.out).step >= 3
+    shutil.rmtree(c.out)
