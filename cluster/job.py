@@ -129,9 +129,8 @@ class Job:
                 asset=ref.uid,
                 source=ref.source,
                 licence=ref.licence,
-                sha256=ref.sha256,
                 attempt=len(attempts) + 1,
-                **asdict(outcome),
+                **{**asdict(outcome), "sha256": outcome.sha256 or ref.sha256},
             )
         )
         return attempts[-1]

@@ -39,10 +39,15 @@ SCHEMA = pa.schema(
         ("views", pa.int32()),
         ("views_rejected", pa.list_(pa.string())),
         ("flags", pa.list_(pa.string())),
+        ("seconds_fetch", pa.float64()),
         ("seconds_load", pa.float64()),
         ("seconds_render", pa.float64()),
         ("seconds_encode", pa.float64()),
+        ("seconds_commit", pa.float64()),
+        ("peak_memory", pa.int64()),
+        ("started", pa.float64()),
         ("host", pa.string()),
+        ("node", pa.string()),
     ]
 )
 
@@ -57,10 +62,15 @@ class Outcome:
     views: int = 0
     views_rejected: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    sha256: str | None = None  # of the asset's main file; None where it was never had
+    seconds_fetch: float = 0.0
     seconds_load: float = 0.0
     seconds_render: float = 0.0
     seconds_encode: float = 0.0
+    peak_memory: int = 0  # bytes, of the worker's private memory
+    started: float = 0.0  # seconds since 1970 by the clock of `host`; 0 where unknown
     host: str = ""
+    node: str = ""  # Ray's id of it
 
 
 @dataclass(kw_only=True)
@@ -71,8 +81,8 @@ class Attempt(Outcome):
     asset: str
     source: str
     licence: str
-    sha256: str | None
     attempt: int
+    seconds_commit: float = 0.0  # of its unit; on the last attempt of the unit alone
 
 
 @dataclass

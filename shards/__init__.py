@@ -8,11 +8,11 @@ comes when; `layout` names the files of a dataset. The format is described in do
 from . import layout
 from .commit import committed
 from .contract import REGIMES, Clip, LayeredView, Origin, Regime, Sample, forward_fill, rays
-from .dataset_json import read_dataset_json, write_dataset_json
+from .dataset_json import dataset_json, parse_dataset_json, read_dataset_json, write_dataset_json
 from .errors import CorruptSample
 from .layout import TEMPORARY
-from .manifest import read_manifest, write_manifest
-from .moments import statistics
+from .manifest import ManifestWriter, read_manifest, write_manifest
+from .moments import Moments, moments_of_sample, statistics
 from .order import Order
 from .pointcloud import layered_points, write_points
 from .randomness import generator, seed_of
@@ -20,7 +20,7 @@ from .reader import Dataset, open
 from .sample import EncodedSample, decode, encode
 from .sheet import colorize, layer_pictures, over_checkerboard, sheet
 from .split import SPLITS, Split, split_of
-from .writer import write_shard
+from .writer import shard_into, write_shard
 
 __all__ = [
     "REGIMES",
@@ -31,6 +31,8 @@ __all__ = [
     "Dataset",
     "EncodedSample",
     "LayeredView",
+    "ManifestWriter",
+    "Moments",
     "Order",
     "Origin",
     "Regime",
@@ -38,6 +40,7 @@ __all__ = [
     "Split",
     "colorize",
     "committed",
+    "dataset_json",
     "decode",
     "encode",
     "forward_fill",
@@ -45,12 +48,15 @@ __all__ = [
     "layer_pictures",
     "layered_points",
     "layout",
+    "moments_of_sample",
     "open",
     "over_checkerboard",
+    "parse_dataset_json",
     "rays",
     "read_dataset_json",
     "read_manifest",
     "seed_of",
+    "shard_into",
     "sheet",
     "split_of",
     "statistics",

@@ -30,15 +30,26 @@ _SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "zstandard")
 
 
 def write_dataset_json(directory: str | PathLike[str], config: Mapping[str, Any]) -> Path:
-    """DIR/dataset.json = `config` plus format, version, conventions and software versions (a given value stands).
+    """DIR/dataset.json = `dataset_json(config)`."""
+    path = Path(directory) / DATASET_JSON
+    try:
+        text = dataset_json(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    with committed(path) as file:
+        file.write(text)
+    return path
+
+
+def dataset_json(config: Mapping[str, Any]) -> bytes:
+    """`config` plus format, version, conventions and software versions (a given value stands), as the file holds it.
 
     `config` needs "layers" (L) and "size" ([H, W]); "job" holds the job's configuration, "statistics" those of
     shards/moments.py. Keys are sorted and nothing depends on the time, so the bytes are a function of `config`.
     """
-    path = Path(directory) / DATASET_JSON
     for name in ("layers", "size"):
         if name not in config:
-            raise ValueError(f"{path}: the dataset's {name!r} is not given")
+            raise ValueError(f"the dataset's {name!r} is not given")
     whole = {
         "format": FORMAT,
         "version": VERSION,
@@ -47,12 +58,9 @@ def write_dataset_json(directory: str | PathLike[str], config: Mapping[str, Any]
         **config,
     }
     try:
-        text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False)
+        return json.dumps(whole, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: the configuration is not plain JSON: {error}") from None
-    with committed(path) as file:
-        file.write(text.encode() + b"\n")
-    return path
+        raise ValueError(f"the configuration is not plain JSON: {error}") from None
 
 
 def read_dataset_json(directory: str | PathLike[str]) -> dict[str, Any]:
@@ -60,8 +68,13 @@ def read_dataset_json(directory: str | PathLike[str]) -> dict[str, Any]:
     path = Path(directory) / DATASET_JSON
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: give the folder that `worldtrace render --out` wrote")
+    return parse_dataset_json(path.read_bytes(), str(path))
+
+
+def parse_dataset_json(content: bytes, path: str) -> dict[str, Any]:
+    """What the bytes of a dataset.json say; ValueError, naming `path`, where it is damaged, foreign or too new."""
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(content)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): restore it from a copy, or remove it and run the same render command again"

@@ -5,9 +5,9 @@ train; layer 0 alone of samples that know no other. Scenes use the log-median ma
 median: they need none, and are left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -45,27 +45,55 @@ class Moments:
 
 
 def moments_of(hits: np.ndarray, depth: np.ndarray, K: np.ndarray) -> Moments:
-    """hits (H,W), forward-filled depth (L,H,W), K (3,3) -> Moments of XYZ over all layers of the valid pixels."""
+    """hits (H,W), forward-filled depth (L,H,W), K (3,3) -> Moments of XYZ over all layers of the valid pixels.
+
+    A pixel's points lie on one ray r, so their sums are r * sum(z) and r^2 * sum(z^2): float64 keeps what cancels in
+    sum(x^2) - n * mean^2 to some 1e-15 of it, at a quarter of the time of writing every point down.
+    """
     valid = hits > 0
     z = depth[:, valid].astype(np.float64)
     if not z.size:
         return Moments()
-    xyz = rays(K, *hits.shape)[valid] * z[..., None]
-    mean = xyz.mean(axis=(0, 1))
-    return Moments(z.size, mean, ((xyz - mean) ** 2).sum(axis=(0, 1)))
+    directions = rays(K, *hits.shape)[valid]
+    mean = z.sum(axis=0) @ directions / z.size
+    squares = np.einsum("ln,ln->n", z, z) @ directions**2 - z.size * mean**2
+    return Moments(z.size, mean, np.maximum(squares, 0.0))
+
+
+def moments_of_sample(key: str, members: Mapping[str, bytes]) -> Moments:
+    """Of an encoded sample, over all its frames: of what a reader will decode, and not of what was rendered."""
+    meta = read_meta(key, members)
+    total = Moments()
+    for t, frame in enumerate(meta["frames"]):
+        hits, depth = decode_layers(members[frame_prefix(t, meta["clip"]) + "layers.zst"])
+        known = depth[:1] if frame["single_layer"] else depth
+        total.merge(moments_of(hits, known, np.asarray(frame["K"], np.float64)))
+    return total
+
+
+def counts(row: Mapping[str, Any]) -> bool:
+    """Whether the sample of a manifest row is one that is measured."""
+    return bool(row["split"] == "train" and row["regime"] != "scene")
 
 
 def measure(dataset: Dataset, threads: int = 4) -> Iterator[tuple[int, int, Moments]]:
     """Yield (samples done, samples in all, Moments so far) after each sample of split train whose regime is not scene.
 
-    The last one is the result; it does not depend on `threads`, because samples are merged in manifest order.
+    The last one is the result. It does not depend on `threads`: samples are merged in the order of the manifest into
+    one Moments a shard, and these in the order of shards. So it is also that of shards which were measured one by one.
     """
     regimes = dataset.manifest["regime"].to_pylist()
     rows = [int(row) for row in dataset.rows("train") if regimes[int(row)] != "scene"]
-    so_far = Moments()
+    names = dataset.manifest["shard"]
+    whole, of_shard, shard = Moments(), Moments(), ""
     with ThreadPoolExecutor(threads) as pool:
-        for done, moments in enumerate(_in_order(pool, dataset, rows, 4 * threads), start=1):
-            so_far.merge(moments)
+        for done, (row, moments) in enumerate(zip(rows, _in_order(pool, dataset, rows, 4 * threads)), start=1):
+            if (name := names[row].as_py()) != shard:
+                whole.merge(of_shard)
+                of_shard, shard = Moments(), name
+            of_shard.merge(moments)
+            so_far = replace(whole)
+            so_far.merge(of_shard)
             yield done, len(rows), so_far
 
 
@@ -80,10 +108,13 @@ def statistics(
     for done, total, moments in measure(open(dataset) if isinstance(dataset, str | PathLike) else dataset):
         result = (done, moments)
         progress(done, total)
-    return as_json(result[1], result[0]) if result and result[1].count else None
+    return as_json(result[1], result[0]) if result else None
 
 
-def as_json(moments: Moments, samples: int) -> dict[str, Any]:
+def as_json(moments: Moments, samples: int) -> dict[str, Any] | None:
+    """What dataset.json holds of `samples` samples; None where no point was measured."""
+    if not moments.count:
+        return None
     return {
         "mean": moments.mean.tolist(),
         "std": moments.std.tolist(),
@@ -99,11 +130,4 @@ def _in_order(pool: ThreadPoolExecutor, dataset: Dataset, rows: list[int], ahead
 
 
 def _of_row(dataset: Dataset, row: int) -> Moments:
-    key, members = dataset.manifest["key"][row].as_py(), dataset.members(row)
-    meta = read_meta(key, members)
-    total = Moments()
-    for t, frame in enumerate(meta["frames"]):
-        hits, depth = decode_layers(members[frame_prefix(t, meta["clip"]) + "layers.zst"])
-        known = depth[:1] if frame["single_layer"] else depth
-        total.merge(moments_of(hits, known, np.asarray(frame["K"], np.float64)))
-    return total
+    return moments_of_sample(dataset.manifest["key"][row].as_py(), dataset.members(row))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .archive import END, archive_part
 from .commit import committed
@@ -19,20 +19,25 @@ def write_shard(path: str | PathLike[str], samples: Iterable[EncodedSample]) -> 
     memory flat.
     """
     path = Path(path)
-    if path.suffix != ".tar":
-        raise ValueError(f"{path}: the name of a shard ends in .tar")
+    with committed(path) as file:
+        return shard_into(file, path.name, samples)
+
+
+def shard_into(file: BinaryIO, name: str, samples: Iterable[EncodedSample]) -> list[dict[str, Any]]:
+    """`write_shard` into any binary file: that of an object store, say. `name` is what the shard will be called."""
+    if not name.endswith(".tar"):
+        raise ValueError(f"{name}: the name of a shard ends in .tar")
     rows: list[dict[str, Any]] = []
     keys: set[str] = set()
-    with committed(path) as file:
-        offset = 0
-        for sample in samples:
-            if sample.key in keys:
-                raise ValueError(f"{path}: key {sample.key} comes twice; keys are unique within a dataset")
-            keys.add(sample.key)
-            part = archive_part(sample.key, sample.members)
-            file.write(part)
-            place = {"shard": path.name, "offset": offset, "bytes": len(part)}
-            rows.append({**sample.row, **place, "sha256": hashlib.sha256(part).hexdigest()})
-            offset += len(part)
-        file.write(END)
+    offset = 0
+    for sample in samples:
+        if sample.key in keys:
+            raise ValueError(f"{name}: key {sample.key} comes twice; keys are unique within a dataset")
+        keys.add(sample.key)
+        part = archive_part(sample.key, sample.members)
+        file.write(part)
+        place = {"shard": name, "offset": offset, "bytes": len(part)}
+        rows.append({**sample.row, **place, "sha256": hashlib.sha256(part).hexdigest()})
+        offset += len(part)
+    file.write(END)
     return rows

@@ -1,0 +1,99 @@
+"""Where a dataset is written: a folder, or a prefix in an object store. One interface, so that no one else asks which.
+
+`open_store("data")` is a folder (local_store.py); `open_store("s3://bucket/prefix")`, `gs://bucket/prefix` or
+`memory://name` is an object store (object_store.py), through fsspec.
+
+Credentials come from the environment or the instance's role, on every machine for itself, and are written nowhere. For
+MinIO or another S3-compatible store set AWS_ENDPOINT_URL=https://host:port beside AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY, on the driver and on every node (AWS_ENDPOINT_URL_S3 and `endpoint_url` in ~/.aws/config do too).
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from os import PathLike
+from typing import BinaryIO, Protocol
+
+
+class Claim(Protocol):
+    """What the one writer of a dataset holds."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is known that another job took the dataset over. Costs nothing."""
+
+    def check(self) -> None:
+        """ValueError in one sentence where another job took the dataset over. Asks the store: call it before whatever
+        only the holder may do.
+        """
+
+
+class Store(Protocol):
+    """The files of one dataset, by names such as "shards/000000-aa.tar".
+
+    Plain values that travel to Ray's workers. What goes wrong is an OSError in one sentence: what, where, what to do.
+    """
+
+    @property
+    def text(self) -> str:
+        """As a user would write it."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many small reads at a time serve best: one where it is a disk, many where each waits for a network."""
+
+    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A binary file that appears under `name`, whole, when the block ends, and not at all when the block raises."""
+
+    def read(self, name: str) -> bytes:
+        """FileNotFoundError where there is none."""
+
+    def reading(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A seekable file, for formats that are read in parts. FileNotFoundError where there is none."""
+
+    def exists(self, name: str) -> bool:
+        """Whether it is there now: never an answer of yesterday."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Name -> bytes of all files of "shards" or "units", by one fresh listing, without temporary ones."""
+
+    def top(self) -> list[str]:
+        """The names of files and folders at the top, sorted."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Those that are there."""
+
+    def sweep(self) -> None:
+        """Remove what interrupted writes left. Call it under `claim`."""
+
+    def remove(self) -> None:
+        """Remove the place itself where nothing lies in it."""
+
+    def claim(self, say: Callable[[str], None] = lambda line: None) -> AbstractContextManager[Claim]:
+        """Hold the dataset for this process; ValueError naming the holder where a living job has it. `say` is told why
+        it takes long.
+        """
+
+
+def open_store(text: str | PathLike[str]) -> Store:
+    """The store of the dataset at a path or URL. ValueError for a URL that cannot be one."""
+    from cluster.local_store import LocalStore
+    from cluster.object_store import SCHEMES, ObjectStore
+
+    text = os.fspath(text)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return LocalStore(text)
+    if scheme == "file":
+        return LocalStore(rest)
+    if scheme not in SCHEMES:
+        raise ValueError(f"{text} has an unknown scheme {scheme!r}: give a folder, or one of {', '.join(SCHEMES)}")
+    bucket = rest.strip("/").partition("/")[0]
+    if not bucket:
+        raise ValueError(f"{text} names no bucket: give {scheme}://BUCKET/PREFIX")
+    return ObjectStore(f"{scheme}://{rest.strip('/')}")
+
+
+def under(store: Store, name: str) -> str:
+    """How to speak of a file of it."""
+    return f"{store.text.rstrip('/')}/{name}"
