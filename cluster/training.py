@@ -1,0 +1,347 @@
+"""Training on a Ray cluster: the trainer of `worldtrace train`, one process per rank, started again when one is lost.
+
+Ray Train places the workers, opens their process group and restarts all of them when one dies; what is lost is what the
+run did since its newest checkpoint in `out`, which is all that a restart needs. So `out` and the dataset lie on storage
+that every node sees; the ranks check both before the first step.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from cluster import connection
+from train import config
+from train.config import Config
+
+PLACEMENTS = 10  # attempts of a minute each to place all workers, after which a run that may not wait gives up
+REFUSED = (ValueError, FileNotFoundError)  # what another attempt would meet again
+POLL = 0.5  # seconds between two looks at what the workers say
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many ranks, and what each takes of the cluster. `gpu` None: a GPU each where the cluster has any.
+
+    `max_failures`: how often a lost worker is made good, -1 for ever. `wait`: nodes may still have to come.
+    """
+
+    count: int
+    gpu: bool | None = None
+    cpus: int = 1
+    max_failures: int = 3
+    wait: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the run ended: `line` says it, `stopped_by` names the signal that stopped it."""
+
+    line: str
+    stopped_by: signal.Signals | None
+
+
+class Board:
+    """An actor: what the workers say to the driver, and the driver to them."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._attempts = 0
+        self._refusal: str | None = None
+        self._stop = 0
+
+    def begin(self) -> str | None:
+        """Rank 0 calls it at the start of an attempt -> why the run cannot be, if the attempt before found out."""
+        self._attempts += 1
+        if self._attempts > 1 and self._refusal is None:
+            self._lines.append(
+                f"attempt {self._attempts}: a worker was lost, all start again from the newest checkpoint"
+            )
+        return self._refusal
+
+    def refusal(self) -> str | None:
+        return self._refusal
+
+    def refuse(self, reason: str) -> None:
+        self._refusal = self._refusal or reason
+
+    def say(self, line: str) -> None:
+        self._lines.append(line)
+
+    def read(self) -> list[str]:
+        """The lines that were said since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def stop(self, number: int) -> None:
+        self._stop = number
+
+    def stopped(self) -> int:
+        """The signal that the driver caught, 0 without one."""
+        return self._stop
+
+
+def train_on_cluster(
+    settings: Config, workers: Workers, address: str | None, say: Callable[[str], None], debug: bool = False
+) -> Ended:
+    """Train the run in `settings.out` on `workers`, or go on with it.
+
+    SIGTERM and SIGINT are handed to the workers, which save and leave; a second one ends the driver and all of them.
+    ValueError says in one sentence what cannot be, and which rank met it; FileNotFoundError as in `worldtrace train`.
+    """
+    _check_batch(settings, workers.count)
+    connection.quiet(debug)
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    settings = settled(settings)
+    with connection.connected(address, workers.count * workers.cpus, debug):
+        gpu = _place(settings, workers, say)
+        given = settings.model_copy(update={"device": "cuda" if gpu else "cpu"})
+        with _signals() as caught:
+            return _fit(given, workers, gpu, caught, say)
+
+
+def settled(settings: Config) -> Config:
+    """The same run with absolute paths: workers have other working directories.
+
+    ValueError where `out` would lie in the copy of the working directory that `ray job submit` makes.
+    """
+    if not Path(settings.out).is_absolute() and "runtime_resources" in Path.cwd().parts:
+        raise ValueError(
+            f"out: {settings.out} would lie in the job's own copy of the working directory: give an absolute path"
+        )
+    data = settings.data
+    path = (
+        _absolute(data.path)
+        if isinstance(data.path, str)
+        else [source.model_copy(update={"path": _absolute(source.path)}) for source in data.path]
+    )
+    return settings.model_copy(
+        update={
+            "out": _absolute(settings.out),
+            "data": data.model_copy(update={"path": path}),
+            "model": settings.model.model_copy(
+                update={"start": settings.model.start and _absolute(settings.model.start)}
+            ),
+        }
+    )
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _check_batch(settings: Config, count: int) -> None:
+    from train.data import Schedule
+
+    Schedule(0, settings.steps, settings.data.batch, settings.accumulation, 0, count)
+
+
+def _place(settings: Config, workers: Workers, say: Callable[[str], None]) -> bool:
+    """Whether workers get a GPU each. ValueError where the cluster has not the nodes for them and may not wait."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus, cpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("GPU", "CPU"))
+    gpu = workers.gpu
+    if gpu is None:
+        gpu = settings.device == "cuda" or (settings.device == "auto" and gpus > 0)
+    if not gpu and settings.device == "cuda":
+        raise ValueError("device: cuda in the config, but --cpu was given; leave one of them out")
+    if gpu and settings.device == "cpu":
+        raise ValueError("device: cpu in the config, but --gpu was given; leave one of them out")
+    has = f"the cluster has {cpus} CPUs and {gpus} GPUs on {len(nodes)} node{'s' * (len(nodes) != 1)}"
+    if gpu and not gpus and not workers.wait:
+        raise ValueError(f"no GPU for a worker: {has}; give --cpu, or --wait where an autoscaler will add some")
+    need = {"CPU": workers.cpus, **({"GPU": 1} if gpu else {})}
+    room = sum(int(min(node.get(kind, 0) // amount for kind, amount in need.items())) for node in nodes)
+    if room < workers.count:
+        each = f"each takes {workers.cpus} CPU{'s' * (workers.cpus > 1)}{' and a GPU' if gpu else ''}"
+        if not workers.wait:
+            hint = f"give --workers {room}, or " if room else ""
+            raise ValueError(
+                f"--workers {workers.count}: only {room} can be placed ({each}; {has}); {hint}"
+                "--wait where an autoscaler will add nodes"
+            )
+        say(f"waiting for nodes: {room} of {workers.count} workers can be placed ({each}; {has})")
+    return gpu
+
+
+def _fit(
+    settings: Config, workers: Workers, gpu: bool, caught: list[signal.Signals], say: Callable[[str], None]
+) -> Ended:
+    import ray
+    import torch
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from train.parallel import backend_of
+
+    # As Any: to a type checker these have the signatures of Ray Train's first version.
+    ray_train: Any = importlib.import_module("ray.train")
+    ray_torch: Any = importlib.import_module("ray.train.torch")
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    trainer = ray_torch.TorchTrainer(
+        _work,
+        train_loop_config={"board": board, "settings": config.to_dict(settings)},
+        torch_config=ray_torch.TorchConfig(
+            backend=backend_of(torch.device("cuda" if gpu else "cpu")), timeout_s=int(settings.parallel.timeout)
+        ),
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": workers.cpus, **({"GPU": 1} if gpu else {})},
+        ),
+        run_config=ray_train.RunConfig(
+            name="ray",
+            storage_path=str(out),
+            failure_config=ray_train.FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=-1 if workers.wait else PLACEMENTS
+            ),
+            worker_runtime_env={"env_vars": _worker_environment(workers)},
+        ),
+    )
+    ended: dict[str, Any] = {}
+
+    def fit() -> None:
+        try:
+            ended["value"] = trainer.fit().return_value
+        except BaseException as error:
+            ended["error"] = error
+
+    # In a thread, for Ray's own Ctrl-C handler, which throws the steps since the last checkpoint away, goes in the main
+    # one only; here signals go to the workers instead, and lines come back meanwhile.
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    told = False
+    while thread.is_alive():
+        thread.join(POLL)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+        if caught and not told:
+            told = True
+            say(f"{caught[0].name}: the workers save a checkpoint; once more ends them at once")
+            ray.get(board.stop.remote(int(caught[0])))
+        for line in ray.get(board.read.remote()):
+            say(line)
+    _sweep(out / "ray")
+    refusal = ray.get(board.refusal.remote())
+    if refusal is not None:
+        raise ValueError(refusal)
+    if "error" in ended:
+        raise ValueError(_failed(ended["error"], workers)) from ended["error"]
+    value = ended["value"]
+    return Ended(value["line"], signal.Signals(value["stopped_by"]) if value["stopped_by"] else None)
+
+
+def _worker_environment(workers: Workers) -> dict[str, str]:
+    """As `worldtrace train` sets it for itself: threads that spin while they wait starve their neighbours."""
+    threads = {"OMP_NUM_THREADS": str(workers.cpus)}
+    return {**threads, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
+
+
+def _work(given: dict[str, Any]) -> dict[str, Any] | None:
+    """What each worker runs: the very `train` of `worldtrace train`. Returns how it ended (rank 0's is read)."""
+    import ray
+    from ray.train import get_context
+    from rich.console import Console
+
+    from train.loop import train
+
+    board, rank = given["board"], get_context().get_world_rank()
+    refused = ray.get((board.begin if rank == 0 else board.refusal).remote())
+    if refused is not None:
+        return None  # an attempt before this one met an error that no other attempt can mend
+    caught: list[signal.Signals] = []
+    ended = threading.Event()
+    console = Console(file=cast(TextIO, Lines(board)), width=1000) if rank == 0 else None
+    if rank == 0:
+        threading.Thread(target=_listen, args=(board, caught, ended), daemon=True).start()
+    try:
+        outcome = train(config.from_dict(given["settings"]), console, caught)
+    except REFUSED as error:
+        ray.get(board.refuse.remote(str(error)))
+        raise
+    finally:
+        ended.set()
+    number = int(outcome.stopped_by) if outcome.stopped_by else 0
+    return {"line": outcome.line(given["settings"]["out"]), "stopped_by": number}
+
+
+class Lines:
+    """A text file for Rich's console that hands every whole line to the board, and waits for nothing."""
+
+    encoding = "utf-8"
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._begun = board, ""
+
+    def write(self, text: str) -> int:
+        *whole, self._begun = (self._begun + text).split("\n")
+        for line in whole:
+            self._board.say.remote(line)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _listen(board: Any, caught: list[signal.Signals], ended: threading.Event) -> None:
+    """Put the driver's signal where the loop looks for one. Without a driver there is nothing to listen to."""
+    import ray
+
+    while not ended.wait(2 * POLL):
+        with contextlib.suppress(ray.exceptions.RayError):
+            number = ray.get(board.stopped.remote())
+            if number and not caught:
+                caught.append(signal.Signals(number))
+
+
+def _failed(error: BaseException, workers: Workers) -> str:
+    """One sentence about a run that Ray Train gave up."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        # The rank that failed first is not known; those that only lost the others say so, and are the last choice.
+        ranks = sorted(failures, key=lambda rank: ("another rank" in str(failures[rank]), rank))
+        text = f"rank {ranks[0]}: {_last_line(failures[ranks[0]])}"
+    else:
+        text = _last_line(getattr(error, "controller_failure", error))
+    return (
+        f"training ended after {workers.max_failures} restarts (--max-failures): {text}; "
+        "the same command goes on from the newest checkpoint"
+    )
+
+
+def _last_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:400] if lines else type(error).__name__
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the folder that Ray Train keeps for itself: our checkpoints are all there is to keep."""
+    (folder / ".validate_storage_marker").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[signal.Signals]]:
+    """SIGTERM and SIGINT are noted in the list."""
+    caught: list[signal.Signals] = []
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, lambda number, _: caught.append(signal.Signals(number)))
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
