@@ -1,6 +1,7 @@
 """Connecting to Ray: a quiet local one by default, a running one on request."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +25,10 @@ def quiet(debug: bool = False) -> None:
 def connected(address: str | None, workers: int | None, debug: bool = False) -> Iterator[None]:
     """A Ray connection for the length of the block.
 
-    `address`: "local" starts a Ray of its own on this machine, with `workers` CPUs (default: the CPUs this process may
-    use); "auto" or "HOST:PORT" joins a running one. None is "auto" inside a job that `ray job submit` started, which
-    tells its entry point by RAY_ADDRESS, and "local" elsewhere. A connection that stands already is used and left.
+    `address`: "local" starts a Ray of its own on this machine, with `workers` CPUs (default, and beside GPUs, which are
+    fed by more processes than render: the CPUs this process may use); "auto" or "HOST:PORT" joins a running one. None
+    is "auto" inside a job that `ray job submit` started, which tells its entry point by RAY_ADDRESS, and "local"
+    elsewhere. A connection that stands already is used and left. ValueError, in one sentence, where none can be had.
     """
     import logging
 
@@ -43,7 +45,7 @@ def connected(address: str | None, workers: int | None, debug: bool = False) -> 
     if address == "local":
         ray.init(
             "local",
-            num_cpus=workers or len(os.sched_getaffinity(0)),
+            num_cpus=_cpus(workers),
             include_dashboard=False,
             object_store_memory=_object_store(),
             **common,
@@ -56,10 +58,31 @@ def connected(address: str | None, workers: int | None, debug: bool = False) -> 
                 f"no Ray answers at {address}: start one with `ray start --head`, or leave --address out "
                 "(one that asks for a token lets nobody in without RAY_AUTH_MODE=token)"
             ) from error
+        except RuntimeError as error:
+            if "ersion mismatch" not in str(error):
+                raise
+            raise ValueError(_mismatch(address, str(error))) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _cpus(workers: int | None) -> int:
+    here = len(os.sched_getaffinity(0))
+    if workers is None:
+        return here
+    return max(workers, here) if os.path.exists("/dev/nvidia0") else workers
+
+
+def _mismatch(address: str, said: str) -> str:
+    """One sentence of the lines in which Ray lists its own and Python's version there and here."""
+    found = re.findall(r"Ray: *(\S+).*?Python: *(\S+)", said, re.DOTALL)
+    there, here = (f"Ray {ray} on Python {python}" for ray, python in found[:2]) if len(found) > 1 else ("other", "")
+    return (
+        f"the cluster at {address} runs {there}, and this is {here}: versions must be the same everywhere, "
+        "so install those of the cluster here, or start the job there with `ray job submit`"
+    )
 
 
 def _object_store() -> int:
