@@ -76,6 +76,7 @@ class Mesh:
 class Room:
     """An interior: its axis-aligned inside (min, max corners, metres, +y up) and the boxes of its furniture.
 
+    A room whose floor is no rectangle has `inside` (K,2,3): the boxes of air over the cells of its floor.
     furniture (N,2,3) float64: min and max corners; `openings` (M,2,3): min and max corners of window and door openings.
     """
 

@@ -134,7 +134,7 @@ class Studio:
         Raises Rejected where a mesh has no floor.
         """
         room = self.mesh.room
-        return standing_room(self.mesh) if room is None else np.asarray(room.inside, np.float64)[None]
+        return standing_room(self.mesh) if room is None else np.asarray(room.inside, np.float64).reshape(-1, 2, 3)
 
     def _furniture(self) -> np.ndarray:
         return np.zeros((0, 2, 3)) if self.mesh.room is None else self.mesh.room.furniture

@@ -20,6 +20,7 @@ from shards import Regime
 SCHEMES: dict[str, str] = {
     "procedural": "cluster.sources.procedural:ProceduralSource",
     "folder": "cluster.sources.files:FileSource",
+    "front3d": "cluster.sources.front3d:Front3dSource",
 }
 REMOTE = "cluster.sources.remote:RemoteSource"
 

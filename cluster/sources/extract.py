@@ -3,6 +3,7 @@
     tree = open_tree(path)                     # Archive (a zip) or Directory
     tree.names()                               # every file, sorted; sound names only
     tree.size("a/b.obj")                       # bytes, None where there is no such file
+    tree.find("a", "b.obj")                    # the name of b.obj in the folder called a, wherever that lies
     tree.read("a/b.obj", limit)                # its bytes
     tree.place(["a/b.obj", "a/b.mtl"], into)   # on disk: where they lie, or extracted under `into`
 
@@ -79,6 +80,22 @@ class Archive:
 
     def names(self) -> list[str]:
         return sorted(name for name in self._table if not _astray(name))
+
+    def find(self, folder: str, file: str) -> str | None:
+        """The name of `file` in the folder called `folder`: of several such folders the first."""
+        return self._tails.get(f"{folder}/{file}")
+
+    def folders(self, file: str) -> list[str]:
+        """The folders that hold a `file`, by their own names, sorted."""
+        return sorted({tail.rpartition("/")[0] for tail in self._tails if tail.rpartition("/")[2] == file} - {""})
+
+    @cached_property
+    def _tails(self) -> dict[str, str]:
+        """ "folder/file" -> name, for those who know what a folder is called but not where the archive has it."""
+        tails: dict[str, str] = {}
+        for name in self.names():
+            tails.setdefault("/".join(name.split("/")[-2:]), name)
+        return tails
 
     def size(self, name: str) -> int | None:
         """As the table says; `read` finds out whether that is true."""
@@ -164,6 +181,24 @@ class Directory:
             here = Path(folder).relative_to(self.path)
             found += [(here / name).as_posix() for name in names]
         return sorted(found)
+
+    def find(self, folder: str, file: str) -> str | None:
+        """`folder/file`, or that in a folder here whose name begins with "3D-", as archives are extracted."""
+        return next((name for top in self._tops if self._path(name := f"{top}{folder}/{file}") is not None), None)
+
+    def folders(self, file: str) -> list[str]:
+        """The folders that hold a `file`, by their own names, sorted."""
+        found = set()
+        for top in self._tops:
+            for name in os.listdir(self.path / top):
+                if self._path(f"{top}{name}/{file}") is not None:
+                    found.add(name)
+        return sorted(found)
+
+    @cached_property
+    def _tops(self) -> list[str]:
+        inner = sorted(name for name in os.listdir(self.path) if name.startswith("3D-"))
+        return ["", *(f"{name}/" for name in inner if (self.path / name).is_dir())]
 
     def size(self, name: str) -> int | None:
         path = self._path(name)
