@@ -3,6 +3,7 @@
 import typer
 
 from cluster.commands.report import report
+from cluster.commands.train import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Follow render jobs; train on a Ray cluster.")
 
@@ -12,5 +13,5 @@ def _cluster() -> None:
     """Follow render jobs; train on a Ray cluster."""
 
 
-for command in (report,):
+for command in (report, train):
     app.command()(command)
