@@ -15,12 +15,17 @@ def render(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="Folders or files (glTF, GLB, OBJ, PLY, STL), procedural:objects?count=64, "
-            "procedural:rooms?count=8 or procedural:actors?count=8 (keys count, start, seed)."
+            help="Folders or files (glTF, GLB, OBJ, PLY, STL), their address (s3://, gs://, https://), objaverse:lvis, "
+            "objaverse-xl:github, front3d:DIR, procedural:objects?count=64, ... (docs/assets.md)."
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder of the dataset; on a cluster, one that all nodes share. Of a preview: a PNG.")
+        str,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Folder of the dataset, on a cluster one that all nodes share, or s3://bucket/name, gs://... Of a "
+            "preview: a PNG.",
+        ),
     ],
     preview: Annotated[
         bool, typer.Option("--preview", help="Draw one asset's views and layers on a picture, without a job.")
@@ -44,6 +49,37 @@ def render(
             show_default=False,
         ),
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="redistributable, commercial, any, or names such as CC0-1.0,CC-BY-4.0. Default: redistributable, and "
+            "what is unknown of your own files.",
+            show_default=False,
+        ),
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="Keep assets of these categories only; repeatable.", show_default=False)
+    ] = None,
+    animated: Annotated[
+        bool | None,
+        typer.Option("--animated/--still", help="Keep animated assets only, or still ones.", show_default=False),
+    ] = None,
+    triangles: Annotated[
+        str | None,
+        typer.Option(metavar="MIN-MAX", help="Keep assets of so many triangles: 100-1m.", show_default=False),
+    ] = None,
+    only: Annotated[
+        Path | None, typer.Option(help="A file of uids, one a line: keep these only.", show_default=False)
+    ] = None,
+    without: Annotated[Path | None, typer.Option(help="A file of uids to leave out.", show_default=False)] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON,...",
+            help="Make units again that hold assets which ended for these reasons, such as unavailable,timeout.",
+            show_default=False,
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -60,8 +96,13 @@ def render(
     shard_views: Annotated[
         int, typer.Option(min=1, help="Images in a shard, about; one asset's views stay together.")
     ] = 64,
+    renderers_per_gpu: Annotated[
+        int, typer.Option(min=1, help="Processes that share a GPU, so that it never waits for one.")
+    ] = 4,
+    fetchers: Annotated[int, typer.Option(min=1, help="Downloads at a time.")] = 16,
+    fetch_timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a download may take.")] = 600.0,
     asset_timeout: Annotated[
-        float, typer.Option(min=1.0, help="Seconds an asset may take, all views together.")
+        float, typer.Option(min=1.0, help="Seconds an asset may take in a stage, all views together.")
     ] = 300.0,
     memory: Annotated[float, typer.Option(min=0.5, help="GiB that one asset may allocate.")] = 8.0,
     debug: Annotated[bool, typer.Option("--debug", help="Show what Ray and its workers log.")] = False,
@@ -76,8 +117,8 @@ def render(
     worldtrace render procedural:objects?count=64 --out data --size 112
     worldtrace render --preview models/chair.glb --out sheet.png
     worldtrace render models/ --views 8 --out data
-    worldtrace render procedural:rooms?count=8 --size 378x504 --out rooms
-    ray job submit --working-dir . -- worldtrace render models/ --out /shared/data
+    worldtrace render front3d:/data/3D-FRONT --size 378x504 --out rooms
+    ray job submit --working-dir . -- worldtrace render objaverse:lvis --views 56 --out s3://bucket/objaverse-504
     """
     from cluster import connection, sources
 
@@ -85,7 +126,8 @@ def render(
     from render import settings_of
 
     parsed = [sources.parse(text) for text in source]
-    if not preview and not out.is_absolute() and "runtime_resources" in Path.cwd().parts:
+    remote = "://" in out
+    if not (preview or remote or Path(out).is_absolute()) and "runtime_resources" in Path.cwd().parts:
         raise ValueError(f"--out {out} would lie in the job's own copy of the working directory: give an absolute path")
     height, width = image_size(size)
     values = {
@@ -102,25 +144,38 @@ def render(
         if name in inspect.signature(render).parameters and name not in {"source", "set_", *values}:
             raise ValueError(f"--set {name} is no render setting but an option: --{name.replace('_', '-')}")
     settings = settings_of(values, set_ or [])
+    from cluster.sources.filters import Filters
+
+    filters = Filters.parse(licence, category, animated, triangles, only, without)
     if preview:
         from cluster.preview import write_preview
 
-        kept, line = write_preview(parsed, out, settings, asset_timeout, int(memory * 2**30))
+        kept, line = write_preview(parsed, Path(out), settings, filters, asset_timeout, int(memory * 2**30))
         typer.echo(line)
         if not kept:
             raise typer.Exit(1)
         return
     from cluster.dataset import Means, render_dataset
 
-    means = Means(address, workers, asset_timeout, int(memory * 2**30), debug)
+    means = Means(
+        address=address,
+        workers=workers,
+        asset_timeout=asset_timeout,
+        memory=int(memory * 2**30),
+        debug=debug,
+        fetchers=fetchers,
+        fetch_timeout=fetch_timeout,
+        renderers_per_gpu=renderers_per_gpu,
+    )
+    again = tuple(reason.strip() for reason in retry.split(",")) if retry else ()
     try:
-        summary = render_dataset(parsed, out, settings, shard_views, means)
+        summary = render_dataset(parsed, out, settings, shard_views, means, filters=filters, retry=again)
     except KeyboardInterrupt:
         typer.echo(f"{out}: stopped; the same command goes on from here", err=True)
         raise
     typer.echo(f"{out}: {summary.line()}")
     if summary.rejected or summary.failed:
-        typer.echo(f"{out / 'ledger.parquet'} says why, asset by asset.")
+        typer.echo(f"`worldtrace cluster report {out}` says why, and its ledger.parquet asset by asset.")
     if not summary.views:
         typer.echo(f"worldtrace render: {out} holds no view: none of {summary.assets} assets gave one", err=True)
         raise typer.Exit(1)

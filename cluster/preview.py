@@ -6,19 +6,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.renderer import limited_memory
-from cluster.sources import Source
+from cluster.limits import limited_memory
+from cluster.sources import AssetRef, Source, Unavailable
+from cluster.sources.filters import Filters, Tally
 from render import Rejected, RenderSettings
 from render.preview import preview
 from shards import committed
 
 
 def write_preview(
-    sources: Sequence[Source], out: Path, settings: RenderSettings, timeout: float, memory: int
+    sources: Sequence[Source], out: Path, settings: RenderSettings, filters: Filters, timeout: float, memory: int
 ) -> tuple[int, str]:
-    """Draws the first asset of the one source to the PNG `out` -> the views kept, and a line that says what is on it.
+    """Draws the first asset of the one source that `filters` keep to the PNG `out` -> the views kept, and a line that
+    says what is on it.
 
     The asset may take `timeout` seconds and `memory` bytes, as in a job, whose views these are. Raises ValueError for
     an asset that cannot become ground truth, for more than one source, and where `out` is no PNG or cannot be written.
@@ -28,14 +31,18 @@ def write_preview(
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out {out}: a preview is a PNG, so give a name that ends in .png")
     (source,) = sources
-    first, *others = islice(source.assets(), 2)
+    first, others = _first(source, filters)
     begin = time.perf_counter()
     try:
-        with limited_memory(memory), limited_time(timeout):
-            mesh, origin = source.load(first, None)
+        with limited_memory(memory), limited_time(timeout), TemporaryDirectory(prefix="worldtrace-") as folder:
+            fetched = Path(folder, source.fetch(first, Path(folder))) if source.remote else None
+            mesh, origin = source.load(first, fetched)
+            filters.check(mesh)
             page, rendered = preview(mesh, settings, origin, {"load": time.perf_counter() - begin})
     except Rejected as error:
         raise ValueError(f"{first.label} is rejected, {error.reason}: {error.message}") from None
+    except Unavailable as error:
+        raise ValueError(f"{first.label} could not be fetched: {error}; try again later") from None
     except TimeUp:
         raise ValueError(f"{first.label} is rejected, timeout: took more than {timeout:g} s") from None
     except (MemoryError, RuntimeError) as error:
@@ -55,6 +62,15 @@ def write_preview(
     refused = "".join(f", view {view} rejected as {reason}" for view, reason, _ in rendered.rejected)
     kept = f"{len(rendered.samples)} of {settings.views} views kept{refused}"
     return len(rendered.samples), f"{out}: {name}; {kept}; {time.perf_counter() - begin:.1f} s"
+
+
+def _first(source: Source, filters: Filters) -> tuple[AssetRef, bool]:
+    """The first asset that is kept, and whether others follow."""
+    tally = Tally(filters)
+    kept = list(islice(tally.of(source), 2))
+    if not kept:
+        raise ValueError(f"{source.text} has no asset to draw: {tally.line() or 'it is empty'}")
+    return kept[0], len(kept) > 1
 
 
 class TimeUp(BaseException):
