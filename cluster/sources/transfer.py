@@ -1,0 +1,123 @@
+"""The files of one asset, from a store into a folder: bounded in number, bytes and time, and checked."""
+
+import json
+import posixpath
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cluster.sources import access
+from cluster.sources.base import Unavailable
+from render import Rejected
+from render.limits import DEFAULT
+
+SLOWEST = 600.0  # seconds that the files of one asset may take
+_CHUNK = 8 << 20  # bytes read at a time; of an object store, one request
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file lies, and what was said of it when it was listed: bytes, and a word that changes with the file."""
+
+    key: str
+    size: int | None = None
+    version: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
+
+
+def version_of(info: Mapping[str, Any]) -> str | None:
+    """A strong ETag (a weak one differs between the servers of one site), or what the store has instead."""
+    for name in ("ETag", "etag", "generation", "Last-Modified"):
+        value = info.get(name)
+        if isinstance(value, str | int) and value and not str(value).startswith("W/"):
+            return str(value).strip('"')
+    return None
+
+
+class Transfer:
+    """Brings a main file and its companions, which lie below `parent` in the store `files`, into `folder`."""
+
+    def __init__(self, files: Any, on_web: bool, parent: str, folder: Path) -> None:
+        self.files = files
+        self.on_web = on_web
+        self.parent = parent
+        self.folder = folder
+        self.left = DEFAULT.folder_bytes
+        self.deadline = time.monotonic() + SLOWEST
+
+    def main(self, place: Place, to: Path) -> None:
+        """Rejected: missing, forbidden, changed, file_too_large. Unavailable where it may be had later."""
+        access.patiently(lambda: self._bring(place, to))
+
+    def companion(self, name: str) -> Path | None:
+        """The file `name`, relative to the folder of the main file, put where the asset looks for it; None where there
+        is none. Stores tell upper from lower case. Rejected: file_too_large.
+        """
+        plain = posixpath.normpath(name)
+        to = self.folder / plain
+        try:
+            if to.exists():
+                return to if to.is_file() else None
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)  # "a/../b" is found only where there is an a
+        except OSError:  # a name too long, or a file where a folder should be
+            return None
+        if plain in (".", "..") or len(to.name.encode()) > 255:
+            return None
+        key = f"{self.parent}/{quote(plain) if self.on_web else plain}"
+        try:
+            access.patiently(lambda: self._bring(Place(key), to))
+        except Rejected as error:
+            if error.reason in ("missing", "forbidden"):  # who may not list a store is told 403 of what is not there
+                return None
+            raise
+        return to
+
+    def _bring(self, place: Place, to: Path) -> None:
+        """A file that is cut short leaves nothing behind."""
+        with access.reading(place.key), self._open(place.key) as (file, size, version):
+            for said, now, what in ((place.size, size, "bytes"), (place.version, version, "version")):
+                if said is not None and now is not None and said != now:
+                    raise Rejected("changed", f"{place.key} has {what} {now}, but had {said} when it was listed")
+            most = min(self.left, DEFAULT.file_bytes)
+            too_large = Rejected(
+                "file_too_large", f"{place.key} has more than the {most} bytes that are left to the asset"
+            )
+            if size is not None and size > most:
+                raise too_large
+            count = 0
+            data = file.read(_CHUNK)
+            try:
+                with to.open("wb") as out:
+                    while data:
+                        count += len(data)
+                        if count > most:
+                            raise too_large
+                        out.write(data)
+                        if time.monotonic() > self.deadline:
+                            raise Unavailable(f"{place.key}: {count} bytes in more than {SLOWEST:.0f} s")
+                        data = file.read(_CHUNK)
+                if size is not None and count != size:
+                    raise Unavailable(f"{place.key}: {count} bytes came of {size}")
+            except BaseException:
+                to.unlink(missing_ok=True)
+                raise
+        self.left -= count
+
+    @contextmanager
+    def _open(self, key: str) -> Iterator[tuple[Any, int | None, str | None]]:
+        """The file, its bytes and its version as the store says them now."""
+        if self.on_web:
+            with access.stream(self.files, key) as file:
+                headers = file.r.headers
+                length = None if "Content-Encoding" in headers else headers.get("Content-Length")
+                yield file, int(length) if length else None, version_of(headers)
+            return
+        with self.files.open(key, "rb", block_size=_CHUNK, cache_type="none") as file:
+            info = getattr(file, "details", None) or self.files.info(key)
+            yield file, info.get("size"), version_of(info)
