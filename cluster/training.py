@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from train.config import Config
 
 PLACEMENTS = 10  # attempts of a minute each to place all workers, after which a run that may not wait gives up
 REFUSED = (ValueError, FileNotFoundError)  # what another attempt would meet again
+ALONE = 5.0  # seconds after which a worker that met an error believes to be the only one
 POLL = 0.5  # seconds between two looks at what the workers say
 
 
@@ -53,6 +55,7 @@ class Board:
         self._lines: list[str] = []
         self._attempts = 0
         self._refusal: str | None = None
+        self._refused_by = 0
         self._stop = 0
 
     def begin(self) -> str | None:
@@ -68,7 +71,13 @@ class Board:
         return self._refusal
 
     def refuse(self, reason: str) -> None:
+        """A worker met what another attempt would meet again."""
         self._refusal = self._refusal or reason
+        self._refused_by += 1
+
+    def refused_by(self) -> int:
+        """How many workers met it."""
+        return self._refused_by
 
     def say(self, line: str) -> None:
         self._lines.append(line)
@@ -267,11 +276,23 @@ def _work(given: dict[str, Any]) -> dict[str, Any] | None:
         outcome = train(config.from_dict(given["settings"]), console, caught)
     except REFUSED as error:
         ray.get(board.refuse.remote(str(error)))
+        if _met_by_all(board, get_context().get_world_size()):
+            return None  # a run that ended: to raise would make Ray Train start all of them again
         raise
     finally:
         ended.set()
     number = int(outcome.stopped_by) if outcome.stopped_by else 0
     return {"line": outcome.line(given["settings"]["out"]), "stopped_by": number}
+
+
+def _met_by_all(board: Any, world: int) -> bool:
+    """Most refusals are agreed on by all ranks. Where one is alone the others wait for it, and must be ended."""
+    import ray
+
+    until = time.monotonic() + ALONE
+    while (count := ray.get(board.refused_by.remote())) < world and time.monotonic() < until:
+        time.sleep(0.1)
+    return bool(count >= world)
 
 
 class Lines:

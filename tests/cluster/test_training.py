@@ -1,0 +1,200 @@
+"""Ray Train on two workers: the run that torchrun would have made, through the loss of a worker, bit for bit."""
+
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster import training
+from cluster.training import Board, Lines, Workers, settled, train_on_cluster
+from tests.train import ranks
+from tests.train.conftest import Settings, dataset, settings  # noqa: F401  (fixtures)
+from tests.train.test_loop import final, losses, same_weights
+from train import log
+from train.loop import train
+
+TWO = Workers(2, gpu=False)
+STEPS = 60
+
+
+@pytest.fixture(autouse=True)
+def room(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait until the renderers and workers of earlier tests have given their CPUs back; and let Ray Train be quick."""
+    import ray
+
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def meanwhile(out: str, step: int, do: Callable[[], None]) -> threading.Thread:
+    """Do something as soon as the run has reported `step`."""
+
+    def watch() -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            if any(line["step"] >= step for line in log.read(Path(out))):
+                do()
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def workers() -> list[int]:
+    """Processes of Ray Train's workers that live here."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if b"ray::RayTrainWorker" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def kill_one() -> None:
+    os.kill(max(workers()), signal.SIGKILL)
+
+
+def test_a_killed_worker_costs_steps_and_not_a_bit(settings: Settings) -> None:  # noqa: F811
+    """Against two ranks that were started without Ray, and left in peace."""
+    c = settings(steps=STEPS, checkpoint__every=15, augment__enabled=True)
+    said: list[str] = []
+    killer = meanwhile(c.out, 25, kill_one)
+    ended = train_on_cluster(c, TWO, "local", said.append)
+    killer.join()
+    assert ended.stopped_by is None
+    assert ended.line.startswith(f"done: step {STEPS};")
+    assert f"{c.out} starts" in said[0]
+    assert "over 2 ranks" in said[0]
+    again = next(i for i, line in enumerate(said) if line.startswith("attempt 2: a worker was lost"))
+    step = int(said[again + 1].split("goes on at step ")[1].split(":")[0])
+    assert step % 15 == 0
+    assert step >= 15
+    assert sorted(p.name for p in Path(c.out).iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "training.png",
+    ]
+    whole = settings(steps=STEPS, out=f"{c.out}-whole", augment__enabled=True)
+    assert ranks.run(whole, 2) == [0, 0]
+    assert losses(c.out) == losses(whole.out)
+    assert same_weights(c.out, whole.out)
+
+
+@pytest.mark.slow  # with the next one: ten seconds each until Ray Train has started two workers
+def test_a_signal_to_the_driver_saves_and_ends_the_workers(settings: Settings) -> None:  # noqa: F811
+    c = settings(steps=100_000)
+    said: list[str] = []
+    meanwhile(c.out, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    ended = train_on_cluster(c, TWO, "local", said.append)
+    assert ended.stopped_by == signal.SIGTERM
+    step = final(c.out).step
+    assert step >= 5
+    assert ended.line.startswith(f"SIGTERM: saved step {step} of 100000")
+    assert any(line.startswith("SIGTERM: the workers save") for line in said)
+    assert not any("attempt 2" in line for line in said)
+
+
+def test_what_no_attempt_can_mend_is_said_once_and_not_tried_again(settings: Settings) -> None:  # noqa: F811
+    train(settings(steps=1), Console(file=io.StringIO()))
+    said: list[str] = []
+    with pytest.raises(ValueError, match=r"another config \(seed: 0 -> 1\)") as error:
+        train_on_cluster(settings(steps=2, seed=1), Workers(2, gpu=False, max_failures=50), "local", said.append)
+    assert "\n" not in str(error.value)
+    assert said == []
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_too_often_ends_in_one_sentence(settings: Settings) -> None:  # noqa: F811
+    c = settings(steps=100_000)
+    meanwhile(c.out, 5, kill_one)
+    with pytest.raises(ValueError, match=r"ended after 0 restarts \(--max-failures\).*goes on from") as error:
+        train_on_cluster(c, Workers(2, gpu=False, max_failures=0), "local", lambda _: None)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes", "reason"),
+    [
+        (Workers(4, gpu=False), {}, r"--workers 4: only 2 can be placed \(each takes 1 CPU; .* 2 CPUs .*--workers 2"),
+        (Workers(1, gpu=False, cpus=3), {}, r"--workers 1: only 0 can be placed \(each takes 3 CPUs"),
+        (Workers(2, gpu=True), {"device": "auto"}, "no GPU for a worker"),
+        (Workers(2), {"device": "cuda"}, "no GPU for a worker"),
+        (Workers(2, gpu=True), {"device": "cpu"}, "device: cpu in the config, but --gpu"),
+        (Workers(2, gpu=False), {"device": "cuda"}, "device: cuda in the config, but --cpu"),
+        (Workers(3, gpu=False), {}, "data.batch 4 is not a multiple of 3 ranks"),
+    ],
+)
+def test_what_the_cluster_cannot_give_is_refused_at_once(
+    settings: Settings,  # noqa: F811
+    asked: Workers,
+    changes: dict,
+    reason: str,
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=reason) as error:
+        train_on_cluster(settings(**changes), asked, "local", lambda _: None)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - began < 5
+
+
+def test_workers_get_absolute_paths_and_no_copy_of_the_working_directory(
+    settings: Settings,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    c = settled(
+        settings(out="run", data__path=[{"path": "data"}, {"path": "s3://bucket/data"}], model__start="model.pt")
+    )
+    assert c.out == str(tmp_path / "run")
+    assert [source.path for source in c.data.sources] == [str(tmp_path / "data"), "s3://bucket/data"]
+    assert c.model.start == str(tmp_path / "model.pt")
+    (tmp_path / "runtime_resources").mkdir()
+    monkeypatch.chdir(tmp_path / "runtime_resources")
+    with pytest.raises(ValueError, match="give an absolute path"):
+        settled(settings(out="run"))
+
+
+def test_lines_are_handed_on_whole() -> None:
+    class Actor:
+        lines: list[str] = []  # noqa: RUF012
+
+        @property
+        def say(self) -> "Actor":
+            return self
+
+        def remote(self, line: str) -> None:
+            self.lines.append(line)
+
+    file = Lines(Actor())
+    print("one\ntwo", file=file)
+    print("thr", end="", file=file)
+    assert Actor.lines == ["one", "two"]
+    print("ee", file=file)
+    assert Actor.lines == ["one", "two", "three"]
+
+
+def test_the_first_refusal_stands() -> None:
+    board = Board()
+    assert board.begin() is None
+    board.refuse("a")
+    board.refuse("b")
+    assert board.refused_by() == 2
+    assert board.begin() == board.refusal() == "a"
+    assert board.read() == []
+    assert training.PLACEMENTS > 0
