@@ -20,7 +20,12 @@ from shards import Regime
 SCHEMES: dict[str, str] = {
     "procedural": "cluster.sources.procedural:ProceduralSource",
     "folder": "cluster.sources.files:FileSource",
+    "objaverse": "cluster.sources.objaverse:ObjaverseSource",
     "front3d": "cluster.sources.front3d:Front3dSource",
+    "future3d": "cluster.sources.future3d:Future3dSource",
+    "gso": "cluster.sources.gso:GsoSource",
+    "toys4k": "cluster.sources.toys4k:Toys4kSource",
+    "truebones": "cluster.sources.truebones:TruebonesSource",
 }
 REMOTE = "cluster.sources.remote:RemoteSource"
 
