@@ -19,6 +19,7 @@ def quiet(debug: bool = False) -> None:
     if not debug:
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
         os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # what an actor raised is in the reply already
 
 
 @contextmanager

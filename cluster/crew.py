@@ -16,6 +16,7 @@ from cluster.ledger import Attempt
 from cluster.pool import Event, Pool
 from cluster.progress import Live
 from cluster.renderer import Renderer, Work
+from cluster.software import versions
 from cluster.sources import Source
 from cluster.sources.filters import Filters
 from cluster.stages import ON_GPU, Crew, chain
@@ -115,7 +116,7 @@ def render_units(
             f"--backend {settings.backend}: Ray has no GPU here; use --backend cpu, or say with --workers how many "
             "renderers to wait for where an autoscaler adds nodes with GPUs"
         )
-    work = ray.put(Work(tuple(sources), settings, means.memory, filters and filters.for_workers()))
+    work = ray.put(Work(tuple(sources), settings, means.memory, filters and filters.for_workers(), versions()))
     sizes = Sizes.of(resources, means, parted, remote, to_do)
     events: SimpleQueue[Event] = SimpleQueue()
 

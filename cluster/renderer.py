@@ -5,7 +5,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ class Work:
     sources: Sequence[Source]
     settings: RenderSettings
     memory: int
-    filters: Filters | None = None
-    software: Mapping[str, str] = field(default_factory=versions)
+    filters: Filters | None
+    software: Mapping[str, str]
 
 
 @dataclass

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import signal
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cluster.sources import AssetRef
+from cluster.sources import AssetRef, Unavailable
 from render import Material, Mesh, Rejected, RenderSettings
 from shards import Origin, Regime
 
@@ -28,12 +29,16 @@ FACES = np.array(
 class Boxes:
     """`count` boxes. `trouble` maps an index to what its `load` does; "... once" only at the first attempt.
 
-    `scratch` is a folder for the marks of first attempts, and for a log of every load.
+    `scratch` is a folder for the marks of first attempts, and for logs of every fetch and load. While it holds a file
+    `down`, nothing can be fetched. `on_the_way` maps an index to what its `fetch` does (if `remote`): "unavailable 3"
+    at the first three attempts.
     """
 
     count: int
     scratch: str
     trouble: dict[int, str] = field(default_factory=dict)
+    on_the_way: dict[int, str] = field(default_factory=dict)
+    seconds: float = 0.0  # that every load takes
     regime: Regime = "object"
     remote: bool = False
     own_terms: bool = True
@@ -49,11 +54,31 @@ class Boxes:
             yield AssetRef(f"box-{index:02d}", "boxes", "CC0-1.0", str(index), sha256)
 
     def fetch(self, ref: AssetRef, folder: Path) -> str:
-        raise AssertionError("boxes are made where they are loaded")
+        assert self.remote, "boxes are made where they are loaded"
+        assert not list(folder.iterdir())
+        self._log("fetches", ref)
+        (folder / "textures").mkdir()
+        (folder / "textures" / "wood.bin").write_bytes(ref.uid.encode() * 1000)
+        how = self.on_the_way.get(int(ref.locator), "")
+        kind, _, times = how.partition(" ")
+        if (Path(self.scratch) / "down").exists():
+            raise Unavailable("503 Service Unavailable")
+        if kind == "unavailable":
+            if not times or self.log("fetches").count(ref.uid) <= int(times):
+                raise Unavailable("429 Too Many Requests")
+        else:
+            self._misbehave(how, Path(self.scratch) / f"{ref.uid}.met")
+        (folder / "box.txt").write_text(ref.uid)
+        return "box.txt"
 
     def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
-        with (Path(self.scratch) / "loads").open("a") as log:
-            log.write(f"{ref.uid}\n")
+        self._log("loads", ref)
+        time.sleep(self.seconds)
+        assert (path is not None) == self.remote
+        if path is not None:
+            assert path.read_text() == ref.uid
+            assert (path.parent / "textures" / "wood.bin").read_bytes() == ref.uid.encode() * 1000
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         self._misbehave(self.trouble.get(int(ref.locator), ""), Path(self.scratch) / f"{ref.uid}.met")
         if Boxes.poisoned:
             raise RuntimeError("CUDA error 700: an illegal memory access was encountered")
@@ -65,7 +90,15 @@ class Boxes:
 
     def loads(self) -> list[str]:
         """The uids of all loads so far, by any process."""
-        return (Path(self.scratch) / "loads").read_text().split()
+        return self.log("loads")
+
+    def log(self, name: str) -> list[str]:
+        path = Path(self.scratch) / name
+        return path.read_text().split() if path.exists() else []
+
+    def _log(self, name: str, ref: AssetRef) -> None:
+        with (Path(self.scratch) / name).open("a") as log:
+            log.write(f"{ref.uid}\n")
 
     def _misbehave(self, how: str, mark: Path) -> None:
         kind, _, once = how.partition(" ")
@@ -85,6 +118,8 @@ class Boxes:
             Boxes.poisoned = True
         elif kind == "reject":
             raise Rejected("no_faces", "it has no faces")
+        elif kind == "large":
+            np.ones(1 << 25)  # 256 MiB
         elif kind == "memory":
             np.ones(1 << 34)
         elif kind == "hoard":  # bit by bit, and nothing that NumPy could refuse at once

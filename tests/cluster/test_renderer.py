@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError
 
+import cluster.pool
 from cluster.dataset import render_dataset
-from cluster.renderer import Renderer, limited_memory
+from cluster.limits import limited_memory
+from cluster.renderer import Renderer, Work
 from cluster.sources import FileSource
 from cluster.units import Task
 from tests.cluster.boxes import SETTINGS, Boxes
@@ -33,7 +36,7 @@ class AsOnGpu(Renderer):
 def test_a_broken_gpu_process_renders_no_other_asset(
     tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.dataset.Renderer", AsOnGpu)
+    monkeypatch.setattr("cluster.crew.Renderer", AsOnGpu)
     source = Boxes(4, scratch, {0: "poison once", 2: "poison"})
     summary = render_dataset([source], tmp_path / "out", SETTINGS, shard_views=8, means=ALONE)
     assert (summary.done, summary.failed) == (3, {"crashed": 1})
@@ -54,14 +57,14 @@ def test_a_memory_limit_above_that_of_the_administrator_fails_no_asset(scratch: 
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
-from cluster.renderer import Renderer
+from cluster.renderer import Renderer, Work
 from cluster.units import Task
 from tests.cluster.boxes import SETTINGS, Boxes
 source = Boxes(2, {scratch!r}, {{1: "memory"}})
-renderer = Renderer(([source], SETTINGS), 8 << 30)
+renderer = Renderer(Work([source], SETTINGS, 8 << 30, None, {{}}))
 for ref in source.assets():
-    outcome, samples = renderer.render(Task(ref, 0))
-    print(outcome.status, outcome.views, len(samples), outcome.message)
+    reply, samples = renderer.render(Task(ref, 0))
+    print(reply.outcome.status, reply.outcome.views, len(samples or []), reply.outcome.message)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["done 2 2 None", "rejected 0 0 needs more than 4 GiB"]
@@ -78,8 +81,8 @@ def test_the_limit_counts_what_an_asset_adds_and_not_what_was_there() -> None:
 
 def test_memory_taken_bit_by_bit_ends_as_a_rejection_and_the_next_asset_has_all_of_it(scratch: str) -> None:
     source = Boxes(4, scratch, {1: "hoard", 2: "memory"})
-    renderer = Renderer(([source], SETTINGS), 256 << 20)
-    outcomes = [renderer.render(Task(ref, 0))[0] for ref in source.assets()]
+    renderer = Renderer(Work([source], SETTINGS, 256 << 20, None, {}))
+    outcomes = [renderer.render(Task(ref, 0))[0].outcome for ref in source.assets()]
     assert [outcome.status for outcome in outcomes] == ["done", "rejected", "rejected", "done"]
     assert [(outcome.reason, outcome.message) for outcome in outcomes[1:3]] == [
         ("out_of_memory", "needs more than 0.25 GiB")
@@ -90,10 +93,11 @@ def test_memory_taken_bit_by_bit_ends_as_a_rejection_and_the_next_asset_has_all_
 def test_every_bad_asset_ends_in_the_ledger_with_its_reason() -> None:
     """As a worker meets them: within its memory limit, and the next one after whatever the one before did."""
     source = FileSource(str(ASSETS / "bad"))
-    renderer = Renderer(([source], SETTINGS), 1 << 30)
+    renderer = Renderer(Work([source], SETTINGS, 1 << 30, None, {}))
     found = {}
     for ref in source.assets():
-        outcome, samples = renderer.render(Task(ref, 0))
+        reply, samples = renderer.render(Task(ref, 0))
+        outcome = reply.outcome
         found[ref.uid] = f"+{','.join(outcome.flags)}" if outcome.status == "done" else outcome.reason
         assert bool(samples) == (outcome.status == "done")
         assert outcome.message or samples
@@ -104,15 +108,15 @@ def test_every_bad_asset_ends_in_the_ledger_with_its_reason() -> None:
 def test_what_ray_kills_for_want_of_memory_is_told_from_a_crash(
     tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ray.get
+    real = cluster.pool.Pool._ended
 
-    def get(ref: Any, **options: Any) -> Any:
-        try:
-            return real(ref, **options)
-        except ray.exceptions.RayActorError:
-            raise OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.") from None
+    def ended(pool: cluster.pool.Pool, worker: Any, future: Any) -> Any:
+        told: Future = Future()
+        if isinstance(future.exception(), ray.exceptions.RayActorError):
+            told.set_exception(OutOfMemoryError("1 worker(s) were killed due to the node running low on memory."))
+        return real(pool, worker, told if told.done() else future)
 
-    monkeypatch.setattr("cluster.pool.ray.get", get)
+    monkeypatch.setattr("cluster.pool.Pool._ended", ended)
     summary = render_dataset([Boxes(1, scratch, {0: "crash"})], tmp_path / "out", SETTINGS, means=ALONE)
     assert summary.failed == {"out_of_memory": 1}
     assert "give fewer --workers, or less --memory" in ledger(tmp_path / "out")[0]["message"]
