@@ -71,7 +71,8 @@ def read_model(path: Path, limits: Limits = DEFAULT) -> Mesh:
     mesh = read(path, limits)
     image = path.parent / "texture.png"
     pixels = None
-    if any(material.base_color_texture is None for material in mesh.materials) and mesh.uv is not None:
+    used = [mesh.materials[place] for place in np.unique(mesh.material)]
+    if mesh.uv is not None and any(material.base_color_texture is None for material in used):
         textures = Textures(Folder(path.parent, limits), limits)
         pixels = textures.from_file(image.name, uri=False)
     return dressed(mesh, pixels)
@@ -81,9 +82,10 @@ def dressed(mesh: Mesh, pixels: np.ndarray | None) -> Mesh:
     """The mesh, its materials without a colour texture given the one image (h,w,4) of the asset, and none emissive."""
     texture = None if pixels is None or mesh.uv is None else Texture(pixels)
     materials = []
-    for material in mesh.materials:
+    used = set(np.unique(mesh.material).tolist())
+    for place, material in enumerate(mesh.materials):
         material = replace(material, emissive=(0.0, 0.0, 0.0), emissive_texture=None)
-        if texture is not None and material.base_color_texture is None:
+        if texture is not None and place in used and material.base_color_texture is None:
             color = (1.0, 1.0, 1.0, material.base_color[3])
             material = replace(material, base_color=color, base_color_texture=texture)
         materials.append(material)

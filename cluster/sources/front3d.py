@@ -55,9 +55,9 @@ class Front3dSource:
                 raise ValueError(f"source {text!r} gives {key} twice: keep one")
         here = Path(path)
         places = [here, here.parent] if here.is_dir() else [here.parent]
-        houses = path if here.is_file() else (_beside([here], NAMES["houses"], exact=True) or [path])[0]
-        future = given["future"] or _beside(places, NAMES["future"])
-        textures = given["textures"] or _beside(places, NAMES["textures"])[:1]
+        houses = path if here.is_file() else (beside([here], NAMES["houses"], exact=True) or [path])[0]
+        future = given["future"] or beside(places, NAMES["future"])
+        textures = given["textures"] or beside(places, NAMES["textures"])[:1]
         for key, found in (("future", future), ("textures", textures)):
             if not found:
                 raise ValueError(
@@ -160,11 +160,11 @@ class _Stock:
     def sizes_of_model(self, jid: str) -> dict[str, int | None]:
         if jid not in self._sizes:
             tree = self._tree(jid)
-            self._sizes[jid] = {f"{jid}/{file}": None if tree is None else _size(tree, jid, file) for file in FILES}
+            self._sizes[jid] = {f"{jid}/{file}": None if tree is None else size_of(tree, jid, file) for file in FILES}
         return self._sizes[jid]
 
     def size_of_texture(self, jid: str) -> int | None:
-        return _size(self.images, jid, TEXTURE)
+        return size_of(self.images, jid, TEXTURE)
 
     def model(self, jid: str) -> Path | None:
         """The path of a model's raw_model.obj, what belongs to it beside it."""
@@ -183,12 +183,12 @@ class _Stock:
         return next((tree for tree in self.models if tree.find(jid, MODEL) is not None), None)
 
 
-def _size(tree: Tree, folder: str, file: str) -> int | None:
+def size_of(tree: Tree, folder: str, file: str) -> int | None:
     name = tree.find(folder, file)
     return None if name is None else tree.size(name)
 
 
-def _beside(places: list[Path], name: str, exact: bool = False) -> list[str]:
+def beside(places: list[Path], name: str, exact: bool = False) -> list[str]:
     """The folders, else the zips, called `name` in the first of `places` that has any; also name-part1 and so on."""
     for place in places:
         fitting = sorted(
