@@ -16,17 +16,30 @@ from train.config import Config
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["train.loop", "torch.nn.parallel", "matplotlib.pyplot"])
 
-FAULTS = ("nan", "spike", "error", "damage", "kill", "term", "hang")
 
+def start(
+    settings: Config, world: int, fault: str = "", rank: int = 1, step: int = 0, other: Config | None = None
+) -> list[BaseProcess]:
+    """Start `world` ranks. `fault` befalls `rank` at `step`, or it is started with the `other` settings.
 
-def start(settings: Config, world: int, fault: str = "", rank: int = 1, step: int = 0) -> list[BaseProcess]:
-    """Start `world` ranks. `fault` befalls `rank` at `step`. What a rank prints is in out-RANK.log beside `out`."""
+    What a rank prints is in out-RANK.log beside `out`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    text = config.to_dict(settings)
     processes = [
-        _CONTEXT.Process(target=_rank, args=(text, k, world, port, fault if k == rank else "", step))
+        _CONTEXT.Process(
+            target=_rank,
+            args=(
+                config.to_dict(other or settings) if k == rank else config.to_dict(settings),
+                _log_of(settings.out, k),
+                k,
+                world,
+                port,
+                fault if k == rank else "",
+                step,
+            ),
+        )
         for k in range(world)
     ]
     for process in processes:
@@ -45,8 +58,10 @@ def join(processes: Sequence[BaseProcess], seconds: float = 60) -> list[int | No
     return codes
 
 
-def run(settings: Config, world: int, fault: str = "", rank: int = 1, step: int = 0) -> list[int | None]:
-    return join(start(settings, world, fault, rank, step))
+def run(
+    settings: Config, world: int, fault: str = "", rank: int = 1, step: int = 0, other: Config | None = None
+) -> list[int | None]:
+    return join(start(settings, world, fault, rank, step, other))
 
 
 def said(settings: Config, rank: int) -> str:
@@ -57,9 +72,9 @@ def _log_of(out: str, rank: int) -> Path:
     return Path(f"{out}-{rank}.log")
 
 
-def _rank(text: dict, rank: int, world: int, port: int, fault: str, step: int) -> None:
+def _rank(text: dict, path: Path, rank: int, world: int, port: int, fault: str, step: int) -> None:
     settings = config.from_dict(text)
-    log = _log_of(settings.out, rank).open("w", buffering=1)
+    log = path.open("w", buffering=1)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
@@ -69,8 +84,9 @@ def _rank(text: dict, rank: int, world: int, port: int, fault: str, step: int) -
     import torch
 
     torch.set_num_threads(1)
-    from train import loop
+    from train import loop, parallel
 
+    parallel.FOLDER_SECONDS = 1.0
     if fault:
         _inject(loop, settings, fault, step)
     try:

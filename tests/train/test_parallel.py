@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import shards
 from tests.train import ranks
 from tests.train.conftest import Settings
 from tests.train.test_loop import final, losses, quiet, same_weights
@@ -187,6 +188,32 @@ def test_what_rank_0_refuses_all_refuse_in_one_sentence(settings: Settings, data
             assert ranks.said(c, rank).startswith("worldtrace train: ")
             assert reason in ranks.said(c, rank)
             assert ranks.said(c, rank).count("\n") == 1
+
+
+def test_ranks_that_see_different_files_are_refused(settings: Settings, dataset: Path, tmp_path: Path) -> None:
+    """Another dataset, another config, an `out` that is a folder of each machine by itself."""
+    fewer = shutil.copytree(dataset, tmp_path / "fewer")
+    shards.write_manifest(fewer, shards.read_manifest(fewer).to_pylist()[:-1])
+    c = settings(steps=2)
+    for other, reason in (
+        (settings(steps=2, data__path=str(fewer)), "data.path: rank 1 on "),
+        (settings(steps=2, optimizer__lr=1e-3), "optimizer.lr: rank 1 on "),
+        (settings(steps=2, out=str(tmp_path / "elsewhere")), "is not the folder that rank 0 writes to on "),
+    ):
+        assert ranks.run(c, 2, other=other) == [2, 2]
+        for rank in (0, 1):
+            assert reason in ranks.said(c, rank)
+            assert ranks.said(c, rank).count("\n") == 1
+    assert list(Path(c.out).iterdir()) == [], "nothing was begun, and no mark is left"
+    moved = settings(steps=2, data__path=str(shutil.copytree(dataset, tmp_path / "moved")), data__workers=1)
+    assert ranks.run(c, 2, other=moved) == [0, 0], "the same samples, mounted elsewhere"
+
+
+def test_an_environment_without_a_rank_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="RANK: found None in the environment, where WORLD_SIZE is '2'"):
+        train(settings(), quiet())
 
 
 def test_torchrun_runs_the_same_code_and_hands_on_a_signal(settings: Settings, tmp_path: Path) -> None:
