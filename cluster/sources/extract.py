@@ -27,7 +27,7 @@ from render.limits import Limits
 
 MEMBERS = 2_000_000  # of an archive; its table takes about 0.6 KiB of memory each
 CHUNK = 1 << 20
-RATIO = 200  # bytes out for each byte in, beyond BOMB: text compresses 5 to 20 times, zeros 1,030 times
+RATIO = 200  # bytes out for each byte in, of a member larger than BOMB: text compresses 5 to 20 times, zeros 1,030
 BOMB = 16 << 20
 LIMIT = Limits().file_bytes
 TOTAL = Limits().folder_bytes
@@ -130,8 +130,6 @@ class Archive:
             with self._zip.open(info) as file:
                 while chunk := file.read(CHUNK):
                     count += len(chunk)
-                    if count > BOMB and count > RATIO * max(info.compress_size, 1):
-                        raise Rejected("zip_bomb", f"{name} inflates more than {RATIO} times")
                     yield chunk
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise Rejected("corrupt", f"{name} of {self.path.name} is damaged: {str(error)[:120]}") from error
@@ -159,8 +157,11 @@ class Archive:
             raise Rejected(
                 "unsupported_format", f"{name} of {self.path.name} is packed by method {info.compress_type}: repack it"
             )
+        # Python reads no further than the size in the table, so what is announced bounds what is inflated.
         if info.file_size > limit:
             raise Rejected("file_too_large", f"{name} has {info.file_size} bytes; the limit is {limit}")
+        if info.file_size > max(BOMB, RATIO * info.compress_size):
+            raise Rejected("zip_bomb", f"{name} is {info.compress_size} bytes and becomes {info.file_size}")
         return info
 
     def __reduce__(self) -> tuple[type["Archive"], tuple[Path]]:
