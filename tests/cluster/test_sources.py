@@ -149,6 +149,53 @@ def test_a_file_that_changes_or_goes_after_the_listing_is_rejected(models: Path)
         assert error.value.reason == reason
 
 
+def test_folder_spells_a_path_whatever_it_begins_with(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parse(f"folder:{models}") == parse(str(models))
+    models.rename(tmp_path / "s3:models")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"unknown scheme 's3'.*a folder of that name: \./s3:models"):
+        parse("s3:models")
+    source = parse("folder:s3:models")
+    assert source.text == "folder:s3:models"
+    assert source == parse(source.text) == parse("./s3:models")
+    assert [ref.uid for ref in source.assets()] == ["a.obj", "z.json", "b/chair.GLB"]
+
+
+@pytest.mark.parametrize("slow", [0.0, 1e9])
+def test_hashes_belong_to_their_files_whether_threads_read_them_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float
+) -> None:
+    monkeypatch.setattr("cluster.sources.files._SLOW", slow)
+    monkeypatch.setattr("cluster.sources.files._BLOCK", 50)
+    for index in range(130):
+        (tmp_path / f"{index:03d}.obj").write_text(f"{index}" * (index + 1))
+    os.mkfifo(tmp_path / "077.ply")
+    expected = {path.name: path for path in sorted(tmp_path.iterdir())}
+    refs = list(parse(str(tmp_path)).assets())
+    assert [ref.uid for ref in refs] == list(expected)
+    for ref in refs:
+        fifo = ref.uid == "077.ply"
+        assert ref.sha256 == (None if fifo else hashlib.sha256(expected[ref.uid].read_bytes()).hexdigest())
+
+
+def test_a_table_may_state_more_than_licences_and_damaged_rows_cost_only_themselves(models: Path) -> None:
+    (models / "MANIFEST.csv").write_text(
+        "path,licence,triangles,animated,category\n"
+        "a.obj,CC BY-NC 4.0,120,Yes,chair; Alarm clock\n"
+        "b/chair.GLB,all of ours,-3,maybe,\n"
+        "z.json\n\n../outside.obj,by\n"
+    )
+    refs = {ref.uid: ref for ref in parse(str(models)).assets()}
+    said = [(ref.licence, ref.triangles, ref.animated, ref.categories) for ref in refs.values()]
+    assert said == [
+        ("CC-BY-NC-4.0", 120, True, ("chair", "Alarm clock")),
+        ("unknown", None, None, ()),
+        ("all of ours", None, None, ()),
+    ]
+
+
 def test_sources_of_one_job_share_a_regime() -> None:
     objects, rooms = parse("procedural:objects"), parse("procedural:rooms")
     assert common_regime([objects, objects]) == "object"
