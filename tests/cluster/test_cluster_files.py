@@ -140,9 +140,6 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         (stubs / name).chmod(stat.S_IRWXU)
     name = hashlib.sha256(str(tmp_path).encode()).digest()
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SLURM_"))}
-    venv = Path(sys.executable).parent.parent
-    (tmp_path / "venv").mkdir()
-    (tmp_path / "venv" / "bin").symlink_to(venv / "bin")
     return {
         **clean,
         "PATH": f"{stubs}:{clean['PATH']}",
@@ -151,7 +148,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "SLURM_JOB_ID": str(int.from_bytes(name[:4], "big")),
         "SLURM_JOB_NODELIST": "node-[a-b]",
         "SLURM_CPUS_PER_TASK": "1",
-        "WORLDTRACE_VENV": str(tmp_path / "venv"),
+        "WORLDTRACE_VENV": str(Path(sys.executable).parent.parent),
         "WORLDTRACE_OUT": str(tmp_path / "dataset"),
         "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
     }
