@@ -6,7 +6,6 @@ becomes one of few: there is none, we may not, or not just now.
 
 import asyncio
 import difflib
-import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -133,7 +132,7 @@ def _short(message: str) -> str:
 
 
 def _meaning(error: BaseException) -> str | None:
-    """None for what is no answer of a store, but a fault of this program or this machine."""
+    """None for what is no answer of a store but a fault of this program. A full disk of ours is no fault of the asset."""
     status, code = _answer(error)
     if type(error).__name__ == "FileExpired" or status == 412:
         return "changed"
@@ -149,8 +148,6 @@ def _meaning(error: BaseException) -> str | None:
         return "unavailable" if _of_a_client(error.__cause__) else "missing"
     if isinstance(error, PermissionError):
         return "forbidden"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE):
-        return None
     if isinstance(error, OSError | FSTimeoutError | TimeoutError | asyncio.TimeoutError):
         return "unavailable"
     return "unavailable" if _of_a_client(error) else None

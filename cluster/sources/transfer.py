@@ -3,8 +3,7 @@
 import json
 import posixpath
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from cluster.sources import access
 from cluster.sources.base import Unavailable
+from cluster.sources.download import Policy, download
 from render import Rejected
 from render.limits import DEFAULT
 
@@ -53,7 +53,7 @@ class Transfer:
 
     def main(self, place: Place, to: Path) -> None:
         """Rejected: missing, forbidden, changed, file_too_large. Unavailable where it may be had later."""
-        access.patiently(lambda: self._bring(place, to))
+        self._bring(place, to)
 
     def companion(self, name: str) -> Path | None:
         """The file `name`, relative to the folder of the main file, put where the asset looks for it; None where there
@@ -71,7 +71,7 @@ class Transfer:
             return None
         key = f"{self.parent}/{quote(plain) if self.on_web else plain}"
         try:
-            access.patiently(lambda: self._bring(Place(key), to))
+            self._bring(Place(key), to)
         except Rejected as error:
             if error.reason in ("missing", "forbidden"):  # who may not list a store is told 403 of what is not there
                 return None
@@ -80,44 +80,54 @@ class Transfer:
 
     def _bring(self, place: Place, to: Path) -> None:
         """A file that is cut short leaves nothing behind."""
-        with access.reading(place.key), self._open(place.key) as (file, size, version):
-            for said, now, what in ((place.size, size, "bytes"), (place.version, version, "version")):
-                if said is not None and now is not None and said != now:
-                    raise Rejected("changed", f"{place.key} has {what} {now}, but had {said} when it was listed")
-            most = min(self.left, DEFAULT.file_bytes)
-            too_large = Rejected(
-                "file_too_large", f"{place.key} has more than the {most} bytes that are left to the asset"
-            )
+        most = min(self.left, DEFAULT.file_bytes)
+        (self._from_web if self.on_web else self._from_store)(place, to, most)
+        self.left -= to.stat().st_size
+
+    def _from_web(self, place: Place, to: Path, most: int) -> None:
+        if place.size is not None or place.version is not None:
+            info = access.patiently(lambda: self._info(place.key))
+            _check_same(place, info.get("size"), version_of(info))
+        left = max(1.0, self.deadline - time.monotonic())
+        policy = Policy(access.ATTEMPTS, pause=access.PAUSE, connect=access.CONNECT, read=access.READ, deadline=left)
+        download(place.key, to, limit=most, size=place.size, policy=policy)
+
+    def _info(self, key: str) -> Mapping[str, Any]:
+        with access.reading(key):
+            return self.files.info(key)
+
+    def _from_store(self, place: Place, to: Path, most: int) -> None:
+        access.patiently(lambda: self._read(place, to, most))
+
+    def _read(self, place: Place, to: Path, most: int) -> None:
+        with (
+            access.reading(place.key),
+            self.files.open(place.key, "rb", block_size=_CHUNK, cache_type="none") as file,
+        ):
+            info = getattr(file, "details", None) or self.files.info(place.key)
+            size = info.get("size")
+            _check_same(place, size, version_of(info))
+            too_large = Rejected("file_too_large", f"{place.key} has more than the {most} bytes left to the asset")
             if size is not None and size > most:
                 raise too_large
             count = 0
-            data = file.read(_CHUNK)
             try:
                 with to.open("wb") as out:
-                    while data:
+                    while data := file.read(_CHUNK):
                         count += len(data)
                         if count > most:
                             raise too_large
                         out.write(data)
                         if time.monotonic() > self.deadline:
                             raise Unavailable(f"{place.key}: {count} bytes in more than {SLOWEST:.0f} s")
-                        data = file.read(_CHUNK)
                 if size is not None and count != size:
                     raise Unavailable(f"{place.key}: {count} bytes came of {size}")
             except BaseException:
                 to.unlink(missing_ok=True)
                 raise
-        self.left -= count
 
-    @contextmanager
-    def _open(self, key: str) -> Iterator[tuple[Any, int | None, str | None]]:
-        """The file, its bytes and its version as the store says them now."""
-        if self.on_web:
-            with access.stream(self.files, key) as file:
-                headers = file.r.headers
-                length = None if "Content-Encoding" in headers else headers.get("Content-Length")
-                yield file, int(length) if length else None, version_of(headers)
-            return
-        with self.files.open(key, "rb", block_size=_CHUNK, cache_type="none") as file:
-            info = getattr(file, "details", None) or self.files.info(key)
-            yield file, info.get("size"), version_of(info)
+
+def _check_same(place: Place, size: int | None, version: str | None) -> None:
+    for said, now, what in ((place.size, size, "bytes"), (place.version, version, "version")):
+        if said is not None and now is not None and said != now:
+            raise Rejected("changed", f"{place.key} has {what} {now}, but had {said} when it was listed")
