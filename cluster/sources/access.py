@@ -132,7 +132,7 @@ def _short(message: str) -> str:
 
 
 def _meaning(error: BaseException) -> str | None:
-    """None for what is no answer of a store but a fault of this program. A full disk of ours is no fault of the asset."""
+    """None for what is a fault of this program. A full disk of this node is no fault of the asset: another time."""
     status, code = _answer(error)
     if type(error).__name__ == "FileExpired" or status == 412:
         return "changed"
