@@ -21,6 +21,7 @@ SCHEMES: dict[str, str] = {
     "procedural": "cluster.sources.procedural:ProceduralSource",
     "folder": "cluster.sources.files:FileSource",
     "objaverse": "cluster.sources.objaverse:ObjaverseSource",
+    "objaverse-xl": "cluster.sources.objaverse_xl:ObjaverseXLSource",
     "front3d": "cluster.sources.front3d:Front3dSource",
     "future3d": "cluster.sources.future3d:Future3dSource",
     "gso": "cluster.sources.gso:GsoSource",

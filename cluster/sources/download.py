@@ -140,7 +140,7 @@ def flaw(path: Path, kind: Kind) -> str | None:
     """What shows that the file is not a whole one of its kind, or None. Reads its ends; a gzip file is read through."""
     with path.open("rb") as file:
         head = file.read(HEAD)
-        if reason := _foreign(head, kind):
+        if reason := _foreign(head, kind, False):
             return reason
         length = file.seek(0, os.SEEK_END)
         if kind == "glb":
@@ -199,7 +199,7 @@ def _receive(
                 raise _Trouble(f"the answer is encoded as {encoding!r}, which was not asked for")
             while chunk := _read(response):
                 part.write(chunk)
-                if len(part.head) == HEAD and (reason := _foreign(part.head, kind)):
+                if len(part.head) == HEAD and (reason := _foreign(part.head, kind, part.page)):
                     part.restart()
                     raise _Trouble(reason)
             if late.is_set():  # the end that was read is our own doing
@@ -279,6 +279,7 @@ def _begin(response: requests.Response, part: "_Part", linked: _Linked) -> int |
     etag = etag if etag.startswith('"') else ""  # a weak one is not enough for a Range
     if response.status_code == 200:
         part.restart(etag)
+        part.page = "html" in response.headers.get("Content-Type", "html").lower()
         length = response.headers.get("Content-Length", "").strip()
         return int(length) if length.isascii() and length.isdigit() else linked.size
     given = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", "").strip())
@@ -304,7 +305,7 @@ def _read(response: requests.Response) -> bytes:
 def _checked(part: "_Part", kind: Kind | None, sha256: str | None, size: int | None) -> str:
     """The digest of the whole file; _Trouble, and back to the start, where it is not what it should be."""
     digest = part.digest()
-    reason = _foreign(part.head, kind)
+    reason = _foreign(part.head, kind, part.page)
     if reason is None and size is not None and size != part.size:
         reason = f"it has {part.size} bytes; it should have {size}"
     if reason is None and sha256 is not None and digest != sha256.lower():
@@ -319,8 +320,11 @@ def _checked(part: "_Part", kind: Kind | None, sha256: str | None, size: int | N
     return digest
 
 
-def _foreign(head: bytes | bytearray, kind: Kind | None) -> str | None:
-    if _HTML.match(head):
+def _foreign(head: bytes | bytearray, kind: Kind | None, page: bool) -> str | None:
+    """`page`: the server calls it HTML. Some do call a page something else, and a model may be one: where a kind is
+    asked for the bytes decide, else both must say so.
+    """
+    if (page or kind is not None) and _HTML.match(head):
         return "the answer is a page of HTML"
     if kind is not None and not head.startswith(MAGIC[kind]):
         return f"the answer is no {kind} file"
@@ -360,7 +364,8 @@ class _Part:
         self.restart()
 
     def restart(self, etag: str = "") -> None:
-        self.size, self.etag, self.head, self._hash = 0, etag, bytearray(), hashlib.sha256()
+        self.size, self.etag, self.page = 0, etag, False
+        self.head, self._hash = bytearray(), hashlib.sha256()
         with self._disk():
             self._file.seek(0)
             self._file.truncate()
@@ -403,7 +408,8 @@ class _Part:
 def _part(path: Path, url: str, limit: int) -> Iterator[_Part]:
     """Named by host, process and thread: two that bring the same file do not meet, and the last one leaves its own."""
     owner = f"{socket.gethostname()[:32]}-{os.getpid()}-{threading.get_ident()}"
-    part = _Part(path.with_name(f".{path.name[:100]}.{owner}.part"), url, limit)
+    name = path.name.encode()[:100].decode("utf-8", "ignore")
+    part = _Part(path.with_name(f".{name}.{owner}.part"), url, limit)
     try:
         yield part
     finally:

@@ -1,6 +1,7 @@
 """The files of a Hugging Face hub: their addresses, and the catalogues that are kept on disk once they are had."""
 
 import gzip
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -61,9 +62,12 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"the catalogue {path} is damaged ({error}): delete it and start again") from None
 
 
-def kept(path: Path, kind: Kind) -> bool:
-    """Whether a download of before lies at `path`, and is whole by its own account."""
+def kept(path: Path, kind: Kind, sha256: str | None = None) -> bool:
+    """Whether a download of before lies at `path`, and is what it should be, or whole by its own account."""
     try:
-        return path.is_file() and flaw(path, kind) is None
+        if not path.is_file() or flaw(path, kind) is not None:
+            return False
+        with path.open("rb") as file:
+            return sha256 is None or hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except OSError:
         return False

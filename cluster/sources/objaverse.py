@@ -131,7 +131,7 @@ class ObjaverseSource:
         name = f"{ref.uid}.glb"
         for base in dict.fromkeys((self.base, package_base())):
             kept = base / FOLDER / ref.locator
-            if hub.kept(kept, "glb"):
+            if hub.kept(kept, "glb", ref.sha256):
                 copy(kept, folder / name)
                 return name
         url = hub.address(self.endpoint, DATASET, ref.locator)
@@ -213,7 +213,7 @@ def package_base() -> Path:
 
 
 def copy(path: Path, to: Path) -> None:
-    """Between the cache and the folder that travels to the renderer; `to` appears whole. No link: each stays what it is,
+    """Between the cache and the folder that travels to the renderer; `to` appears whole. No link: each stays as it is,
     whatever becomes of the other. Unavailable where it cannot be written.
     """
     part = to.with_name(f".{to.name}.{socket.gethostname()[:32]}-{os.getpid()}.part")

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import json
 import threading
 from collections.abc import Iterator
@@ -147,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         if how == "wrong":
             data = data[:-1] + bytes([data[-1] ^ 1])
         etag = what if how == "etag" else f'"{hashlib.md5(data).hexdigest()}"'
-        start, status, headers = 0, 200, {"ETag": etag}
+        start, status, headers = 0, 200, {"ETag": etag, **({"Content-Type": what} if how == "type" else {})}
         asked = self.headers.get("Range", "")
         if asked and how != "no range" and (self.headers.get("If-Range") == etag or how == "any range"):
             start, status = int(asked.removeprefix("bytes=").removesuffix("-")), 206
@@ -201,8 +200,3 @@ def glb(index: int = 0) -> bytes:
 
 def packed(value: Any) -> bytes:
     return gzip.compress(json.dumps(value).encode(), mtime=0)
-
-
-def text_of(mesh: trimesh.Trimesh, kind: str) -> bytes:
-    out = mesh.export(file_type=kind)
-    return out if isinstance(out, bytes) else io.StringIO(out).getvalue().encode()

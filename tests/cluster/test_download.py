@@ -17,7 +17,7 @@ import pytest
 from cluster.sources.base import Unavailable
 from cluster.sources.download import _pause, _retry_after, _Trouble, download, flaw
 from render import Rejected
-from tests.cluster.hub import QUICK, Hub, glb, serving
+from tests.cluster.hub import HTML, QUICK, Hub, glb, serving
 
 DATA = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -263,6 +263,9 @@ def test_a_page_of_html_is_no_file(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="HTML"):
         get(hub, tmp_path, kind="glb")
     hub.ills.clear()
+    hub.put("/page.obj", HTML)  # a model that is in truth a page: its host says nothing of HTML
+    hub.ill("/page.obj", "type", "text/plain")
+    assert get(hub, tmp_path, "/page.obj") == HTML
     with pytest.raises(Unavailable, match="no parquet file"):
         get(hub, tmp_path, kind="parquet")
 
@@ -364,7 +367,7 @@ def _write_to_full(hub: Hub) -> None:
     part = object.__new__(_Part)
     part.path, part.url, part.limit = Path("/dev/full"), "u", 1 << 20
     part._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
-    part.size, part.etag, part.head, part._hash = 0, "", bytearray(), hashlib.sha256()
+    part.size, part.etag, part.page, part.head, part._hash = 0, "", False, bytearray(), hashlib.sha256()
     part.restart = lambda etag="": None  # type: ignore[method-assign, misc]
     _receive(hub.url + FILE, part, None, None, (), QUICK, time.monotonic() + 5, True)
 
