@@ -1,103 +1,128 @@
-"""From sources to a finished dataset: claim the folder, plan, compare, connect, render what is missing, sum up."""
+"""From sources to a finished dataset: claim the place, plan, compare, connect, render what is missing, sum up."""
 
-import importlib.metadata
+import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from os import PathLike
 from typing import Any
 
 import ray
 from rich.console import Console
 
 import shards
-from cluster import output
+from cluster import output, tables
 from cluster.connection import connected
-from cluster.job import Job
-from cluster.ledger import Ledger
-from cluster.pool import Pool
-from cluster.progress import Live, Summary, counting
-from cluster.renderer import ON_GPU, Renderer
+from cluster.crew import Means, render_units
+from cluster.ledger import Folding, Ledger
+from cluster.progress import Summary, counting
+from cluster.software import versions
 from cluster.sources import Source
+from cluster.sources.filters import Filters, Tally
+from cluster.store import Claim, Store, open_store, under
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
+from shards import layout
 
-# what the bytes of a dataset depend on
-SOFTWARE = ("worldtrace", "dracopy", "numpy", "pillow", "pyarrow", "warp-lang", "zstandard")
-RENDERERS_PER_GPU = 8  # encoding on the CPU keeps that many busy beside one GPU
+DEFAULTS = Means()
 
-
-@dataclass(frozen=True)
-class Means:
-    """How a job is carried out. Nothing here changes a byte of its dataset, unless an asset exceeds a limit."""
-
-    address: str | None = None  # None: local, or the Ray job we are in; see connection.connected
-    workers: int | None = None  # renderers; None: one a CPU (with a GPU backend at most RENDERERS_PER_GPU a GPU)
-    asset_timeout: float = 300.0  # seconds
-    memory: int = 8 << 30  # bytes that one renderer may allocate
-    debug: bool = False
+__all__ = ["Means", "images_per_asset", "render_dataset"]
 
 
 def render_dataset(
     sources: Sequence[Source],
-    folder: Path,
+    out: str | PathLike[str],
     settings: RenderSettings,
     shard_views: int = 64,
-    means: Means = Means(),
+    means: Means = DEFAULTS,
     console: Console | None = None,
+    filters: Filters | None = None,
+    retry: Collection[str] = (),
 ) -> Summary:
-    """Render every asset of `sources` into the dataset `folder`, or what an earlier run left undone.
+    """Render the assets of `sources` that `filters` keep into the dataset at `out`, a folder or a URL, or what an
+    earlier run left undone. Units in which an asset ended for a reason in `retry` are made again.
 
-    ValueError in one sentence where the folder belongs to another job or config, or the cluster cannot do it.
+    ValueError or OSError in one sentence where `out` belongs to another job or config, cannot be written, or the
+    cluster cannot do it.
     """
     console = console or Console(stderr=True)
     began = time.monotonic()
-    with output.claim(folder), ExitStack() as connection:
-        output.sweep(folder)
-        stored = _stored(folder)
+    store = open_store(out)
+    if store.text.startswith("memory:"):
+        raise ValueError(f"{store.text} lies in this process, and the workers are others: give a folder or a bucket")
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    with store.claim(say) as claim, ExitStack() as connection:
+        store.sweep()
+        stored = _stored(store)
         if settings.backend == "auto":
             if stored is None:
                 connection.enter_context(connected(means.address, means.workers, means.debug))
             settings = settings.model_copy(update={"backend": _backend(stored)})
-        with counting(console, "listing assets") as advance:
-            units = plan(sources, settings.model_dump(mode="json"), images_per_asset(settings), shard_views, advance)
+        tally = Tally(filters) if filters is not None else None
+        job, units = _planned(sources, settings, shard_views, tally, console)
+        for remark in tally.remarks() if tally else ():
+            say(remark)
         names = [unit.name for unit in units]
-        job: dict[str, Any] = {
-            "sources": [source.text for source in sources],
-            "assets": sum(len(unit.tasks) for unit in units),
-            "assets_digest": digest_of_assets(units),
-            "shard_views": shard_views,
-            "render": settings.model_dump(mode="json"),
-        }
-        header = _adopt(folder, stored, job, settings, names)
-        ledger = Ledger(folder)
-        if header["complete"]:
-            if ledger.tables_stand():
-                ledger.discard()  # of a run that was killed while it did so
-                return Summary.of(ledger.table())
-            ledger.reopen()
-            # From here on the records count: a run that is killed must not find the tables to stand again.
-            shards.write_dataset_json(folder, {**header, "complete": False})
-        standing = ledger.done(names)
-        missing = [unit for unit in units if unit.name not in standing]
-        fresh = 0
-        if missing:
-            _refuse_other_software(folder, header["software"])
-            connection.enter_context(connected(means.address, means.workers, means.debug))
-            fresh = _render(sources, settings, folder, missing, job["assets"], means, console)
-        _finish(folder, ledger, names, header, console)
-        summary = Summary.of(ledger.table())
-        summary.fresh_views, summary.seconds = fresh, time.monotonic() - began
+        header = _adopt(store, stored, job, settings, names, tally)
+        ledger = Ledger(store)
+        summary = _as_it_stands(store, ledger, header, retry)
+        if summary is None:
+            try:
+                fresh = _render_missing(
+                    sources, settings, filters, store, claim, units, ledger, header, means, console, connection
+                )
+            except (Exception, KeyboardInterrupt):
+                if stored is None:
+                    _undo(store, ledger)
+                raise
+            _finish(claim, ledger, names, header, console)
+            summary = Summary.of(tables.attempts(store))
+            summary.fresh_views, summary.seconds = fresh, time.monotonic() - began
+        summary.filtered = tally.line() if tally else ""
         return summary
+
+
+def _planned(
+    sources: Sequence[Source], settings: RenderSettings, shard_views: int, tally: Tally | None, console: Console
+) -> tuple[dict[str, Any], list[Unit]]:
+    """What dataset.json says of the job, and its units."""
+    with counting(console, "listing assets") as advance:
+        listed = tally.of if tally is not None else None
+        units = plan(
+            sources, settings.model_dump(mode="json"), images_per_asset(settings), shard_views, advance, listed
+        )
+    if not units:
+        why = f": {tally.line()}" if tally is not None and tally.line() else ""
+        raise ValueError(f"{', '.join(source.text for source in sources)}: no asset to render{why}")
+    job: dict[str, Any] = {
+        "sources": [source.text for source in sources],
+        "assets": sum(len(unit.tasks) for unit in units),
+        "assets_digest": digest_of_assets(units),
+        "shard_views": shard_views,
+        "render": settings.model_dump(mode="json"),
+    }
+    if tally is not None:
+        job["filters"] = tally.filters.to_json()
+    return job, units
 
 
 def images_per_asset(settings: RenderSettings) -> int:
     return settings.views * (settings.frames if settings.regime == "dynamic" else 1)
 
 
-def _stored(folder: Path) -> dict[str, Any] | None:
-    return shards.read_dataset_json(folder) if (folder / shards.layout.DATASET_JSON).exists() else None
+def _stored(store: Store) -> dict[str, Any] | None:
+    try:
+        return shards.parse_dataset_json(store.read(layout.DATASET_JSON), under(store, layout.DATASET_JSON))
+    except FileNotFoundError:
+        return None
+
+
+def _write(store: Store, header: Mapping[str, Any]) -> None:
+    with store.writing(layout.DATASET_JSON) as file:
+        file.write(shards.dataset_json(header))
 
 
 def _backend(stored: Mapping[str, Any] | None) -> str:
@@ -111,97 +136,117 @@ def _backend(stored: Mapping[str, Any] | None) -> str:
 
 
 def _adopt(
-    folder: Path, stored: Mapping[str, Any] | None, job: dict[str, Any], settings: RenderSettings, names: Sequence[str]
+    store: Store,
+    stored: Mapping[str, Any] | None,
+    job: dict[str, Any],
+    settings: RenderSettings,
+    names: Sequence[str],
+    tally: Tally | None,
 ) -> dict[str, Any]:
-    """What dataset.json is to hold, once it is sure that the folder is new or this very job's; written if it is new."""
+    """What dataset.json is to hold, once it is sure that the place is new or this very job's; written if it is new."""
     if stored is not None:
-        theirs, ours = dict(stored.get("job", {})), dict(job)
+        theirs, ours = dict(stored.get("job", {})), json.loads(json.dumps(job))
         if theirs.get("assets_digest") == ours["assets_digest"]:
             ours["sources"] = theirs.get("sources")  # the same assets by another path are the same
         if difference := output.first_difference(theirs, ours):
             raise ValueError(
-                f"{folder} holds the dataset of another config: {difference}; give another --out "
+                f"{store.text} holds the dataset of another config: {difference}; give another --out "
                 "(a dataset does not grow: other counts make another one)"
             )
         job = ours
-    output.refuse_strangers(folder, {f"{name}.tar" for name in names})
-    header = {
+    output.refuse_strangers(store, {f"{name}.tar" for name in names})
+    header: dict[str, Any] = {
         "layers": settings.layers,
         "size": [settings.height, settings.width],
         "job": job,
-        "software": stored.get("software", {}) if stored else _software(),
+        "software": stored.get("software", {}) if stored else versions(),
         "statistics": None,
         "complete": bool(stored and stored.get("complete")),
     }
+    if tally is not None:
+        header["filtered"] = stored.get("filtered", {}) if stored else dict(sorted(tally.dropped.items()))
     if stored is None:
-        Ledger(folder).discard()  # of a dataset.json that was removed: what made these units is not known any more
-        shards.write_dataset_json(folder, header)
+        Ledger(store).discard()  # of a dataset.json that was removed: what made these units is not known any more
+        _write(store, header)
     return header
 
 
-def _render(
+def _as_it_stands(store: Store, ledger: Ledger, header: dict[str, Any], retry: Collection[str]) -> Summary | None:
+    """The summary of a dataset that is finished; None where something is to be done, and then the records count."""
+    if header["complete"]:
+        if tables.stand(store):
+            summary = Summary.of(tables.attempts(store))
+            if not set(retry) & {*summary.rejected, *summary.failed}:
+                ledger.discard()  # of a run that was killed while it did so
+                return summary
+        tables.reopen(store)
+        # From here on the records count: a run that is killed must not find the tables to stand again.
+        header["complete"] = False
+        _write(store, header)
+    if retry:
+        ledger.forget(retry)
+    return None
+
+
+def _render_missing(
     sources: Sequence[Source],
     settings: RenderSettings,
-    folder: Path,
-    missing: Sequence[Unit],
-    assets: int,
+    filters: Filters | None,
+    store: Store,
+    claim: Claim,
+    units: Sequence[Unit],
+    ledger: Ledger,
+    header: Mapping[str, Any],
     means: Means,
     console: Console,
+    connection: ExitStack,
 ) -> int:
-    """Commit the missing units; returns the number of samples rendered."""
-    to_do = sum(len(unit.tasks) for unit in missing)
-    cpus, gpus = (ray.cluster_resources().get(name, 0.0) for name in ("CPU", "GPU"))
-    on_gpu = settings.backend in ON_GPU
-    if on_gpu and not gpus:
-        raise ValueError(f"--backend {settings.backend}: Ray has no GPU here; use --backend cpu")
-    workers = means.workers or int(min(cpus, RENDERERS_PER_GPU * gpus) if on_gpu else cpus)
-    options: dict[str, Any] = {
-        "num_cpus": 1,
-        "max_restarts": 0,
-        "num_gpus": min(1.0, gpus / max(workers, 1)) if on_gpu else 0,
-    }
-    actor: Any = ray.remote(**options)(Renderer)
-    shared = ray.put((tuple(sources), settings))
-    with Live(console, assets, standing=assets - to_do) as live:
-        pool = Pool(lambda: actor.remote(shared, means.memory), min(max(workers, 1), to_do), means.asset_timeout)
-        try:
-            Job(folder, missing, pool, live).run()
-        finally:
-            pool.close()
-    return live.summary.views
+    """Commit the units that are not committed; returns the number of samples rendered."""
+    names = [unit.name for unit in units]
+    standing = ledger.done(names)
+    missing = [unit for unit in units if unit.name not in standing]
+    if not missing:
+        return 0
+    _refuse_other_software(store, header["software"])
+    connection.enter_context(connected(means.address, means.workers, means.debug))
+    folding = Folding(ledger, names, standing)
+
+    def committed(name: str) -> None:
+        if claim.lost:
+            claim.check()
+        folding.committed(name)
+
+    try:
+        assets = header["job"]["assets"]
+        return render_units(sources, settings, filters, store, missing, assets, means, console, committed)
+    finally:
+        folding.close()
 
 
-def _finish(folder: Path, ledger: Ledger, names: Sequence[str], header: dict[str, Any], console: Console) -> None:
-    """Tables, then statistics, then dataset.json, then no more records: killed in between, it is done again."""
-    shards.write_manifest(folder, ledger.samples(names))
-    ledger.merge(names)
-    shards.write_dataset_json(folder, {**header, "statistics": _statistics(folder, console), "complete": True})
+def _undo(store: Store, ledger: Ledger) -> None:
+    """A job that could not begin leaves nothing: the next one may be another."""
+    with suppress(OSError, ValueError):
+        if not ledger.units():
+            store.delete([layout.DATASET_JSON])
+
+
+def _finish(claim: Claim, ledger: Ledger, names: Sequence[str], header: dict[str, Any], console: Console) -> None:
+    """Tables, then dataset.json, then no more records: killed in between, it is done again."""
+    store = ledger.store
+    claim.check()
+    with counting(console, "tables") as advance:
+        statistics = tables.finish(ledger, names, claim.check, advance)
+    _write(store, {**header, "statistics": statistics, "complete": True})
+    claim.check()
+    store.sweep()
     ledger.discard()
-    output.sweep(folder)
 
 
-def _statistics(folder: Path, console: Console) -> dict[str, Any] | None:
-    """`shards.statistics`, with a bar."""
-    with counting(console, "statistics") as advance:
-        return shards.statistics(folder, advance)
-
-
-def _refuse_other_software(folder: Path, stored: Mapping[str, str]) -> None:
+def _refuse_other_software(store: Store, stored: Mapping[str, str]) -> None:
     """ValueError where more shards would be made by other versions than dataset.json states for all of them."""
-    for name, here in _software().items():
+    for name, here in versions().items():
         if (there := stored.get(name, "absent")) != here:
             raise ValueError(
-                f"{folder} was begun with {name} {there}, but {here} is installed: install {name}=={there} and go on, "
-                "or give another --out"
+                f"{store.text} was begun with {name} {there}, but {here} is installed: install {name}=={there} and go "
+                "on, or give another --out"
             )
-
-
-def _software() -> dict[str, str]:
-    return {name: _version(name) for name in SOFTWARE}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

@@ -1,55 +1,31 @@
 """What has been done: a row per asset and attempt, and a record per committed unit.
 
-While a job runs, every committed unit has a small JSON record in `<dataset>/units/`, written after its shard. When all
-units are committed the records are merged into `ledger.parquet` and `manifest.parquet` and removed. To resume is to
-subtract the units that either form knows; so an unfinished and a finished dataset resume alike.
+While a job runs, every committed unit has a small JSON record in `<dataset>/units/`, written after its shard. Once all
+units of a block have one, the driver folds them into a segment (segments.py) and removes them: however large the job,
+a resume lists two folders and reads some hundred files. When all units are committed the records become
+`ledger.parquet` and `manifest.parquet` (tables.py) and are removed. To resume is to subtract the units that any form
+knows; so an unfinished and a finished dataset resume alike. Where a unit has a record and a row in a segment, the
+record counts: it is either the same or the later one.
 
 `ledger.parquet` holds times and host names and differs from run to run. Everything else in a dataset does not.
 """
 
 import json
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from itertools import islice
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import shards
+from cluster import segments
+from cluster.store import Store
 from shards import layout
 
 Status = Literal["done", "rejected", "failed"]
-
-SCHEMA = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("asset", pa.string()),
-        ("source", pa.string()),
-        ("licence", pa.string()),
-        ("sha256", pa.string()),
-        ("attempt", pa.int32()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("views", pa.int32()),
-        ("views_rejected", pa.list_(pa.string())),
-        ("flags", pa.list_(pa.string())),
-        ("seconds_fetch", pa.float64()),
-        ("seconds_load", pa.float64()),
-        ("seconds_render", pa.float64()),
-        ("seconds_encode", pa.float64()),
-        ("seconds_commit", pa.float64()),
-        ("peak_memory", pa.int64()),
-        ("started", pa.float64()),
-        ("host", pa.string()),
-        ("node", pa.string()),
-    ]
-)
 
 
 @dataclass
@@ -75,14 +51,22 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Attempt(Outcome):
-    """One attempt at one asset: a row of the ledger."""
+    """One attempt at one asset: a row of the ledger.
+
+    The last one of a unit carries what belongs to the unit: the seconds of its commit, and the moments of its samples
+    as (samples measured, points, mean xyz, squares xyz), for shards/moments.py.
+    """
 
     unit: str
     asset: str
     source: str
     licence: str
     attempt: int
-    seconds_commit: float = 0.0  # of its unit; on the last attempt of the unit alone
+    seconds_commit: float = 0.0
+    moments: list[float] | None = None
+
+
+_FIELDS = {entry.name for entry in fields(Attempt)}
 
 
 @dataclass
@@ -93,125 +77,234 @@ class Record:
     samples: list[dict[str, Any]]
     attempts: list[Attempt]
 
+    @property
+    def seconds_commit(self) -> float:
+        return self.attempts[-1].seconds_commit if self.attempts else 0.0
+
+
+def attempt_of(row: dict[str, Any]) -> Attempt:
+    """From a row of a table or a record, which an older or a later version may have written."""
+    return Attempt(**{name: value for name, value in row.items() if name in _FIELDS and value is not None})
+
 
 class Ledger:
-    """The records of the dataset in `folder`."""
+    """The records of an unfinished dataset."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.records = folder / layout.UNITS
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._ends: dict[tuple[str, int], dict[str, int]] = {}  # of segments that were read, by name and size
 
     def write(self, record: Record) -> None:
         """Atomic: the record is there whole, or not at all."""
-        with shards.committed(self.records / f"{record.unit}.json") as file:
+        with self.store.writing(_name(record.unit)) as file:
             file.write(json.dumps(asdict(record), separators=(",", ":")).encode())
 
     def read(self, unit: str) -> Record | None:
-        """The record of a unit that a running or interrupted job left; None where there is none, or a damaged one."""
-        try:
-            values = json.loads((self.records / f"{unit}.json").read_bytes())
-            return Record(values["unit"], values["samples"], [Attempt(**attempt) for attempt in values["attempts"]])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+        """The record of a unit; None where there is none, or a damaged one."""
+        return next(self.records([unit]), None)
 
     def visible(self, unit: str) -> bool:
-        """Whether the record that another node wrote is there for this one. To list a folder of NFS is to ask its
-        server; to open a file that was absent a moment ago may not be.
-        """
-        for folder in (self.folder, self.records):
-            with suppress(FileNotFoundError):
-                os.listdir(folder)
-        return self.read(unit) is not None
+        """Whether the record that another node wrote is there for this one."""
+        return self.store.exists(_name(unit)) and self._loose(unit) is not None
 
-    def table(self) -> Iterator[Attempt]:
-        """The rows of ledger.parquet, in the order of the plan. ValueError where it is damaged."""
-        path = self.folder / layout.LEDGER
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    yield from (Attempt(**row) for row in batch.to_pylist())
-        except (pa.ArrowException, OSError, TypeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"{path} is damaged ({first}): restore it from a copy, or remove it and run the same render command "
-                "again, which then renders everything anew"
-            ) from None
+    def units(self) -> set[str]:
+        """Those that have a record, by one listing and the names in segments. Their shards are not looked at."""
+        loose, folded = self._listing()
+        return {*loose, *(unit for name, size in folded.items() for unit in self._segment_ends(name, size))}
 
-    def tables_stand(self) -> bool:
-        """Whether the dataset has its tables, every shard of which its manifest speaks, and a row of the manifest for
-        every view of the ledger: a rebuilt manifest lacks those of lost shards.
-        """
-        if not self._has_tables():
-            return False
-        views: Counter[str] = Counter()
-        for attempt in self.table():
-            views[attempt.unit] += attempt.views
-        places = shards.read_manifest(self.folder).select(["shard", "offset", "bytes"]).to_pylist()
-        if Counter(Path(place["shard"]).stem for place in places) != views:
-            return False
-        ends = {place["shard"]: place["offset"] + place["bytes"] for place in places}  # sorted: the last one stays
-        return all(self._stands(shard, end) for shard, end in ends.items())
-
-    def reopen(self) -> None:
-        """Tables back into records, where these are absent: a lost shard can then be made again as in an unfinished
-        dataset. A unit whose manifest rows are not as many as its views gets none.
-        """
-        if not self._has_tables():
-            return
-        records: dict[str, Record] = {}
-        for attempt in self.table():
-            records.setdefault(attempt.unit, Record(attempt.unit, [], [])).attempts.append(attempt)
-        for row in shards.read_manifest(self.folder).to_pylist():
-            if (unit := Path(row["shard"]).stem) in records:
-                records[unit].samples.append(row)
-        for unit, record in records.items():
-            views = sum(attempt.views for attempt in record.attempts)
-            if len(record.samples) == views and self.read(unit) is None:
-                self.write(record)
-
-    def _has_tables(self) -> bool:
-        return all((self.folder / name).exists() for name in (layout.LEDGER, layout.MANIFEST))
-
-    def done(self, units: Sequence[str]) -> set[str]:
+    def done(self, units: Collection[str]) -> set[str]:
         """Those of `units` that are committed: they have a record, and the shard it speaks of is there in full."""
-        return {unit for unit in units if (record := self.read(unit)) is not None and self._record_stands(record)}
+        loose, folded = self._listing()
+        ends: dict[str, int] = {}
+        for name, size in folded.items():
+            ends.update(self._segment_ends(name, size))
+        for record in self._all_loose(loose):
+            ends[record.unit] = segments.end_of(record.samples)
+        shards = self.store.sizes(layout.SHARDS) if any(ends.values()) else {}
+        return {unit for unit in units if (end := ends.get(unit)) is not None and stands(shards, unit, end)}
 
-    def _record_stands(self, record: Record) -> bool:
-        if not record.samples:
-            return True
-        return self._stands(f"{record.unit}.tar", max(row["offset"] + row["bytes"] for row in record.samples))
+    def records(self, units: Iterable[str], samples: bool = True) -> Iterator[Record]:
+        """The records of `units` that have one, in the order given as far as it is that of blocks; a block's segment is
+        read once. Without `samples` these are left empty, which is quicker by far.
+        """
+        loose, folded = self._listing()
+        columns = None if samples else ["unit", "attempts"]
+        for block, of_block in groupby(units, segments.block_of):
+            wanted = list(of_block)
+            found = {record.unit: record for record in self._all_loose([unit for unit in wanted if unit in loose])}
+            name = segments.name_of(block)
+            if name in folded and any(unit not in found for unit in wanted):
+                for row in self._segment(name, columns).to_pylist():
+                    attempts = [attempt_of(attempt) for attempt in row["attempts"]]
+                    found.setdefault(row["unit"], Record(row["unit"], row.get("samples") or [], attempts))
+            for unit in wanted:
+                if (record := found.get(unit)) is not None:
+                    yield record if samples else Record(unit, [], record.attempts)
 
-    def _stands(self, shard: str, end: int) -> bool:
-        path = self.folder / layout.SHARDS / shard
-        return path.exists() and path.stat().st_size >= end
+    def blocks(self, units: Sequence[str]) -> Iterator[pa.Table]:
+        """Tables of segments.SCHEMA that hold `units` in their order, block by block. ValueError naming the first unit
+        that has no record: the tables of a dataset have no silent gap.
+        """
+        loose, folded = self._listing()
+        by_block: dict[int, list[str]] = defaultdict(list)
+        for unit in loose:
+            by_block[segments.block_of(unit)].append(unit)
+        for block, of_block in groupby(units, segments.block_of):
+            wanted = list(of_block)
+            table = self._block(block, by_block[block], segments.name_of(block) in folded)
+            place = {unit: index for index, unit in enumerate(table["unit"].to_pylist())}
+            if missing := [unit for unit in wanted if unit not in place]:
+                raise ValueError(
+                    f"{self.store.text} has lost the record of unit {missing[0]}: run the same command again, which "
+                    "makes it anew"
+                )
+            yield table.take([place[unit] for unit in wanted])
 
-    def samples(self, units: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Manifest rows of committed units, in the order of `units`."""
-        for unit in units:
-            if (record := self.read(unit)) is not None:
-                yield from record.samples
+    def fold(self, block: int) -> None:
+        """The records of a block into its segment. Killed in between, both are there and say the same."""
+        loose, folded = self._listing()
+        units = [unit for unit in loose if segments.block_of(unit) == block]
+        if not units:
+            return
+        name = segments.name_of(block)
+        table = self._block(block, units, name in folded)
+        with self.store.writing(name) as file:
+            segments.write(file, table)
+        there = set(table["unit"].to_pylist())
+        self.store.delete(_name(unit) for unit in units if unit in there)
 
-    def attempts(self, units: Sequence[str]) -> Iterator[Attempt]:
-        for unit in units:
-            if (record := self.read(unit)) is not None:
-                yield from record.attempts
-
-    def merge(self, units: Sequence[str]) -> None:
-        """Write ledger.parquet from the records of `units`; `discard` removes these once all else is in place."""
-        with (
-            shards.committed(self.folder / layout.LEDGER) as file,
-            pq.ParquetWriter(file, SCHEMA, compression="zstd") as out,
-        ):
-            for attempts in _batches(self.attempts(units), 1 << 16):
-                out.write_table(pa.Table.from_pylist([asdict(attempt) for attempt in attempts], schema=SCHEMA))
+    def forget(self, reasons: Collection[str]) -> set[str]:
+        """Drop the records of the units in which an asset ended rejected or failed for one of `reasons`, so that they
+        are made again; returns their names.
+        """
+        dropped: set[str] = set()
+        loose, folded = self._listing()
+        for record in self._all_loose(loose):
+            if _ended_in(record.attempts, reasons):
+                dropped.add(record.unit)
+        for name in folded:
+            table = self._segment(name, None)
+            rows = table.select(["unit", "attempts"]).to_pylist()
+            gone = {
+                row["unit"] for row in rows if _ended_in([attempt_of(each) for each in row["attempts"]], reasons)
+            } | dropped & {row["unit"] for row in rows}
+            if gone:
+                with self.store.writing(name) as file:
+                    segments.write(file, segments.without(table, gone))
+                dropped |= gone
+        self.store.delete(_name(unit) for unit in dropped & loose.keys())
+        self._ends.clear()
+        return dropped
 
     def discard(self) -> None:
-        if self.records.is_dir():
-            for path in self.records.iterdir():
-                path.unlink()
-            self.records.rmdir()
+        """Remove the records; `tables.finish` has made them needless."""
+        self.store.delete(self.store.sizes(layout.UNITS))
+
+    def _listing(self) -> tuple[dict[str, int], dict[str, int]]:
+        """(units with a record of their own, segments), each with their bytes."""
+        listed = self.store.sizes(layout.UNITS)
+        loose, folded = {}, {}
+        for name, size in listed.items():
+            stem, _, kind = name.rpartition("/")[2].rpartition(".")
+            if kind == "json" and stem.partition("-")[0].isdigit():
+                loose[stem] = size
+            elif kind == "parquet" and stem.isdigit():
+                folded[name] = size
+        return loose, folded
+
+    def _loose(self, unit: str) -> Record | None:
+        try:
+            values = json.loads(self.store.read(_name(unit)))
+            record = Record(values["unit"], values["samples"], [attempt_of(each) for each in values["attempts"]])
+            return record if record.unit == unit and isinstance(record.samples, list) else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _all_loose(self, units: Collection[str]) -> list[Record]:
+        if self.store.concurrency == 1 or len(units) < 2:
+            found = [self._loose(unit) for unit in units]
+        else:
+            with ThreadPoolExecutor(self.store.concurrency) as pool:
+                found = list(pool.map(self._loose, units))
+        return [record for record in found if record is not None]
+
+    def _block(self, block: int, loose: Collection[str], folded: bool) -> pa.Table:
+        records = self._all_loose(loose)
+        table = segments.table_of(
+            {"unit": each.unit, "samples": each.samples, "attempts": [asdict(attempt) for attempt in each.attempts]}
+            for each in records
+        )
+        if folded:
+            rest = segments.without(self._segment(segments.name_of(block), None), [record.unit for record in records])
+            table = pa.concat_tables([rest, table])
+        return table.sort_by("unit")
+
+    def _segment(self, name: str, columns: list[str] | None) -> pa.Table:
+        """Its table; an empty one where it is damaged, so that its units are made again."""
+        try:
+            with self.store.reading(name) as file:
+                return pq.read_table(file, columns=columns)
+        except (FileNotFoundError, pa.ArrowException, KeyError):
+            schema = segments.SCHEMA if columns is None else pa.schema(segments.SCHEMA.field(each) for each in columns)
+            return schema.empty_table()
+
+    def _segment_ends(self, name: str, size: int) -> dict[str, int]:
+        if (name, size) not in self._ends:
+            table = self._segment(name, ["unit", "end"])
+            self._ends[name, size] = dict(zip(table["unit"].to_pylist(), table["end"].to_pylist()))
+        return self._ends[name, size]
 
 
-def _batches(rows: Iterator[Attempt], size: int) -> Iterator[list[Attempt]]:
-    while batch := list(islice(rows, size)):
-        yield batch
+class Folding:
+    """Folds the records of a block as soon as all its units are committed, beside the driver, in a thread of its own.
+
+    `names` are the units of the job, `done` those that are committed already.
+    """
+
+    def __init__(self, ledger: Ledger, names: Sequence[str], done: Collection[str]) -> None:
+        self.ledger = ledger
+        self.left: Counter[int] = Counter(segments.block_of(name) for name in names if name not in done)
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="fold")
+        self.folding: list[Future[None]] = []
+        loose, _ = ledger._listing()
+        for block in sorted({segments.block_of(unit) for unit in loose}):
+            self._fold(block)  # of a job that was killed before it did so
+
+    def committed(self, unit: str) -> None:
+        """Call it once for each. Raises what the folding of an earlier block raised."""
+        block = segments.block_of(unit)
+        self.left[block] -= 1
+        self._fold(block)
+        self._raise(self.folding[:1] if self.folding and self.folding[0].done() else [])
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=True)
+        self._raise(self.folding)
+
+    def _fold(self, block: int) -> None:
+        if not self.left[block]:
+            self.folding.append(self.pool.submit(self.ledger.fold, block))
+
+    def _raise(self, futures: Sequence[Future[None]]) -> None:
+        for future in futures:
+            future.result()
+            self.folding.remove(future)
+
+
+def stands(shards: dict[str, int], unit: str, end: int) -> bool:
+    """Whether the shard of a unit is there in full, by a listing of all."""
+    return not end or shards.get(f"{layout.SHARDS}/{unit}.tar", -1) >= end
+
+
+def _ended_in(attempts: Sequence[Attempt], reasons: Collection[str]) -> bool:
+    """Whether the last attempt at any of the assets is none that was done, for one of `reasons`."""
+    following = [*attempts[1:], None]
+    return any(
+        attempt.status != "done" and attempt.reason in reasons
+        for attempt, after in zip(attempts, following)
+        if after is None or after.attempt == 1
+    )
+
+
+def _name(unit: str) -> str:
+    return f"{layout.UNITS}/{unit}.json"

@@ -38,7 +38,7 @@ class Held:
 
 @dataclass(frozen=True)
 class LocalStore:
-    """`text` is the folder's path; an absolute one where other processes are to write, too."""
+    """`text` is the folder's path: an absolute one, since other processes write there too."""
 
     text: str
     concurrency: int = 1
@@ -46,10 +46,6 @@ class LocalStore:
     @property
     def folder(self) -> Path:
         return Path(self.text)
-
-    def absolute(self) -> "LocalStore":
-        """The same one for processes that run elsewhere."""
-        return LocalStore(str(self.folder.absolute()))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:

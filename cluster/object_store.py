@@ -111,7 +111,8 @@ class ObjectStore:
     def delete(self, names: Iterable[str]) -> None:
         paths = [self.path(name) for name in names]
         for begin in range(0, len(paths), LISTED):
-            self.asked("removed", lambda fs, part=paths[begin : begin + LISTED]: _removed(fs, part))
+            part = paths[begin : begin + LISTED]
+            self.asked("removed", lambda fs, part=part: _removed(fs, part))  # type: ignore[misc]
 
     def sweep(self) -> None:
         """Abort uploads in parts that nobody completed: their parts are invisible, and are paid for."""

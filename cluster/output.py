@@ -1,67 +1,23 @@
-"""The folder that a job writes: claimed by one driver at a time, belonging to one config, free of leftovers."""
+"""Does this place belong to this job? Its files, and its config, compared with what they should be."""
 
-import fcntl
-import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
+from cluster.store import Store
 from shards import layout
 
 
-@contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; ValueError naming the holder if another job has it.
-
-    The kernel drops the lock when its process dies, however it dies. Needs a file system with flock: local ones, NFS,
-    CephFS, Lustre mounted with flock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / layout.LOCK
-    while True:
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another job"
-                raise ValueError(f"{folder} is being written by {holder}: wait for it, or give another --out") from None
-            if not _is_still(path, file.fileno()):
-                continue  # its last holder removed the file between our open and our lock
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed jobs left. Call it under `claim`."""
-    for place in (folder, folder / layout.SHARDS, folder / layout.UNITS):
-        for path in place.glob(f".*{layout.TEMPORARY}"):
-            path.unlink(missing_ok=True)
-
-
-def refuse_strangers(folder: Path, shards: set[str]) -> None:
-    """ValueError where the folder holds what no run of this job can have left. `shards` are the plan's names."""
+def refuse_strangers(store: Store, shards: set[str]) -> None:
+    """ValueError where the place holds what no run of this job can have left. `shards` are the plan's names."""
     known = layout.FINISHED | layout.UNFINISHED
-    strangers = sorted(path.name for path in folder.iterdir() if path.name not in known)
-    if strangers and not (folder / layout.DATASET_JSON).exists():
-        raise ValueError(f"{folder} holds {strangers[0]!r} and no dataset: give an empty or a new folder as --out")
-    if strangers := sorted(path.name for path in (folder / layout.SHARDS).glob("*.tar") if path.name not in shards):
-        raise ValueError(f"{folder} holds the shard {strangers[0]} of another job: give another --out")
+    there = store.top()
+    strangers = [name for name in there if name not in known]
+    if strangers and layout.DATASET_JSON not in there:
+        raise ValueError(f"{store.text} holds {strangers[0]!r} and no dataset: give an empty or a new place as --out")
+    found = (PurePosixPath(name).name for name in store.sizes(layout.SHARDS) if name.endswith(".tar"))
+    if strangers := sorted(name for name in found if name not in shards):
+        raise ValueError(f"{store.text} holds the shard {strangers[0]} of another job: give another --out")
 
 
 def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -34,6 +34,7 @@ class Summary:
     views_rejected: Counter[str] = field(default_factory=Counter)  # of assets that gave others
     fresh_views: int = 0
     seconds: float = 0.0
+    filtered: str = ""  # what the filters dropped: assets that are not among the others
 
     @classmethod
     def of(cls, attempts: Iterable[Attempt]) -> "Summary":
@@ -64,6 +65,8 @@ class Summary:
             if counts:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
                 parts.append(f"{counts.total()} {name} ({reasons})")
+        if self.filtered:
+            parts.append(self.filtered)
         if self.fresh_views < self.views:
             parts.append(f"{self.views - self.fresh_views} views stood already")
         parts.append(f"{self.seconds:.1f} s")

@@ -83,9 +83,9 @@ def open_store(text: str | PathLike[str]) -> Store:
     text = os.fspath(text)
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return LocalStore(text)
+        return LocalStore(os.path.abspath(text))
     if scheme == "file":
-        return LocalStore(rest)
+        return LocalStore(os.path.abspath(rest))
     if scheme not in SCHEMES:
         raise ValueError(f"{text} has an unknown scheme {scheme!r}: give a folder, or one of {', '.join(SCHEMES)}")
     bucket = rest.strip("/").partition("/")[0]

@@ -5,7 +5,7 @@ A sample is a `LayeredView` (or a `Clip` of them). `encode` and `write_shard` pu
 comes when; `layout` names the files of a dataset. The format is described in docs/format.md.
 """
 
-from . import layout
+from . import layout, manifest, moments
 from .commit import committed
 from .contract import REGIMES, Clip, LayeredView, Origin, Regime, Sample, forward_fill, rays
 from .dataset_json import dataset_json, parse_dataset_json, read_dataset_json, write_dataset_json
@@ -48,6 +48,8 @@ __all__ = [
     "layer_pictures",
     "layered_points",
     "layout",
+    "manifest",
+    "moments",
     "moments_of_sample",
     "open",
     "over_checkerboard",

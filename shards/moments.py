@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from .archive import split_part
 from .codec import decode_layers
 from .contract import rays
 from .reader import Dataset, open
@@ -69,6 +70,17 @@ def moments_of_sample(key: str, members: Mapping[str, bytes]) -> Moments:
         known = depth[:1] if frame["single_layer"] else depth
         total.merge(moments_of(hits, known, np.asarray(frame["K"], np.float64)))
     return total
+
+
+def moments_of_shard(file: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> tuple[int, Moments]:
+    """(samples measured, Moments) of one shard, open for reading, whose manifest rows are `rows`."""
+    measured, total = 0, Moments()
+    for row in filter(counts, rows):
+        file.seek(row["offset"])
+        members = split_part(row["key"], file.read(row["bytes"]), f"{row['key']} in {row['shard']}")
+        total.merge(moments_of_sample(row["key"], members))
+        measured += 1
+    return measured, total
 
 
 def counts(row: Mapping[str, Any]) -> bool:

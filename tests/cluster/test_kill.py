@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import shards
-from cluster import output
 from cluster.dataset import Means, render_dataset
+from cluster.store import open_store
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import COUNT, contents
 
@@ -86,10 +86,11 @@ def test_killed_at_random_moments(undisturbed: Path, tmp_path: Path, scratch: st
 
 
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
-    with output.claim(tmp_path / "out"):
-        with pytest.raises(ValueError, match="is being written by process"), output.claim(tmp_path / "out"):
+    store = open_store(tmp_path / "out")
+    with store.claim():
+        with pytest.raises(ValueError, match="is being written by process"), store.claim():
             pass
         assert (tmp_path / "out" / shards.layout.LOCK).exists()
-    with output.claim(tmp_path / "out"):
+    with store.claim():
         pass
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,143 @@
+"""Records of many units in one file: what a job leaves of every thousand units while it runs.
+
+A segment is a parquet file with a row per unit: its name, where its shard ends, the manifest rows of its samples and
+its attempts. Resume reads the first two columns alone. Whoever finishes the dataset flattens the other two into the
+tables, without a Python object per sample.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shards import layout, manifest
+
+UNITS = 1000  # of a block, which becomes a segment
+
+ATTEMPTS = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("asset", pa.string()),
+        ("source", pa.string()),
+        ("licence", pa.string()),
+        ("sha256", pa.string()),
+        ("attempt", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("views", pa.int32()),
+        ("views_rejected", pa.list_(pa.string())),
+        ("flags", pa.list_(pa.string())),
+        ("seconds_fetch", pa.float64()),
+        ("seconds_load", pa.float64()),
+        ("seconds_render", pa.float64()),
+        ("seconds_encode", pa.float64()),
+        ("seconds_commit", pa.float64()),
+        ("peak_memory", pa.int64()),
+        ("started", pa.float64()),
+        ("host", pa.string()),
+        ("node", pa.string()),
+        ("moments", pa.list_(pa.float64())),
+    ]
+)
+_SAMPLES = pa.struct([field.with_nullable(True) for field in manifest.SCHEMA])
+SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("end", pa.int64()),  # bytes of the shard that its samples cover; 0: there is none
+        ("samples", pa.list_(_SAMPLES)),
+        ("attempts", pa.list_(pa.struct(list(ATTEMPTS)))),
+    ]
+)
+
+
+def block_of(unit: str) -> int:
+    """Which segment a unit belongs to, by the number that its name begins with."""
+    return int(unit.partition("-")[0]) // UNITS
+
+
+def name_of(block: int) -> str:
+    return f"{layout.UNITS}/{block:04d}.parquet"
+
+
+def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Of maps with unit, samples and attempts, as records hold them."""
+    whole = [{**row, "end": end_of(row["samples"])} for row in rows]
+    return pa.Table.from_pylist(whole, schema=SCHEMA)
+
+
+def end_of(samples: Sequence[dict[str, Any]]) -> int:
+    return max((int(row["offset"] + row["bytes"]) for row in samples), default=0)
+
+
+def write(file: BinaryIO, table: pa.Table) -> None:
+    pq.write_table(table, file, compression="zstd", compression_level=3)
+
+
+def without(table: pa.Table, units: Iterable[str]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["unit"], pa.array(list(units), pa.string()))))
+
+
+def samples_of(table: pa.Table) -> pa.Table:
+    """The manifest rows of a segment's table, in its order."""
+    return _flat(table["samples"]).cast(manifest.SCHEMA)
+
+
+def attempts_of(table: pa.Table) -> pa.Table:
+    return _flat(table["attempts"]).cast(ATTEMPTS)
+
+
+def of_tables(attempts: pa.Table, samples: pa.Table) -> pa.Table:
+    """The inverse: from rows that lie together by unit, in one order. Units whose samples are not as many as the views
+    of their attempts are left out.
+    """
+    units = attempts["unit"].combine_chunks().dictionary_encode()
+    names = units.dictionary
+    attempts_each = _counts(units.indices, len(names))
+    found = pc.index_in(pc.utf8_slice_codeunits(samples["shard"], 0, -4), names)  # without .tar
+    samples = samples.filter(pc.is_valid(found))
+    places = pc.drop_null(found).combine_chunks()
+    samples_each = _counts(places, len(names))
+    ends = [0] * len(names)
+    for place, end in zip(places.to_pylist(), pc.add(samples["offset"], samples["bytes"]).to_pylist()):
+        ends[place] = max(ends[place], end)
+    views = [0] * len(names)
+    for place, count in zip(units.indices.to_pylist(), attempts["views"].to_pylist()):
+        views[place] += count
+    table = pa.table(
+        [
+            names,
+            pa.array(ends, pa.int64()),
+            _lists(samples.select(manifest.SCHEMA.names), samples_each).cast(SCHEMA.field("samples").type),
+            _lists(attempts.select(ATTEMPTS.names), attempts_each).cast(SCHEMA.field("attempts").type),
+        ],
+        schema=SCHEMA,
+    )
+    return table.filter(pa.array([there == wanted for there, wanted in zip(samples_each, views)], pa.bool_()))
+
+
+def _flat(lists: pa.ChunkedArray) -> pa.Table:
+    return (
+        pa.concat_tables(pa.Table.from_struct_array(chunk.flatten()) for chunk in lists.chunks)
+        if lists.length()
+        else (pa.Table.from_struct_array(pa.array([], lists.type.value_type)))
+    )
+
+
+def _counts(places: pa.Array, size: int) -> list[int]:
+    counts = [0] * size
+    for entry in pc.value_counts(places).to_pylist():
+        counts[entry["values"]] = entry["counts"]
+    return counts
+
+
+def _lists(rows: pa.Table, counts: Sequence[int]) -> pa.ListArray:
+    offsets = [0]
+    for count in counts:
+        offsets.append(offsets[-1] + count)
+    values = rows.combine_chunks().to_struct_array()
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
