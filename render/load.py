@@ -71,7 +71,7 @@ def read(path: Path, limits: Limits) -> Mesh:
     """The file as it is: every face it draws, before `sound` drops any."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        raise Rejected("unsupported_format", "JSON is no model by itself; scenes of 3D-FRONT are not supported")
+        raise Rejected("unsupported_format", "JSON is no model by itself; houses of 3D-FRONT are read as front3d:DIR")
     if suffix not in _READERS:
         raise Rejected("unsupported_format", f"{suffix or 'no extension'}; supported are {', '.join(SUFFIXES)}")
     folder = Folder(path.parent, limits)

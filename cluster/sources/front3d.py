@@ -92,7 +92,7 @@ class Front3dSource:
         names = [name for name in houses.names() if name.endswith(".json") and not hidden(name)]
         if not names:
             raise ValueError(f"{self.houses} holds no house (*.json): give the folder or the zip of 3D-FRONT")
-        top, skipped = below(names), _skipped(self.skip)
+        top, skipped = below(houses, names), _skipped(self.skip)
         stock = _Stock(self)
         for name in names:
             uid = name.removeprefix(top).removesuffix(".json")

@@ -41,7 +41,7 @@ def listed(
     models = [name for name in names if name.lower().endswith((*readable, *unreadable))]
     if not models:
         raise ValueError(f"{path} holds no model ({', '.join((*readable, *unreadable))}): check the path")
-    top = below(models)
+    top = below(tree, models)
     converted = {name.rpartition(".")[0] for name in models if name.lower().endswith(tuple(readable))}
     for name in models:
         stem, _, suffix = name.rpartition(".")

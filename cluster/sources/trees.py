@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from cluster.sources.base import AssetRef
-from cluster.sources.extract import Tree
+from cluster.sources.extract import Directory, Tree
 from render import Rejected
 
 
@@ -65,8 +65,10 @@ def path_and_query(text: str, keys: Sequence[str]) -> tuple[str, dict[str, list[
     return path, found
 
 
-def below(names: Sequence[str]) -> str:
-    """The folder that all of `names` lie in ("3D-FRONT/"), "" where there is none: archives have it, folders do not."""
+def below(tree: Tree, names: Sequence[str]) -> str:
+    """The folder around all of `names` in an archive ("3D-FRONT/"), or "": who extracts it names that folder."""
+    if isinstance(tree, Directory):
+        return ""
     top = {name.partition("/")[0] for name in names}
     return f"{top.pop()}/" if len(top) == 1 and all("/" in name for name in names) else ""
 
