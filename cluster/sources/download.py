@@ -60,7 +60,7 @@ class Policy:
     longest_pause: float = 60.0
     connect: float = 15.0
     read: float = 60.0
-    deadline: float = 900.0
+    deadline: float = 540.0  # less than the job's --fetch-timeout, which ends the process and counts as a hang
     redirects: int = 8
 
 

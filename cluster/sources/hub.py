@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,6 +16,7 @@ from render import Rejected
 HUB = "https://huggingface.co"
 LARGEST_CATALOGUE = 8 << 30  # bytes of one catalogue file
 LARGEST_JSON = 4 << 30  # bytes of one, unpacked
+LONGER = 8  # times as long as an object may a catalogue take: it is larger, and nothing else waits for it
 
 
 def endpoint() -> str:
@@ -40,6 +42,7 @@ def catalogue(hub: str, dataset: str, name: str, path: Path, kind: Kind, policy:
     """
     if path.is_file():
         return path
+    policy = replace(policy, deadline=policy.deadline * LONGER)
     try:
         download(address(hub, dataset, name), path, limit=LARGEST_CATALOGUE, kind=kind, hub=hub, policy=policy)
     except (Rejected, Unavailable) as error:

@@ -9,6 +9,7 @@ import itertools
 import posixpath
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,7 +129,8 @@ class ObjaverseXLSource:
             return self._of_sketchfab(ref, address, folder)
         main = folder / f"asset.{kind}"
         if publisher == "github":
-            _GitHub(self.hosts, self.policy, folder).bring(address, main, ref.sha256)
+            ends = time.monotonic() + self.policy.deadline
+            _GitHub(self.hosts, self.policy, folder, ends).bring(address, main, ref.sha256)
             return main.name
         url, bans = self._elsewhere(publisher, address)
         download(
@@ -196,6 +198,7 @@ class _GitHub:
     hosts: Hosts
     policy: Policy
     folder: Path
+    ends: float  # of time.monotonic, for all files together
     left: int = DEFAULT.folder_bytes
 
     def bring(self, identifier: str, main: Path, sha256: str) -> None:
@@ -206,7 +209,7 @@ class _GitHub:
         if self._file(repository, path, main, sha256) != sha256:
             main.unlink()  # the transfer may have been spoilt
             url = self._raw(repository, path)
-            download(url, main, limit=DEFAULT.file_bytes, sha256=sha256, policy=self.policy)
+            download(url, main, limit=DEFAULT.file_bytes, sha256=sha256, policy=self._in_time())
 
         def companion(name: str) -> Path | None:
             to = self.folder / name
@@ -226,16 +229,19 @@ class _GitHub:
     def _file(self, repository: str, path: str, to: Path, sha256: str | None) -> str:
         """Its sha256. A pointer of Git LFS, which a raw address gives as it is, is followed."""
         limit = min(DEFAULT.file_bytes, self.left)
-        found = download(self._raw(repository, path), to, limit=limit, policy=self.policy)
+        found = download(self._raw(repository, path), to, limit=limit, policy=self._in_time())
         if (pointer := _pointer(to)) is not None:
             digest, size = pointer
             to.unlink()
             if sha256 not in (None, digest):
                 raise Rejected("checksum", f"{path} in Git LFS has the sha256 {digest}; the catalogue says {sha256}")
             url = f"{self.hosts.media}/{repository}/{quote(path)}"
-            found = download(url, to, limit=limit, sha256=digest, size=size, policy=self.policy)
+            found = download(url, to, limit=limit, sha256=digest, size=size, policy=self._in_time())
         self.left -= to.stat().st_size
         return found
+
+    def _in_time(self) -> Policy:
+        return replace(self.policy, deadline=self.ends - time.monotonic())
 
     def _raw(self, repository: str, path: str) -> str:
         return f"{self.hosts.raw}/{repository}/{quote(path)}"

@@ -13,10 +13,15 @@ from typing import Any
 import objaverse
 import pytest
 
+import shards
 from cluster import sources
+from cluster.dataset import Means, render_dataset
 from cluster.sources.base import Unavailable
+from cluster.sources.filters import Filters
 from cluster.sources.objaverse import ObjaverseSource
 from render import Rejected
+from tests.cluster.boxes import SETTINGS
+from tests.cluster.conftest import ledger
 from tests.cluster.hub import OBJAVERSE, QUICK, Hub, glb, packed, serving
 
 LICENCES = ["by", "by-nc", "by-nc-sa", "by-sa", "cc0", "by-nd"]
@@ -326,6 +331,31 @@ def test_an_object_that_the_hub_serves_wrong_is_rejected(hub: Hub, tmp_path: Pat
     (tmp_path / "new").mkdir()
     with pytest.raises(Rejected, match="checksum"):
         source.fetch(ref, tmp_path / "new")
+
+
+def test_a_dataset_of_objaverse(hub: Hub, local_ray: None, tmp_path: Path) -> None:
+    """Through the job: one object is gone, one is throttled for longer than a fetch tries, one is served wrong."""
+    source = parse("objaverse:all?start=2&count=5")
+    gone, throttled, wrong, *fine = source.assets()
+    address = OBJAVERSE + throttled.locator
+    hub.ill(OBJAVERSE + gone.locator, "status", 404)
+    hub.ill(address, "status", (429, {"Retry-After": "0"}), times=QUICK.attempts + 1)
+    hub.ill("/cdn" + OBJAVERSE + wrong.locator, "wrong")
+    out = tmp_path / "out"
+    means, filters = Means(workers=2, fetchers=3), Filters.parse(licence="any")
+    render_dataset([source], out, SETTINGS, shard_views=8, means=means, filters=filters)
+    rows = {row["asset"]: row for row in ledger(out)}
+    said = {asset: (row["status"], row["reason"]) for asset, row in rows.items()}
+    assert said == {
+        gone.uid: ("rejected", "missing"),
+        wrong.uid: ("rejected", "checksum"),
+        **{ref.uid: ("done", None) for ref in (throttled, *fine)},
+    }
+    assert hub.paths().count(address) == QUICK.attempts + 2
+    index = {uid(i): i for i in range(12)}
+    for sample in shards.read_manifest(out).to_pylist():
+        sha256 = hashlib.sha256(glb(index[sample["asset"]])).hexdigest()
+        assert sample["asset_sha256"] == sha256 == rows[sample["asset"]]["sha256"]
 
 
 def test_sources_do_not_import_what_they_do_not_use() -> None:
