@@ -421,6 +421,39 @@ def test_any_file_system_of_fsspec_will_do(tmp_path: Path) -> None:
         files.rm("/c-memory", recursive=True)
 
 
+def test_real_assets_load_from_elsewhere_as_they_do_from_a_folder(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2].parent / "shared" / "assets" / "objects"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/assets/objects")
+    small = [
+        folder / name for name in ("fuze_obj", "kaykit_lamp_standing", "kenney_building_small_c", "tree_low_poly_blend")
+    ]
+    files = fsspec.filesystem("memory")
+    for path in [file for each in small for file in each.rglob("*") if file.is_file()]:
+        files.pipe(f"/c-real/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    try:
+        local = {ref.uid: ref for ref in parse(str(folder)).assets()}
+        source, compared = parse("memory://c-real"), 0
+        for ref in source.assets():
+            (tmp_path / ref.uid).mkdir(parents=True)
+            main = tmp_path / ref.uid / source.fetch(ref, tmp_path / ref.uid)
+            try:
+                here, origin = parse(str(folder)).load(local[ref.uid], None)
+            except Rejected as error:
+                with pytest.raises(Rejected, match=error.reason):
+                    source.load(ref, main)
+                continue
+            there, elsewhere = source.load(ref, main)
+            assert (here.vertices == there.vertices).all()
+            assert (here.faces == there.faces).all()
+            assert here.flags == there.flags  # "missing_texture" is one
+            assert elsewhere.sha256 == origin.sha256
+            compared += any(each != main for each in (tmp_path / ref.uid).rglob("*.*"))
+        assert compared >= 3  # with companions
+    finally:
+        files.rm("/c-real", recursive=True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
