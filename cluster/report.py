@@ -260,10 +260,10 @@ class Tally:
         self.spans = Spans()
         self.arrivals: list[tuple[float, int, int]] = []  # per unit of late: end of its last attempt, assets, views
 
-    def add(self, attempts: Sequence[Attempt], seconds_commit: float = 0.0) -> None:
+    def add(self, attempts: Sequence[Attempt]) -> None:
         """One committed unit: all its attempts, in the order of the ledger."""
         self.units += 1
-        self.stages["commit"].add(seconds_commit)
+        self.stages["commit"].add(sum(attempt.seconds_commit for attempt in attempts))
         assets = views = 0
         newest = 0.0
         for attempt, last in _with_last(attempts):
@@ -280,7 +280,7 @@ class Tally:
 
     def _attempt(self, attempt: Attempt, last: bool) -> float:
         """Counts its time; returns when it ended, 0 where that is not known."""
-        seconds = {stage: getattr(attempt, f"seconds_{stage}", 0.0) for stage in STAGES}
+        seconds = {stage: getattr(attempt, f"seconds_{stage}") for stage in STAGES}
         spent = sum(seconds.values())
         for stage, value in seconds.items():
             self.stages[stage].add(value)
@@ -288,24 +288,24 @@ class Tally:
         host.attempts += 1
         host.views += attempt.views
         host.seconds += spent
-        if node := getattr(attempt, "node", ""):
-            host.nodes.add(node)
+        if attempt.node:
+            host.nodes.add(attempt.node)
         if not last:
             host.lost += 1
             self.retried[attempt.reason or "unknown"] += 1
             self.retried_seconds += spent
-        if peak := getattr(attempt, "peak_memory", 0):
-            self.memory.add(peak)
-            self.largest = max(self.largest, (peak, attempt.asset))
+        if attempt.peak_memory > 0:
+            self.memory.add(attempt.peak_memory)
+            self.largest = max(self.largest, (attempt.peak_memory, attempt.asset))
         entry = (spent, attempt.asset, attempt.source, max(seconds, key=seconds.__getitem__), attempt.views)
         if len(self.slow) < self.slowest:
             heapq.heappush(self.slow, entry)
         elif self.slow and entry > self.slow[0]:
             heapq.heapreplace(self.slow, entry)
-        if not (started := getattr(attempt, "started", 0.0)):
+        if attempt.started <= 0:
             return 0.0
-        self.spans.add(started, started + spent)
-        return started + spent
+        self.spans.add(attempt.started, attempt.started + spent)
+        return attempt.started + spent
 
     def _asset(self, attempt: Attempt) -> None:
         """The last attempt at an asset."""
