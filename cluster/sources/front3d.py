@@ -118,7 +118,7 @@ class Front3dSource:
 def _rooms(houses: Tree, name: str, uid: str, skipped: set[str], stock: "_Stock") -> Iterator[AssetRef]:
     try:
         data = houses.read(name, Limits().json_bytes)
-        house = read_house(data)
+        house = read_house(data, shapes=False)
     except Rejected:
         yield AssetRef(uid, "front3d", LICENCE, json.dumps([name, None]))
         return

@@ -280,6 +280,18 @@ def test_a_house_cut_anywhere_is_rejected(tmp_path: Path) -> None:
     assert reasons <= {"truncated", "corrupt"}
 
 
+def test_a_house_without_shapes_tells_the_same_of_its_rooms(tmp_path: Path) -> None:
+    made = house()
+    tricky = '": "xyz": [1, 2], \\" "uv":[3] \\'  # looks like a list of numbers, and is a name
+    made.json["mesh"][0]["uid"] = made.json["scene"]["room"][0]["children"][0]["ref"] = tricky
+    for text in (json.dumps(made.json), json.dumps(made.json, indent=1), json.dumps(made.json, separators=(",", ":"))):
+        whole, outline = read_house(text.encode()), read_house(text.encode(), shapes=False)
+        assert whole.rooms == outline.rooms
+        assert [whole.jids(k) for k in range(3)] == [outline.jids(k) for k in range(3)]
+        assert outline.jids(0)[1] == ["jid-floor-living", "jid-wall-living"]  # the tricky one is the floor
+        assert len(whole.parts(0)) == 5
+
+
 def test_sizes_and_counts_are_bounded(tmp_path: Path) -> None:
     made = house()
     with pytest.raises(Rejected, match="file_too_large"):
