@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -62,9 +62,7 @@ class Board:
         """Rank 0 calls it at the start of an attempt -> why the run cannot be, if the attempt before found out."""
         self._attempts += 1
         if self._attempts > 1 and self._refusal is None:
-            self._lines.append(
-                f"attempt {self._attempts}: a worker was lost, all start again from the newest checkpoint"
-            )
+            self._lines.append(f"attempt {self._attempts}: all workers start again from the newest checkpoint")
         return self._refusal
 
     def refusal(self) -> str | None:
@@ -78,6 +76,11 @@ class Board:
     def refused_by(self) -> int:
         """How many workers met it."""
         return self._refused_by
+
+    def lost(self, cause: str) -> None:
+        """Workers have ended against their will; after a refusal that is how the run ends, and nothing to speak of."""
+        if self._refusal is None:
+            self._lines.append(f"lost: {cause}")
 
     def say(self, line: str) -> None:
         self._lines.append(line)
@@ -210,6 +213,7 @@ def _fit(
         run_config=ray_train.RunConfig(
             name="ray",
             storage_path=str(out),
+            callbacks=[_tells_losses(board)],
             failure_config=ray_train.FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=-1 if workers.wait else PLACEMENTS
             ),
@@ -330,21 +334,33 @@ def _listen(board: Any, caught: list[signal.Signals], ended: threading.Event) ->
 def _failed(error: BaseException, workers: Workers) -> str:
     """One sentence about a run that Ray Train gave up."""
     failures = getattr(error, "worker_failures", None)
-    if failures:
-        # The rank that failed first is not known; those that only lost the others say so, and are the last choice.
-        ranks = sorted(failures, key=lambda rank: ("another rank" in str(failures[rank]), rank))
-        text = f"rank {ranks[0]}: {_last_line(failures[ranks[0]])}"
-    else:
-        text = _last_line(getattr(error, "controller_failure", error))
+    text = _cause(failures) if failures else _last_line(getattr(error, "controller_failure", error))
     return (
         f"training ended after {workers.max_failures} restarts (--max-failures): {text}; "
         "the same command goes on from the newest checkpoint"
     )
 
 
+def _tells_losses(board: Any) -> Any:
+    """A callback of Ray Train's controller, made here because importing Ray must wait for `connection.quiet`."""
+    from ray.train import UserCallback
+
+    class Losses(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            board.lost.remote(_cause(worker_exceptions))
+
+    return Losses()
+
+
+def _cause(failures: Mapping[int, object]) -> str:
+    """The rank that failed, and why. Ranks that only lost touch with it say so, and are the last choice."""
+    ranks = sorted(failures, key=lambda rank: ("another rank" in str(failures[rank]), rank))
+    return f"rank {ranks[0]}: {_last_line(failures[ranks[0]])}"
+
+
 def _last_line(error: object) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:400] if lines else type(error).__name__
+    return lines[-1][:200] if lines else type(error).__name__
 
 
 def _sweep(folder: Path) -> None:
