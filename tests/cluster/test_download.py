@@ -1,11 +1,14 @@
 """Downloads from a server that lies, stalls, throttles and never ends: whole and checked, or not at all."""
 
+import datetime
 import gzip
 import hashlib
+import ipaddress
 import random
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.sources.base import Unavailable
-from cluster.sources.download import _pause, _retry_after, _Trouble, download, flaw
+from cluster.sources.download import _next, _Part, _pause, _receive, _retry_after, _Trouble, download, flaw
 from render import Rejected
 from tests.cluster.hub import HTML, QUICK, Hub, glb, serving
 
@@ -26,7 +32,15 @@ FILE = "/files/model.bin"
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "HF_TOKEN",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -289,8 +303,6 @@ def test_redirections_lead_to_nothing_but_http(hub: Hub, tmp_path: Path, target:
 
 
 def test_nothing_leads_from_https_to_http() -> None:
-    from cluster.sources.download import _next
-
     assert _next("https://a/x", "/y") == "https://a/y"
     assert _next("http://a/x", "https://b/y") == "https://b/y"
     with pytest.raises(_Trouble):
@@ -362,8 +374,6 @@ def test_a_disk_that_cannot_be_written_is_not_the_assets_fault(hub: Hub, tmp_pat
 
 
 def _write_to_full(hub: Hub) -> None:
-    from cluster.sources.download import _Part, _receive
-
     part = object.__new__(_Part)
     part.path, part.url, part.limit = Path("/dev/full"), "u", 1 << 20
     part._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
@@ -373,8 +383,6 @@ def _write_to_full(hub: Hub) -> None:
 
 
 def test_two_at_once_leave_one_whole_file(hub: Hub, tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     hub.ill(FILE, "cut", 50_000, times=6)
     with ThreadPoolExecutor(4) as threads:
         policy = replace(QUICK, attempts=10)
@@ -410,7 +418,44 @@ def test_a_gzip_bomb_is_no_gzip_file(tmp_path: Path, monkeypatch: Any) -> None:
     assert "expands" in str(flaw(path, "gzip"))
 
 
-def test_a_certificate_that_is_not_trusted_is_unavailable(tmp_path: Path) -> None:
-    """And the words say why."""
-    with serving() as hub, pytest.raises(Unavailable, match=r"TLS|connection"):
-        download(hub.url.replace("http:", "https:") + "/x", tmp_path / "x", limit=9, policy=QUICK)
+def certificate(path: Path) -> Path:
+    """For 127.0.0.1, signed by itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_https_is_trusted_by_the_certificates_of_the_environment(tmp_path: Path, monkeypatch: Any) -> None:
+    pem = certificate(tmp_path / "pem")
+    (tmp_path / "in").mkdir()
+    with serving(pem) as hub:
+        hub.put(FILE, DATA)
+        with pytest.raises(Unavailable, match="TLS"):
+            get(hub, tmp_path / "in")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+        hub.ill(FILE, "cut", 100_000, times=1)
+        assert get(hub, tmp_path / "in") == DATA
+        hub.ill("/down", "redirect", "http://127.0.0.1:9/model")
+        with pytest.raises(Unavailable, match="does not follow"):
+            get(hub, tmp_path / "in", "/down")
+        for how in ("trickle", "slow headers"):
+            hub.ills.clear()
+            hub.ill(FILE, how)
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                get(hub, tmp_path / "in", policy=replace(QUICK, deadline=0.5))
+            assert time.monotonic() - started < 1.5
