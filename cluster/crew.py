@@ -111,11 +111,8 @@ def render_units(
     parted = on_gpu or means.parted
     remote = any(source.remote for source in sources)
     resources = ray.cluster_resources()
-    if on_gpu and not resources.get("GPU") and means.workers is None:
-        raise ValueError(
-            f"--backend {settings.backend}: Ray has no GPU here; use --backend cpu, or say with --workers how many "
-            "renderers to wait for where an autoscaler adds nodes with GPUs"
-        )
+    if on_gpu and not resources.get("GPU"):
+        raise ValueError(f"--backend {settings.backend}: Ray has no GPU here; use --backend cpu")
     work = ray.put(Work(tuple(sources), settings, means.memory, filters and filters.for_workers(), versions()))
     sizes = Sizes.of(resources, means, parted, remote, to_do)
     events: SimpleQueue[Event] = SimpleQueue()
