@@ -32,7 +32,7 @@ class House:
             "furniture": [],
             "mesh": [],
             "material": [],
-            "scene": {"ref": "-1", "pos": [0, 0, 0], "rot": UPRIGHT, "scale": [1, 1, 1], "room": []},
+            "scene": {"ref": "-1", "pos": [0, 0, 0], "rot": list(UPRIGHT), "scale": [1, 1, 1], "room": []},
         }
     )
     models: dict[str, dict[str, bytes]] = field(default_factory=dict)

@@ -238,6 +238,46 @@ def test_a_missing_part_is_named(plain: Path, tmp_path: Path) -> None:
         list(parse(f"front3d:{tmp_path}/broken.zip?future={empty}&textures={empty}").assets())
 
 
+def _places(value: object, at: tuple = ()) -> list[tuple]:
+    """The paths of everything in a JSON value, lists of numbers as one."""
+    found = [at]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if isinstance(value, list) and len(value) > 12:
+        return found
+    for key, inner in items:
+        found += _places(inner, (*at, key))
+    return found
+
+
+def test_whatever_a_house_says_ends_as_a_room_or_a_rejection(plain: Path) -> None:
+    """Any one value of the JSON replaced by one of another kind."""
+    rng = np.random.default_rng(0)
+    strange = [None, True, -1, 0, 1e308, float("nan"), 10**400, "", "x", "../x", [], [[]], {}, [1, 2, 3], [None] * 4]
+    path = plain / "3D-FRONT" / "house-a.json"
+    source = parse(f"front3d:{plain}")
+    whole = house().json
+    places = _places(whole)[1:]
+    reasons: list[str] = []
+    rooms = 0
+    for case in rng.permutation(len(places))[:150]:
+        made = house().json
+        *way, last = places[case]
+        holder = made
+        for key in way:
+            holder = holder[key]
+        holder[last] = strange[int(rng.integers(len(strange)))]
+        path.write_text(json.dumps(made))
+        for ref in source.assets():
+            try:
+                assert source.load(ref, None)[0].room is not None
+                rooms += 1
+            except Rejected as error:
+                reasons.append(str(error))
+    assert not [reason for reason in reasons if reason.startswith("unreadable")]
+    assert len(reasons) > 20
+    assert rooms > 100
+
+
 def test_a_hundred_houses_are_listed(tmp_path: Path) -> None:
     made: House = house()
     text = json.dumps(made.json)
