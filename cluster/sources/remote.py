@@ -174,10 +174,9 @@ class RemoteSource:
         refs = []
         for key, info in found.items():
             uid = key.removeprefix(f"{top}/")
-            folders = PurePosixPath(key).parents
             if uid == key or not _is_3d(key) or any(part.startswith(".") for part in uid.split("/")):
                 continue
-            if datasets and not datasets.isdisjoint(map(str, folders)):
+            if datasets and not datasets.isdisjoint(map(str, PurePosixPath(key).parents)):
                 continue
             place = Place(key, info.get("size"), version_of(info))
             refs.append(self._ref(uid, self.url, place, said.get(key, stated.NOTHING)))

@@ -97,7 +97,13 @@ class Transfer:
             return self.files.info(key)
 
     def _from_store(self, place: Place, to: Path, most: int) -> None:
-        access.patiently(lambda: self._read(place, to, most))
+        try:
+            access.patiently(lambda: self._read(place, to, most))
+        except Rejected as error:
+            if error.reason == "forbidden":  # by HEAD, whose answer does not say why; perhaps our clock or key is wrong
+                with access.reading(place.key):
+                    self.files.cat_file(place.key, start=0, end=1)
+            raise
 
     def _read(self, place: Place, to: Path, most: int) -> None:
         with (

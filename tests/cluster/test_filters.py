@@ -118,6 +118,13 @@ def test_the_mesh_is_judged_as_a_catalogue_that_is_right_would_be(
         assert error.value.reason == "filtered"
 
 
+def test_both_ends_of_a_range_belong_to_it() -> None:
+    chosen = Filters.parse(licence="any", triangles="5-9")
+    kept = [n for n in range(12) if chosen.excludes(AssetRef("u", "s", "MIT", "", triangles=n), True) is None]
+    assert kept == [5, 6, 7, 8, 9]
+    assert Filters.parse(triangles="-9").excludes(AssetRef("u", "s", "MIT", "", triangles=0), True) is None
+
+
 @given(filters, st.lists(refs, max_size=30), st.booleans())
 def test_the_tally_counts_every_asset_once(chosen: Filters, listed: list[AssetRef], own: bool) -> None:
     tally = Tally(chosen)

@@ -401,6 +401,10 @@ def test_a_store_without_permission_is_one_sentence_at_listing_and_forbidden_at_
         with pytest.raises(Rejected) as rejected:
             source.fetch(remote.AssetRef("a.obj", source.text, "unknown", place), tmp_path)
         assert rejected.value.reason == "forbidden"
+        for code in ("RequestTimeTooSkewed", "ExpiredToken"):  # of this node, and no fault of the asset
+            Refusing.code = code
+            with pytest.raises(Unavailable):
+                source.fetch(remote.AssetRef("a.obj", source.text, "unknown", place), tmp_path)
     finally:
         server.shutdown()
         server.server_close()
