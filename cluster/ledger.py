@@ -104,8 +104,8 @@ class Ledger:
         return next(self.records([unit]), None)
 
     def visible(self, unit: str) -> bool:
-        """Whether the record that another node wrote is there for this one."""
-        return self.store.exists(_name(unit)) and self._loose(unit) is not None
+        """Whether the record that another node has written is there for this one; asks nobody where it must be."""
+        return self.store.consistent or (self.store.exists(_name(unit)) and self._loose(unit) is not None)
 
     def units(self) -> set[str]:
         """Those that have a record, by one listing and the names in segments. Their shards are not looked at."""

@@ -42,6 +42,7 @@ class LocalStore:
 
     text: str
     concurrency: int = 1
+    consistent: bool = False
 
     @property
     def folder(self) -> Path:

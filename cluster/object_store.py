@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
+import fsspec.asyn
 
 from cluster import lease
 
@@ -39,6 +40,7 @@ class ObjectStore:
 
     text: str
     concurrency: int = 32
+    consistent: bool = True
 
     @property
     def scheme(self) -> str:
@@ -171,7 +173,10 @@ class ObjectStore:
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         if self.scheme == "s3":
             # one request for a read instead of two; patience is ours, above
-            options |= {"max_concurrency": 1, "config_kwargs": {"retries": {"max_attempts": 3, "mode": "standard"}}}
+            options |= {
+                "max_concurrency": 1,
+                "config_kwargs": {"retries": {"total_max_attempts": 2, "mode": "standard"}},
+            }
         if self.scheme == "memory":
             options = {}
         try:
@@ -222,7 +227,7 @@ class _Upload(io.RawIOBase):
         view = memoryview(data).cast("B")
         self.buffer += view
         self.position += len(view)
-        if len(self.buffer) >= PART:
+        if len(self.buffer) >= PART and self.store.scheme != "memory":  # fsspec's memory shows what is half written
             self._send()
         return len(view)
 
@@ -231,8 +236,17 @@ class _Upload(io.RawIOBase):
             self.parts = self.store.asked(
                 "written", lambda fs: fs.open(self.store.path(self.name), "wb", block_size=PART, autocommit=False)
             )
-        # each part is asked again by fsspec itself: this buffer is handed on once
-        self.store.asked("written", lambda fs: self.parts.write(bytes(self.buffer)), patience=0.0)
+        handed_on = False
+
+        def sent(fs: Any) -> None:
+            nonlocal handed_on
+            if handed_on:  # fsspec holds it still where its upload failed
+                self.parts.flush()
+            else:
+                handed_on = True
+                self.parts.write(bytes(self.buffer))
+
+        self.store.asked("written", sent)
         self.buffer.clear()
 
     def complete(self) -> None:
@@ -253,7 +267,7 @@ class _Upload(io.RawIOBase):
         if self.parts is not None:
             with suppress(Exception):  # what goes wrong here must not hide what went wrong before; `sweep` comes after
                 self.parts.discard()
-            self.parts.closed = True  # or fsspec would complete it when the file is collected
+                self.parts.closed = True  # or fsspec would complete it when the file is collected
             self.parts = None
 
 
@@ -288,9 +302,8 @@ def _is_about_bucket(error: BaseException) -> bool:
 
 
 def _removed(fs: Any, paths: list[str]) -> None:
-    bulk = getattr(fs, "bulk_delete", None)
-    if bulk is not None and len(paths) > 1:
-        bulk(paths)
+    if len(paths) > 1 and hasattr(fs, "_bulk_delete"):
+        fsspec.asyn.sync(fs.loop, fs._bulk_delete, paths)
         return
     for path in paths:
         with suppress(FileNotFoundError):

@@ -42,6 +42,12 @@ class Store(Protocol):
     def concurrency(self) -> int:
         """How many small reads at a time serve best: one where it is a disk, many where each waits for a network."""
 
+    @property
+    def consistent(self) -> bool:
+        """Whether what one machine has written is there for all others at once: object stores promise it, NFS does
+        not.
+        """
+
     def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
         """A binary file that appears under `name`, whole, when the block ends, and not at all when the block raises."""
 
@@ -88,8 +94,7 @@ def open_store(text: str | PathLike[str]) -> Store:
         return LocalStore(os.path.abspath(rest))
     if scheme not in SCHEMES:
         raise ValueError(f"{text} has an unknown scheme {scheme!r}: give a folder, or one of {', '.join(SCHEMES)}")
-    bucket = rest.strip("/").partition("/")[0]
-    if not bucket:
+    if not rest.partition("/")[0]:
         raise ValueError(f"{text} names no bucket: give {scheme}://BUCKET/PREFIX")
     return ObjectStore(f"{scheme}://{rest.strip('/')}")
 

@@ -1,7 +1,6 @@
 """`python -m tests.cluster.driver OUT SCRATCH COUNT [hang]`: a driver to be killed. Its last asset may hang."""
 
 import sys
-from pathlib import Path
 
 from cluster import connection
 from tests.cluster.boxes import SETTINGS, Boxes
@@ -12,4 +11,4 @@ if __name__ == "__main__":
     from cluster.dataset import Means, render_dataset
 
     source = Boxes(count, scratch, {count - 1: "hang"} if "hang" in sys.argv[4:] else {})
-    render_dataset([source], Path(out), SETTINGS, shard_views=6, means=Means(address="local", workers=2))
+    render_dataset([source], out, SETTINGS, shard_views=6, means=Means(address="local", workers=2))
