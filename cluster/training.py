@@ -359,7 +359,8 @@ def _cause(failures: Mapping[int, object]) -> str:
 
 
 def _last_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error).partition(" Some common causes")[0]  # Ray's guesses about a process that was killed
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
 
 
