@@ -29,6 +29,7 @@ MEMBERS = 2_000_000  # of an archive; its table takes about 0.6 KiB of memory ea
 CHUNK = 1 << 20
 RATIO = 200  # bytes out for each byte in, of a member larger than BOMB: text compresses 5 to 20 times, zeros 1,030
 BOMB = 16 << 20
+LONGEST = 1000  # characters of a name
 LIMIT = Limits().file_bytes
 TOTAL = Limits().folder_bytes
 
@@ -113,8 +114,7 @@ class Archive:
         for name in names:
             target = into / name
             _check_name(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
+            with _new_file(target) as file:
                 for chunk in self._chunks(name, limit):
                     total += len(chunk)
                     if total > TOTAL:
@@ -250,6 +250,14 @@ class Directory:
 Tree = Archive | Directory
 
 
+def _new_file(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise Rejected("corrupt", f"{path.name} is a file and a folder at once, or twice the same file") from error
+
+
 def _bounded(file: BinaryIO, limit: int) -> bytes:
     size = os.fstat(file.fileno()).st_size
     data = file.read(min(size, limit) + 1)
@@ -265,6 +273,6 @@ def _check_name(name: str) -> None:
 
 def _astray(name: str) -> bool:
     """Whether `name` is anything but a relative path that goes down: "/a", "C:a", "a/../b", "a//b", "a\\0"."""
-    if not name or "\0" in name or "\\" in name or _DRIVE.match(name) or len(name) > 4096:
+    if not name or "\0" in name or "\\" in name or _DRIVE.match(name) or len(name) > LONGEST:
         return True
-    return any(part in ("", ".", "..") for part in name.split("/"))
+    return any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in name.split("/"))

@@ -9,15 +9,15 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
-from cluster.sources.trees import below, digest_of, hidden, path_and_query, unchanged
+from cluster.sources.trees import below, digest_of, hidden, path_and_query, scratch, unchanged
 from render import Mesh, Rejected
 from render.front3d import House, RoomEntry, read_house
 from render.front3d_room import build_room
@@ -108,9 +108,9 @@ class Front3dSource:
         house = read_house(data)
         if number is None or number >= len(house.rooms):
             raise Rejected("changed", f"{name} is not the house that was listed when the job started")
-        with tempfile.TemporaryDirectory(prefix="worldtrace-") as folder:
-            stock = _Stock(self, Path(folder))
-            now = unchanged(ref, _digest(ref.uid, data, house, house.rooms[number], stock))
+        stock = _Stock(self)
+        now = unchanged(ref, _digest(ref.uid, data, house, house.rooms[number], stock))
+        with stock.opened():
             mesh = build_room(house, number, stock.model, stock.texture)
         return mesh, Origin(ref.uid, ref.source, now, ref.licence)
 
@@ -147,14 +147,12 @@ def _digest(uid: str, data: bytes, house: House, room: RoomEntry, stock: "_Stock
 
 
 class _Stock:
-    """The models and textures of a source, found by the names of their folders; models are put under `folder` where
-    they are packed.
-    """
+    """The models and textures of a source, found by the names of their folders."""
 
-    def __init__(self, source: Front3dSource, folder: Path | None = None) -> None:
+    def __init__(self, source: Front3dSource) -> None:
         self.models = [open_tree(path) for path in source.future]
         self.images = open_tree(source.textures)
-        self.folder = folder
+        self.folder: Path | None = None
         self._sizes: dict[str, dict[str, int | None]] = {}
 
     def sizes_of_model(self, jid: str) -> dict[str, int | None]:
@@ -165,6 +163,13 @@ class _Stock:
 
     def size_of_texture(self, jid: str) -> int | None:
         return size_of(self.images, jid, TEXTURE)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """`model` works within the block: models that are packed lie on disk for its time."""
+        size = sum(size or 0 for sizes in self._sizes.values() for size in sizes.values())
+        with scratch(self.models, size) as self.folder:
+            yield
 
     def model(self, jid: str) -> Path | None:
         """The path of a model's raw_model.obj, what belongs to it beside it."""

@@ -5,7 +5,6 @@ zipped. Categories come from model_info.json; a model that it lists and that is 
 """
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
 from cluster.sources.front3d import FILES, LICENCE, MODEL, NAMES, beside, size_of
-from cluster.sources.trees import digest_of, json_of, path_and_query, unchanged
+from cluster.sources.trees import digest_of, json_of, on_disk, path_and_query, unchanged
 from render import Mesh, Rejected
 from render.front3d_room import read_model
 from render.load import sound
@@ -76,8 +75,8 @@ class Future3dSource:
             raise Rejected("missing_model", f"{jid} has no {MODEL}, though {INFO} lists it")
         now = unchanged(ref, _digest(jid, tree))
         names = [name for file in FILES if (name := tree.find(jid, file)) is not None]
-        with tempfile.TemporaryDirectory(prefix="worldtrace-") as folder:
-            mesh = sound(read_model(tree.place(names, Path(folder))[0]))
+        with on_disk(tree, names) as paths:
+            mesh = sound(read_model(paths[0]))
         return mesh, Origin(ref.uid, ref.source, now, ref.licence)
 
     def _categories(self, trees: list[Tree]) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,6 @@ lay beside, so it is put there by hand. The scans are z-up, as Gazebo has it: th
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import render
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
-from cluster.sources.trees import digest_of, hidden, path_and_query, unchanged
+from cluster.sources.trees import digest_of, hidden, on_disk, path_and_query, unchanged
 from render import Mesh, Rejected
 from render.folder import Folder
 from render.front3d_room import dressed
@@ -84,8 +83,8 @@ class GsoSource:
             raise Rejected("unreadable", str(error)) from None
         now = unchanged(ref, _digest(ref.uid, tree, top))
         names = [name for name in (f"{top}{MODEL}", f"{top}{LIBRARY}") if tree.size(name) is not None]
-        with tempfile.TemporaryDirectory(prefix="worldtrace-") as folder:
-            mesh = render.load(tree.place(names, Path(folder))[0])
+        with on_disk(tree, names) as paths:
+            mesh = render.load(paths[0])
         pixels = None
         lost: set[str] = set()
         if (image := _texture(tree, top)) is not None:

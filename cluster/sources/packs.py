@@ -1,14 +1,13 @@
 """What Toys4K and Truebones have in common: a tree of models, each a main file with what lies beside it."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import render
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Directory, Tree, open_tree
-from cluster.sources.trees import below, digest_of, hidden, path_and_query, unchanged
+from cluster.sources.trees import below, digest_of, hidden, on_disk, path_and_query, unchanged
 from render import Mesh, Rejected
 from shards import Origin
 
@@ -61,8 +60,8 @@ def loaded(path: str, ref: AssetRef, readable: Sequence[str], how: str) -> tuple
         raise Rejected("unsupported_format", f"{PurePosixPath(name).suffix} is not read: {how}")
     now = unchanged(ref, _digest(ref.source, ref.uid, tree, name))
     names = [name, *_companions(tree, name)]
-    with tempfile.TemporaryDirectory(prefix="worldtrace-") as folder:
-        mesh = render.load(tree.place(names, Path(folder))[0])
+    with on_disk(tree, names) as paths:
+        mesh = render.load(paths[0])
     return mesh, Origin(ref.uid, ref.source, now, ref.licence)
 
 

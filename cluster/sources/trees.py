@@ -10,15 +10,15 @@ size is not noticed.
 import difflib
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from cluster.scratch import private_folder
 from cluster.sources.base import AssetRef
-from cluster.sources.extract import Directory, Tree
+from cluster.sources.extract import Archive, Directory, Tree
 from render import Rejected
 
 
@@ -37,9 +37,19 @@ def unchanged(ref: AssetRef, now: str) -> str:
 
 @contextmanager
 def on_disk(tree: Tree, names: Sequence[str]) -> Iterator[list[Path]]:
-    """The paths of these files, extracted to a folder of their own for the time of the block where they are packed."""
-    with tempfile.TemporaryDirectory(prefix="worldtrace-") as folder:
-        yield tree.place(names, Path(folder))
+    """The paths of these files, for the time of the block extracted to a folder of their own where they are packed."""
+    with scratch([tree], sum(tree.size(name) or 0 for name in names)) as folder:
+        yield tree.place(names, folder)
+
+
+@contextmanager
+def scratch(trees: Sequence[Tree], size: int) -> Iterator[Path]:
+    """Where `place` of these trees may extract about `size` bytes; of folders nothing is copied, and it has none."""
+    if any(isinstance(tree, Archive) for tree in trees):
+        with private_folder(size) as folder:
+            yield folder
+    else:
+        yield Path()
 
 
 def path_and_query(text: str, keys: Sequence[str]) -> tuple[str, dict[str, list[str]]]:

@@ -56,7 +56,7 @@ def test_an_archive_and_its_folder_are_read_alike(tmp_path: Path) -> None:
         for name, data in files.items():
             assert tree.size(name) == len(data)
             assert tree.read(name) == data
-        into = tmp_path / "into"
+        into = tmp_path / f"into{id(tree)}"
         assert [path.read_bytes() for path in tree.place(sorted(files), into)] == [
             files[name] for name in sorted(files)
         ]
@@ -154,10 +154,21 @@ def test_a_bomb_is_not_inflated_whatever_it_announces(tmp_path: Path) -> None:
     assert (tmp_path / "into" / "a").stat().st_size == 0
     in_the_table(path, "a", *SIZE, 1000)  # and now it announces little
     with pytest.raises(Rejected, match="corrupt"):
-        Archive(path).place(["a"], tmp_path / "into")
-    assert (tmp_path / "into" / "a").stat().st_size <= 1000
+        Archive(path).place(["a"], tmp_path / "again")
+    assert (tmp_path / "again" / "a").stat().st_size <= 1000
     zeros = packed(tmp_path / "y.zip", {"a": bytes(extract.BOMB)})  # a blank image of a sound size is none
     assert len(open_tree(zeros).read("a")) == extract.BOMB
+
+
+def test_names_that_no_disk_can_hold_are_rejected(tmp_path: Path) -> None:
+    tree = open_tree(packed(tmp_path / "x.zip", {"a" * 300: TEXT, "b/" * 600 + "c": TEXT, "f": TEXT, "f/g": TEXT}))
+    assert tree.names() == ["f", "f/g"]
+    for names in (["a" * 300], ["b/" * 600 + "c"]):
+        with pytest.raises(Rejected, match="path_outside_folder"):
+            tree.place(names, tmp_path / "into")
+    for number, names in enumerate((["f", "f/g"], ["f/g", "f"], ["f", "f"])):
+        with pytest.raises(Rejected, match="corrupt"):
+            tree.place(names, tmp_path / f"into{number}")
 
 
 def test_all_files_of_an_asset_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +176,7 @@ def test_all_files_of_an_asset_together_are_bounded(tmp_path: Path, monkeypatch:
     tree = open_tree(packed(tmp_path / "x.zip", {"a": TEXT, "b": TEXT, "c": TEXT}))
     assert len(tree.place(["a", "b"], tmp_path / "into")) == 2
     with pytest.raises(Rejected, match="file_too_large"):
-        tree.place(["a", "b", "c"], tmp_path / "into")
+        tree.place(["a", "b", "c"], tmp_path / "more")
     with pytest.raises(Rejected, match="file_too_large"):
         tree.read("a", limit=100)
     assert tree.read("a", limit=len(TEXT)) == TEXT

@@ -3,8 +3,9 @@
 import json
 import pickle
 import shutil
-import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 import worldtrace
-from cluster.sources import Source, extract, parse
+from cluster.scratch import private_folder
+from cluster.sources import Source, extract, parse, trees
 from cluster.sources.front3d import Front3dSource
 from render import Mesh, Rejected
 from tests.cluster.houses import House, child, house, write_files
@@ -113,9 +115,7 @@ def test_a_list_of_rooms_is_skipped(plain: Path, tmp_path: Path) -> None:
         list(source.assets())
 
 
-def test_loading_a_room_reads_what_it_needs_and_leaves_nothing(
-    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_a_room_reads_what_it_needs_and_leaves_nothing(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     chunks = extract.Archive._chunks
 
@@ -125,16 +125,24 @@ def test_loading_a_room_reads_what_it_needs_and_leaves_nothing(
 
     source = parse(f"front3d:{packed}")
     refs = list(source.assets())
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    folders = []
+
+    @contextmanager
+    def watched(size: int | None = None) -> Iterator[Path]:
+        with private_folder(size) as folder:
+            folders.append(folder)
+            yield folder
+            assert [path.name for path in folder.glob("*/*")] == ["model-chair"]
+
     monkeypatch.setattr(extract.Archive, "_chunks", noted)
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(trees, "private_folder", watched)
     source.load(refs[1], None)
     assert sorted(read) == [
         "3D-FRONT/house-a.json",
         *(f"3D-FUTURE-model/model-chair/{name}" for name in ("model.mtl", "raw_model.obj", "texture.png")),
     ]
-    assert not list(scratch.iterdir())
+    assert len(folders) == 1
+    assert not folders[0].exists()
     read.clear()
     assert len(list(source.assets())) == 3
     assert read == ["3D-FRONT/house-a.json"]  # of models and textures only the table
