@@ -1,6 +1,7 @@
 """One local Ray for the whole folder (it takes seconds to start), and how datasets are compared."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,9 @@ ALONE = Means(workers=1)
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Ray's workers take the environment of this moment: later on a test can still say there where its S3 server is.
+    os.environ["AWS_CONFIG_FILE"] = str(tmp_path_factory.mktemp("aws") / "config")
     with connection.connected("local", workers=2):
         yield
 
