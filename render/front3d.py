@@ -215,6 +215,7 @@ class House:
         if color is None or len(color) < 3 or not np.isfinite(values).all():
             values = np.array([220.0, 220.0, 220.0, 255.0])
         r, g, b, a = (float(x) for x in np.clip(values[:4] / 255.0, 0, 1))
+        a = a or 1.0  # as `d 0` of an .mtl: nobody models what is not to be seen
         matrix = _optional(given.get("UVTransform"), 3, 3)
         if matrix is None or not (np.abs(matrix) <= 1e4).all():
             matrix = np.eye(3)

@@ -15,6 +15,7 @@ from PIL import Image
 import worldtrace
 from cluster.scratch import private_folder
 from cluster.sources import Source, extract, parse, trees
+from cluster.sources.filters import Filters, Tally
 from cluster.sources.front3d import Front3dSource
 from render import Mesh, Rejected
 from tests.cluster.houses import House, child, house, write_files
@@ -57,6 +58,13 @@ def test_rooms_are_listed_in_the_order_of_their_house(plain: Path) -> None:
     assert len({ref.sha256 for ref in refs}) == 6  # the same rooms of another house are other assets
     assert list(source.assets()) == refs
     assert parse(source.text) == source == pickle.loads(pickle.dumps(source))
+
+
+def test_rooms_can_be_filtered_and_their_terms_are_the_user_s(plain: Path) -> None:
+    source = parse(f"front3d:{plain}")
+    assert [ref.uid for ref in Tally(Filters.parse()).of(source)] == ROOMS
+    assert [ref.uid for ref in Tally(Filters.parse(category="Bedroom")).of(source)] == ROOMS[1:2]
+    assert not list(Tally(Filters.parse(licence="redistributable")).of(source))
 
 
 def test_archives_and_folders_give_the_same_assets_and_bytes(plain: Path, packed: Path) -> None:

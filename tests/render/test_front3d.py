@@ -156,6 +156,28 @@ def test_walls_and_furniture_carry_their_textures(tmp_path: Path) -> None:
         np.testing.assert_allclose(uv, [vertex[0], 1 - (3 - vertex[2])], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("color", "base", "mode"),
+    [
+        ([255, 0, 0, 255], (1, 0, 0, 1), "OPAQUE"),
+        ([0, 255, 0, 51], (0, 1, 0, 0.2), "BLEND"),  # glass
+        ([0, 0, 255, 0], (0, 0, 1, 1), "OPAQUE"),  # a mistake
+        ([0, 0, 300], (0, 0, 1, 1), "OPAQUE"),
+        ([1, 2], None, "OPAQUE"),
+        ([float("nan"), 0, 0, 0], None, "OPAQUE"),
+        ("red", None, "OPAQUE"),
+        (None, None, "OPAQUE"),
+    ],
+)
+def test_a_colour_is_srgb_in_bytes(color: Any, base: tuple[float, ...] | None, mode: str, tmp_path: Path) -> None:
+    made = house()
+    next(entry for entry in made.json["material"] if entry["uid"] == "plain-living")["color"] = color
+    material = next(m for m in built(made, tmp_path).materials if m.name == "door")
+    grey = ((220 / 255 + 0.055) / 1.055) ** 2.4  # what the toolbox paints
+    np.testing.assert_allclose(material.base_color, base or (grey, grey, grey, 1), atol=1e-6)
+    assert material.alpha_mode == mode
+
+
 def test_a_uv_transform_is_applied_as_the_toolbox_does(tmp_path: Path) -> None:
     made = house()
     floor = next(entry for entry in made.json["material"] if entry["uid"] == "floor-living")
