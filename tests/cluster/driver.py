@@ -1,14 +1,24 @@
-"""`python -m tests.cluster.driver OUT SCRATCH COUNT [hang]`: a driver to be killed. Its last asset may hang."""
+"""`python -m tests.cluster.driver OUT SCRATCH COUNT [hang] [NAME=VALUE ...]`: a driver to be killed.
+
+Its last asset may hang. Names: address (of a Ray; default: one of its own), seconds (that every load takes), workers.
+"""
 
 import sys
+from pathlib import Path
 
 from cluster import connection
 from tests.cluster.boxes import SETTINGS, Boxes
 
 if __name__ == "__main__":
-    out, scratch, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    out, scratch, count, *words = sys.argv[1:]
+    options = dict(word.partition("=")[::2] for word in words)
     connection.quiet()
     from cluster.dataset import Means, render_dataset
 
-    source = Boxes(count, scratch, {count - 1: "hang"} if "hang" in sys.argv[4:] else {})
-    render_dataset([source], out, SETTINGS, shard_views=6, means=Means(address="local", workers=2))
+    trouble = {int(count) - 1: "hang"} if "hang" in options else {}
+    source = Boxes(int(count), scratch, trouble, seconds=float(options.get("seconds", 0)))
+    means = Means(address=options.get("address", "local"), workers=int(options.get("workers", 2)))
+    try:
+        render_dataset([source], Path(out), SETTINGS, shard_views=6, means=means)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
