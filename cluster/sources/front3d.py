@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
@@ -40,6 +39,7 @@ class Front3dSource:
     is listed as one asset without a sha256, so that it ends in the ledger as rejected.
     """
 
+    text: str
     houses: str
     future: tuple[str, ...]
     textures: str
@@ -67,13 +67,7 @@ class Front3dSource:
         for each in (*future, *textures, *([skip] if skip else [])):
             if not os.path.exists(each):
                 raise FileNotFoundError(f"source {text!r}: {each} does not exist")
-        return cls(houses, tuple(future), textures[0], skip)
-
-    @property
-    def text(self) -> str:
-        pairs = [("future", each) for each in self.future] + [("textures", self.textures)]
-        pairs += [("skip", self.skip)] if self.skip else []
-        return f"front3d:{self.houses}?" + "&".join(f"{key}={quote(value)}" for key, value in pairs)
+        return cls(text, houses, tuple(future), textures[0], skip)
 
     @property
     def regime(self) -> Regime:

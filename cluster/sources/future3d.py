@@ -26,6 +26,7 @@ INFO_BYTES = 256 << 20
 class Future3dSource:
     """Every model by its id, sorted."""
 
+    text: str
     paths: tuple[str, ...]
     given: str
 
@@ -37,11 +38,7 @@ class Future3dSource:
                 f"source {text!r}: {path} does not exist: give the folder or zip of 3D-FUTURE-model"
             )
         paths = beside([Path(path)], NAMES["future"]) if os.path.isdir(path) else []
-        return cls(tuple(paths or [path]), path)
-
-    @property
-    def text(self) -> str:
-        return f"future3d:{self.given}"
+        return cls(text, tuple(paths or [path]), path)
 
     @property
     def regime(self) -> Regime:

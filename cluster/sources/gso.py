@@ -35,6 +35,7 @@ _UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # z u
 class GsoSource:
     """Every object by its name, sorted. Of an object that is there as a folder and as a zip the folder counts."""
 
+    text: str
     path: str
 
     @classmethod
@@ -42,11 +43,7 @@ class GsoSource:
         path, _ = path_and_query(text, ())
         if not os.path.isdir(path):
             raise FileNotFoundError(f"source {text!r}: {path} is no folder: give the one that holds the objects")
-        return cls(path)
-
-    @property
-    def text(self) -> str:
-        return f"gso:{self.path}"
+        return cls(text, path)
 
     @property
     def regime(self) -> Regime:

@@ -25,15 +25,12 @@ _LICENCE = re.compile(r"under (?:an?|the) (.{1,80}?) licen[cs]e", re.I | re.S)
 class Toys4kSource:
     """Every model, sorted; its category is its first folder."""
 
+    text: str
     path: str
 
     @classmethod
     def parse(cls, text: str) -> "Toys4kSource":
-        return cls(parsed(text, "Toys4K"))
-
-    @property
-    def text(self) -> str:
-        return f"toys4k:{self.path}"
+        return cls(text, parsed(text, "Toys4K"))
 
     @property
     def regime(self) -> Regime:

@@ -10,6 +10,7 @@ size is not noticed.
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +54,10 @@ def scratch(trees: Sequence[Tree], size: int) -> Iterator[Path]:
 
 
 def path_and_query(text: str, keys: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
-    """ "scheme:path?key=value&key=value" -> the path, and the values of each key. ValueError for another key.
+    """ "scheme:path?key=path&key=path" -> the path, and the paths of each key. ValueError for another key.
 
-    %-encoding is decoded in values; a plus sign is one, since these are paths.
+    They are absolute, for workers have another working directory. %-encoding is decoded in those of keys; a plus sign
+    is one.
     """
     path, mark, query = text.partition(":")[2].partition("?")
     found: dict[str, list[str]] = {key: [] for key in keys}
@@ -69,10 +71,10 @@ def path_and_query(text: str, keys: Sequence[str]) -> tuple[str, dict[str, list[
             raise ValueError(f"source {text!r} has an unknown key {key!r}: {hint}")
         if not value:
             raise ValueError(f"source {text!r} gives no {key}: write {key}=PATH")
-        found[key].append(unquote(value))
+        found[key].append(os.path.abspath(unquote(value)))
     if not path:
         raise ValueError(f"source {text!r} names no folder or archive: write {text.partition(':')[0]}:PATH")
-    return path, found
+    return os.path.abspath(path), found
 
 
 def below(tree: Tree, names: Sequence[str]) -> str:

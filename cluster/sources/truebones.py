@@ -21,15 +21,12 @@ HOW = "convert it to .glb with Blender (docs/assets.md, Truebones)"
 class TruebonesSource:
     """Every clip, sorted; its category is its first folder: the creature."""
 
+    text: str
     path: str
 
     @classmethod
     def parse(cls, text: str) -> "TruebonesSource":
-        return cls(parsed(text, "Truebones, converted to .glb"))
-
-    @property
-    def text(self) -> str:
-        return f"truebones:{self.path}"
+        return cls(text, parsed(text, "Truebones, converted to .glb"))
 
     @property
     def regime(self) -> Regime:

@@ -12,7 +12,7 @@ import trimesh
 
 from cluster.sources import AssetRef, Source, parse
 from render import Rejected, render_views
-from tests.cluster.houses import half_black, model_files, write_files
+from tests.cluster.houses import half_black, house, model_files, write_files
 from tests.render.shapes import small
 
 ANIMATED = Path(__file__).parents[2].parent / "shared" / "assets" / "animated"
@@ -26,6 +26,21 @@ def listed(source: Source) -> dict[str, AssetRef]:
     assert source.own_terms
     assert not source.remote
     return {ref.uid: ref for ref in refs}
+
+
+def test_paths_hold_in_a_worker_that_stands_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    future(tmp_path / "here", packed=False)
+    write_files(tmp_path / "here" / "gso" / "Shoe", scanned())
+    write_files(tmp_path / "here" / "toys" / "ball", {"a.obj": OBJ})
+    house().write(tmp_path / "here" / "front")
+    monkeypatch.chdir(tmp_path / "here")
+    sources = [parse(text) for text in ("future3d:.", "gso:gso", "toys4k:toys")]
+    sources.append(parse("front3d:front/3D-FRONT?future=front/3D-FUTURE-model"))
+    monkeypatch.chdir(tmp_path)
+    for source in sources:
+        assert str(tmp_path) not in source.text  # what the user wrote, for it goes into dataset.json
+        ref = next(ref for ref in source.assets() if ref.sha256)
+        assert source.load(ref, None)[1].sha256 == ref.sha256
 
 
 def reason(source: Source, ref: AssetRef) -> tuple[str, str]:
