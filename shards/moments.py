@@ -15,7 +15,6 @@ import numpy as np
 
 from .archive import split_part
 from .codec import decode_layers
-from .contract import rays
 from .reader import Dataset, open
 from .sample import frame_prefix, read_meta
 
@@ -49,16 +48,24 @@ def moments_of(hits: np.ndarray, depth: np.ndarray, K: np.ndarray) -> Moments:
     """hits (H,W), forward-filled depth (L,H,W), K (3,3) -> Moments of XYZ over all layers of the valid pixels.
 
     A pixel's points lie on one ray r, so their sums are r * sum(z) and r^2 * sum(z^2): float64 keeps what cancels in
-    sum(x^2) - n * mean^2 to some 1e-15 of it, at a quarter of the time of writing every point down.
+    sum(x^2) - n * mean^2 to some 1e-13 of it. Only valid pixels are touched, and no sum is left to BLAS, whose order
+    depends on the number of its threads.
     """
-    valid = hits > 0
-    z = depth[:, valid].astype(np.float64)
-    if not z.size:
+    at = np.flatnonzero(hits)
+    if not at.size:
         return Moments()
-    directions = rays(K, *hits.shape)[valid]
-    mean = z.sum(axis=0) @ directions / z.size
-    squares = np.einsum("ln,ln->n", z, z) @ directions**2 - z.size * mean**2
-    return Moments(z.size, mean, np.maximum(squares, 0.0))
+    v, u = np.divmod(at, hits.shape[1])
+    x, y, w = (row[0] * (u + 0.5) + row[1] * (v + 0.5) + row[2] for row in np.linalg.inv(K))
+    total, squared = np.zeros(at.size), np.zeros(at.size)
+    for layer in depth:
+        z = layer.reshape(-1)[at].astype(np.float64)
+        total += z
+        squared += z * z
+    count = at.size * len(depth)
+    directions = (x / w, y / w, np.ones(at.size))
+    mean = np.array([(direction * total).sum() for direction in directions]) / count
+    squares = np.array([(direction * direction * squared).sum() for direction in directions]) - count * mean**2
+    return Moments(count, mean, np.maximum(squares, 0.0))
 
 
 def moments_of_sample(key: str, members: Mapping[str, bytes]) -> Moments:
