@@ -188,7 +188,7 @@ def _receive(
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.etag}
     else:
         part.restart()
-    with _session(ends) as (session, late):
+    with _session(ends) as session:
         response, linked = _open(session, url, headers, hub, bans, policy, ends)
         with response:
             total = _begin(response, part, linked)
@@ -202,8 +202,6 @@ def _receive(
                 if len(part.head) == HEAD and (reason := _foreign(part.head, kind, part.page)):
                     part.restart()
                     raise _Trouble(reason)
-            if late.is_set():  # the end that was read is our own doing
-                raise _Trouble("it took too long")
             if total is None and (not part.size or (blind and not _chunked(response))):
                 raise _Trouble("the transfer ended, and nothing says that it was complete")
             if total is not None and part.size != total:
@@ -417,15 +415,13 @@ def _part(path: Path, url: str, limit: int) -> Iterator[_Part]:
 
 
 @contextmanager
-def _session(ends: float) -> Iterator[tuple[requests.Session, threading.Event]]:
-    """Its sockets are shut at `ends`, whatever is being read: a time-out for each read lets a byte a minute pass. The
-    event says that it came to that; the reader sees the end of a file, or of headers.
+def _session(ends: float) -> Iterator[requests.Session]:
+    """Its sockets are shut at `ends`, whatever is being read: a time-out for each read lets a byte a minute pass. What
+    the reader sees then is the end of the transfer, too early, or of the headers.
     """
     sockets: list[socket.socket] = []
-    late = threading.Event()
 
     def shut() -> None:
-        late.set()
         for each in sockets:
             with suppress(OSError):  # closed by now
                 socket.socket.shutdown(each, socket.SHUT_RDWR)  # not SSLSocket's: the reader still uses its state
@@ -437,7 +433,7 @@ def _session(ends: float) -> Iterator[tuple[requests.Session, threading.Event]]:
             session.mount(scheme, _Watched(sockets.append))
         timer.start()
         try:
-            yield session, late
+            yield session
         finally:
             timer.cancel()
 

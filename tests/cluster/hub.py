@@ -147,14 +147,17 @@ class _Handler(BaseHTTPRequestHandler):
         how, what = (ill.how, ill.what) if ill else ("", None)
         if how == "wrong":
             data = data[:-1] + bytes([data[-1] ^ 1])
-        etag = what if how == "etag" else f'"{hashlib.md5(data).hexdigest()}"'
+        if how == "cut" and isinstance(what, tuple):
+            what, etag = what
+        else:
+            etag = f'"{hashlib.md5(data).hexdigest()}"'
         start, status, headers = 0, 200, {"ETag": etag, **({"Content-Type": what} if how == "type" else {})}
         asked = self.headers.get("Range", "")
         if asked and how != "no range" and (self.headers.get("If-Range") == etag or how == "any range"):
             start, status = int(asked.removeprefix("bytes=").removesuffix("-")), 206
-            shown = start + (what if how == "other range" else 0)
-            headers["Content-Range"] = f"bytes {shown}-{len(data) - 1}/{len(data)}"
-        body = data[start:]
+            start += what if how == "other range" else 0
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        body = data[start:-9] if how == "short range" else data[start:]
         self.start(status, {**headers, "Content-Length": str(len(body))})
         if how in ("cut", "stall"):
             self.wfile.write(body[: what if what is not None else len(body) // 2])

@@ -235,6 +235,7 @@ def test_companions_have_bounds(hub: Hub, tmp_path: Path, monkeypatch: Any) -> N
         ("github", "glb", f"https://evil.com/a/b/blob/{COMMIT}/x.glb"),
         ("thingiverse", "stl", "https://www.thingiverse.com/thing:1/file?fileId=2/../x"),
         ("smithsonian", "glb", "https://si.edu.evil.com/x.glb"),
+        ("smithsonian", "glb", "https://evilsi.edu/x.glb"),
         ("smithsonian", "glb", "http://3d-api.si.edu/x.glb"),
         ("smithsonian", "glb", "http://169.254.169.254/x.glb"),
     ],
