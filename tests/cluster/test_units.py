@@ -1,12 +1,17 @@
 """The plan is a pure function of assets and settings, and parts no asset."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.sources import parse
+from cluster.sources import AssetRef, parse
 from cluster.units import Unit, digest_of_assets, plan
+from render import Mesh
+from shards import Origin, Regime
 
 SETTINGS = {"views": 4, "seed": 0}
 
@@ -73,3 +78,46 @@ def test_copies_whose_long_names_end_in_one_key_are_marked(tmp_path: Path) -> No
     (tmp_path / ("a" * 70 + "3.obj")).write_text("another")
     tasks = plan([parse(str(tmp_path))], SETTINGS, 4, 64)[0].tasks
     assert [task.duplicate_of is not None for task in tasks] == [False, True, False, False]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A remote source whose assets are known by their place alone until they are fetched."""
+
+    refs: tuple[AssetRef, ...]
+    text: str = "catalogue"
+    regime: Regime = "object"
+    remote: bool = True
+    own_terms: bool = False
+
+    def assets(self) -> Iterable[AssetRef]:
+        return self.refs
+
+    def fetch(self, ref: AssetRef, folder: Path) -> str:
+        raise AssertionError("nothing is fetched for a plan")
+
+    def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
+        raise AssertionError("nothing is loaded for a plan")
+
+
+def unseen(uid: str, source: str = "hub", locator: str = "etag-1") -> AssetRef:
+    return AssetRef(uid, source, "unknown", locator)
+
+
+def test_assets_not_yet_fetched_are_duplicates_by_source_and_uid() -> None:
+    refs = (unseen("a"), unseen("b"), unseen("a"), unseen("a", "elsewhere"))
+    tasks = plan([Catalogue(refs)], SETTINGS, 4, 64)[0].tasks
+    assert [task.duplicate_of for task in tasks] == [None, None, "hub/a", None]
+
+
+def test_an_asset_not_yet_fetched_that_changed_in_its_place_is_another() -> None:
+    before, after = (plan([Catalogue((unseen("a", locator=each),))], SETTINGS, 4, 64) for each in ("etag-1", "etag-2"))
+    assert before[0].name != after[0].name
+    assert digest_of_assets(before) != digest_of_assets(after)
+
+
+def test_more_units_than_names_have_digits_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.units.MOST", 3)
+    assert len(units_of("procedural:objects?count=3", shard_views=4)) == 3
+    with pytest.raises(ValueError, match="4 assets make 4 shards, 3 are the most: give more --shard-views"):
+        units_of("procedural:objects?count=4", shard_views=4)
