@@ -90,6 +90,15 @@ class Nodes:
     def address(self) -> str:
         return f"{get_node_ip_address()}:{self.port}"  # Ray makes that of 127.0.0.1, too
 
+    @property
+    def dashboard_address(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def dashboard_answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.dashboard_port), 1):
+            return True
+        return False
+
     def __enter__(self) -> "Nodes":
         self.start()
         return self
