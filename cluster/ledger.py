@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -24,6 +24,8 @@ import pyarrow.parquet as pq
 from cluster import segments
 from cluster.store import Store
 from shards import layout
+
+READ_AHEAD = 256  # records, each with the manifest rows of a unit
 
 Status = Literal["done", "rejected", "failed"]
 
@@ -220,16 +222,16 @@ class Ledger:
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _all_loose(self, units: Collection[str]) -> list[Record]:
-        if self.store.concurrency == 1 or len(units) < 2:
-            found = [self._loose(unit) for unit in units]
-        else:
-            with ThreadPoolExecutor(self.store.concurrency) as pool:
-                found = list(pool.map(self._loose, units))
-        return [record for record in found if record is not None]
+    def _all_loose(self, units: Iterable[str]) -> Iterator[Record]:
+        """The records of their own that `units` have; some hundred are held at a time."""
+        units = iter(units)
+        with ThreadPoolExecutor(self.store.concurrency) as pool:
+            while some := list(islice(units, READ_AHEAD)):
+                found = pool.map(self._loose, some) if self.store.concurrency > 1 else map(self._loose, some)
+                yield from (record for record in found if record is not None)
 
     def _block(self, block: int, loose: Collection[str], folded: bool) -> pa.Table:
-        records = self._all_loose(loose)
+        records = list(self._all_loose(loose))
         table = segments.table_of(
             {"unit": each.unit, "samples": each.samples, "attempts": [asdict(attempt) for attempt in each.attempts]}
             for each in records

@@ -26,7 +26,8 @@ class Task:
     `content` is what two runs compare to know that the asset is the same: its sha256, or where that is known only once
     it is fetched, what its source locates it by (a path of a commit, an object's size and ETag).
 
-    A job holds one for each of its assets: with its AssetRef 0.5 to 0.6 kB, of which the texts are most (tracemalloc, 100,000 of Objaverse).
+    A job holds one for each of its assets: with its AssetRef 0.5 to 0.6 kB, of which the texts are most (tracemalloc,
+    100,000 of Objaverse).
     """
 
     ref: AssetRef

@@ -7,6 +7,7 @@ them into. Shards are empty files of the right length (sparse), so that only the
 """
 
 import argparse
+import hashlib
 import json
 import resource
 import shutil
@@ -49,7 +50,7 @@ def row(unit: str, asset: str, view: int) -> dict[str, Any]:
         "shard": f"{unit}.tar",
         "offset": view * 200_000,
         "bytes": 200_000,
-        "sha256": f"{hash((unit, view)) & (1 << 256) - 1:064x}",
+        "sha256": hashlib.sha256(f"{unit} {view}".encode()).hexdigest(),
         "asset": asset,
         "source": "objaverse",
         "licence": "CC-BY-4.0",
@@ -82,6 +83,11 @@ def timed(what: str, call: Callable[[], Any]) -> Any:
     return result
 
 
+def fold_all(ledger: Ledger, units: int) -> None:
+    for block in range(-(-units // segments.UNITS)):
+        ledger.fold(block)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, default=20_000)
@@ -101,7 +107,7 @@ def main() -> None:
             for each in records(given.units, given.views):
                 (folder / "units" / f"{each.unit}.json").write_text(json.dumps(asdict(each), separators=(",", ":")))
             assert len(timed("resume, loose", lambda: Ledger(ledger.store).done(names))) == given.units
-            timed("fold all", lambda: [ledger.fold(block) for block in range(-(-given.units // segments.UNITS))])
+            timed("fold all", lambda: fold_all(ledger, given.units))
         else:
             for begin in range(0, given.units, segments.UNITS):
                 some = [record(index, given.views) for index in range(begin, min(begin + segments.UNITS, given.units))]
