@@ -70,7 +70,7 @@ class Chaos:
         return self.driver is not None and self.driver.process.poll() == 0
 
     def uncommitted(self) -> list[str]:
-        """The assets that were loaded since they were lost last, and whose units have no record: what a kill may cost."""
+        """Assets that were loaded since they were lost last, and whose units have no record: what a kill may cost."""
         done = {int(name.partition("-")[0]) for name in Ledger(open_store(self.out)).units()}
         loads = Counter(self.source.loads())
         return sorted(
