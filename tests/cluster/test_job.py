@@ -11,6 +11,7 @@ import shards
 from cluster import tables
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
+from cluster.sources.filters import Filters
 from cluster.store import open_store
 from shards.verify import repair, verify
 from tests.cluster.boxes import SETTINGS, Boxes
@@ -221,8 +222,41 @@ def test_an_asset_that_comes_twice_is_rendered_once(tmp_path: Path, scratch: str
 
 
 def test_a_backend_that_cannot_run_ends_the_job_in_one_sentence(tmp_path: Path, scratch: str) -> None:
-    for backend, message in (("cuda", "Ray has no GPU here"), ("pyrender", "--backend pyrender")):
+    """And leaves nothing: the next one may be another."""
+    for backend, means, message in (
+        ("cuda", Means(), "Ray has no GPU here"),
+        ("pyrender", ALONE, "--backend pyrender"),
+    ):
         settings = SETTINGS.model_copy(update={"backend": backend})
         with pytest.raises(ValueError, match=message) as error:
-            render_dataset([Boxes(1, scratch)], tmp_path / backend, settings, means=ALONE)
+            render_dataset([Boxes(1, scratch)], tmp_path / backend, settings, means=means)
         assert "\n" not in str(error.value)
+        assert not (tmp_path / backend).exists()
+
+
+def test_what_failed_for_a_reason_is_made_again_on_request(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
+    out = tmp_path / "out"
+    first = render_dataset([Boxes(COUNT, scratch, {4: "crash"})], out, SETTINGS, shard_views=6, means=ALONE)
+    assert first.failed == {"crashed": 1}
+    source = Boxes(COUNT, scratch)
+    before = len(source.loads())
+    same = render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE, retry=["timeout"])
+    assert (same.failed, same.fresh_views, len(source.loads())) == ({"crashed": 1}, 0, before)
+    again = render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE, retry=["crashed"])
+    assert (again.failed, again.views, again.fresh_views) == ({}, 2 * COUNT, 6)
+    assert sorted(source.loads()[before:]) == ["box-03", "box-04", "box-05"]
+    assert contents(out) == contents(undisturbed)
+
+
+def test_what_filters_drop_is_said(tmp_path: Path, scratch: str) -> None:
+    (tmp_path / "bad.txt").write_text("box-01\n")
+    filters = Filters.parse(without=tmp_path / "bad.txt")
+    summary = render_dataset([Boxes(3, scratch)], tmp_path / "out", SETTINGS, means=ALONE, filters=filters)
+    assert summary.assets == 2
+    assert "1 of 3 assets filtered out: without 1" in summary.line()
+    stored = shards.read_dataset_json(tmp_path / "out")
+    assert stored["filtered"] == {"without": 1}
+    assert stored["job"]["filters"]["without"]["uids"] == 1
+    assert render_dataset([Boxes(3, scratch)], tmp_path / "out", SETTINGS, filters=filters).fresh_views == 0
+    with pytest.raises(ValueError, match="filters"):
+        render_dataset([Boxes(3, scratch)], tmp_path / "out", SETTINGS, filters=Filters.parse())
