@@ -114,7 +114,8 @@ class Chaos:
         if not self.running() and not self.finished():
             self.start_driver()
         begun = len(self.source.loads())
-        until(lambda: self.finished() or len(self.source.loads()) > begun, 60)  # some work is done in every round
+        # some work is done in every round
+        until(lambda: self.revive() or self.finished() or len(self.source.loads()) > begun, 90)
         time.sleep(self.moments.uniform(0.0, 4.0))
         struck = self.strike(kind)
         before = self.uncommitted()
@@ -130,11 +131,14 @@ class Chaos:
         name = kind if struck else f"({kind})"
         self.rows.append((name, time.monotonic(), units, len(self.source.loads()), len(before)))
 
-    def revive(self) -> None:
-        """Nodes that were killed, or came before their head was ready."""
+    def revive(self) -> bool:
+        """Start nodes again that were killed, or came before their head was ready. False, so that it can be waited
+        with.
+        """
         for node in list(self.nodes.others):
-            if node.process.poll() is not None or not node.members():
+            if node.process.poll() is not None:  # `ray start --block` ends when its raylet is gone
                 self.nodes.restart(node)
+        return False
 
     def finish(self) -> None:
         """Without any more kills, until the job is done."""
@@ -145,7 +149,7 @@ class Chaos:
             if not self.running() and not self.finished():
                 # its driver lost its own node, or was killed: what is uncommitted now was lost with it
                 self.start_driver()
-            if until(lambda: not self.running(), 300) and self.finished():
+            if until(lambda: self.revive() or not self.running(), 300) and self.finished():
                 return
             self.note_lost(self.uncommitted())
         raise AssertionError(f"the job does not end: {(self.scratch / 'driver.log').read_text()[-3000:]}")
