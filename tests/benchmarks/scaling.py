@@ -30,7 +30,6 @@ from typing import Any
 INPUTS = Path(__file__).with_name("scaling.json")
 VIEWS = 56  # of an asset, as in the paper's object corpus
 WHOLE = 17_000_000  # views
-TAR_SHARE = 0.06  # of the seconds of a commit; the rest are the moments of its samples, one thread, 16 views
 
 ASSUMED: dict[str, tuple[float, str]] = {
     "gpu_seconds_per_view": (0.005, "no GPU has been measured; swept in the table"),
@@ -347,15 +346,13 @@ class Inputs:
     def values(self, name: str) -> list[float]:
         return list(self.measured[name]["values"])
 
-    def clusters(
-        self, nodes: int, gpu: float | None, per_unit: int, fetchers: int, commit_share: float = 1.0
-    ) -> Cluster:
+    def clusters(self, nodes: int, gpu: float | None, per_unit: int, fetchers: int) -> Cluster:
         """`nodes` of one GPU and its cores, or of 16 cores where `gpu` (seconds a view) is None."""
         from cluster.crew import WORKERS_PER_COMMITTER
 
         bytes_up = per_unit * VIEWS * self.value("bytes_per_view")
         moving = 2 * self.value("put_latency") + bytes_up / self.value("upload_rate")
-        work = commit_share * per_unit * VIEWS
+        work = per_unit * VIEWS
         commit = drawn([work * seconds + moving for seconds in self.values("commit_seconds_per_view")])
         down = self.value("fetch_latency") + self.value("fetch_bytes") / self.value("connection_rate")
         fetch = Stage("fetchers", lambda: down, self.value("fetch_bytes"))
@@ -381,18 +378,17 @@ def table() -> None:
     inputs = Inputs()
     print("| nodes | what limits | views/s | of linear | driver | fetchers | workers | GPUs | committers | hub |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for title, gpu, per_unit, share in (
-        ("16 cores", None, 1, 1.0),
-        ("16 cores, commits without moments", None, 1, TAR_SHARE),
-        ("1 GPU, 10 ms a view", 0.010, 1, TAR_SHARE),
-        ("1 GPU, 5 ms a view", 0.005, 1, TAR_SHARE),
-        ("1 GPU, 5 ms a view, --shard-views 448", 0.005, 8, TAR_SHARE),
-        ("1 GPU, 2 ms a view", 0.002, 1, TAR_SHARE),
+    for title, gpu, per_unit in (
+        ("16 cores", None, 1),
+        ("1 GPU, 10 ms a view", 0.010, 1),
+        ("1 GPU, 5 ms a view", 0.005, 1),
+        ("1 GPU, 5 ms a view, --shard-views 448", 0.005, 8),
+        ("1 GPU, 2 ms a view", 0.002, 1),
     ):
         alone = None
         for nodes in (8, 64, 512):
             # as many downloads as this many nodes need; --fetchers says so to the job
-            cluster = inputs.clusters(nodes, gpu, per_unit, fetchers=max(16, 8 * nodes), commit_share=share)
+            cluster = inputs.clusters(nodes, gpu, per_unit, fetchers=max(16, 8 * nodes))
             servers = cluster.sizes["renderers" if gpu else "workers"]
             found = simulate(cluster, max(4000, 6 * servers, 40 * per_unit * cluster.committers))
             rate = found.rate * VIEWS
