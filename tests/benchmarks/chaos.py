@@ -92,10 +92,10 @@ class Chaos:
         elif kind == "head":
             self.nodes.kill()
         elif kind == "node":
-            node = self.moments.choice(self.nodes.others)
-            if not (raylets := node.members("raylet/raylet")):
+            raylets = [pid for node in self.nodes.others for pid in node.members("raylet/raylet")]
+            if not raylets:
                 return False
-            os.kill(raylets[0], signal.SIGKILL)
+            os.kill(self.moments.choice(raylets), signal.SIGKILL)
         else:
             workers = [pid for node in self.nodes.others for pid in node.members("ray::Worker")]
             if not workers:
