@@ -3,11 +3,13 @@
 import hashlib
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +133,7 @@ SOURCE = "procedural:objects?count={count} --views 2 --size 64 --backend cpu --s
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> dict[str, str]:
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a Slurm job of two nodes of one core."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
@@ -140,7 +142,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         (stubs / name).chmod(stat.S_IRWXU)
     name = hashlib.sha256(str(tmp_path).encode()).digest()
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SLURM_"))}
-    return {
+    values = {
         **clean,
         "PATH": f"{stubs}:{clean['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -152,6 +154,8 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "WORLDTRACE_OUT": str(tmp_path / "dataset"),
         "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
     }
+    yield values
+    shutil.rmtree(f"/tmp/ray-{values['SLURM_JOB_ID']}", ignore_errors=True)  # the logs, which a node keeps
 
 
 def script(environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
