@@ -8,7 +8,7 @@ a killed job is continued by running it again.
 
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from heapq import heappop, heappush
@@ -43,15 +43,23 @@ class _Open:
     unit: Unit
     attempts: list[list[Attempt]]
     samples: list[ray.ObjectRef | None]
+    bytes: list[int]  # of the samples of each
+    nodes: list[str]  # where they are
     left: int
     commits: int = 0
-    bytes: int = 0  # of its samples
-    at: dict[str, int] = field(default_factory=dict)  # node -> bytes of its samples there
 
     @classmethod
     def of(cls, unit: Unit) -> "_Open":
         count = len(unit.tasks)
-        return cls(unit, [[] for _ in range(count)], [None] * count, count)
+        return cls(unit, [[] for _ in range(count)], [None] * count, [0] * count, [""] * count, count)
+
+    @property
+    def near(self) -> str:
+        """The node that has most of it."""
+        at: Counter[str] = Counter()
+        for node, size in zip(self.nodes, self.bytes):
+            at[node] += size
+        return at.most_common(1)[0][0]
 
 
 @dataclass(eq=False)
@@ -163,9 +171,8 @@ class Job:
             attempts = [attempt for of_task in opened.attempts for attempt in of_task]
             samples = [ref for ref in opened.samples if ref is not None]
             # in a list, so that Ray hands the actor references and not all the samples at once
-            near = max(opened.at, key=lambda node: opened.at[node], default="")
             unit = (self.store, opened.unit.name, attempts, samples)
-            self.committers.submit(opened, "commit", unit, COMMIT_LIMIT, near=near)
+            self.committers.submit(opened, "commit", unit, COMMIT_LIMIT, near=opened.near)
         for index in range(self.last, -1, -1):
             stage = self.stages[index]
             pool = self.pools[stage.crew]
@@ -250,8 +257,7 @@ class Job:
         if ticket.stage == self.last:
             opened = ticket.open
             opened.samples[ticket.position] = event.made
-            opened.bytes += reply.bytes
-            opened.at[event.node] = opened.at.get(event.node, 0) + reply.bytes
+            opened.bytes[ticket.position], opened.nodes[ticket.position] = reply.bytes, event.node
             self.held += reply.bytes
             self._settle(ticket, ticket.outcome)
             return
@@ -351,20 +357,22 @@ class Job:
 
     def _finish(self, opened: _Open) -> None:
         del self.unfinished[opened]
-        self.held -= opened.bytes
+        self.held -= sum(opened.bytes)
         self.committed(opened.unit.name)
 
     def _reopen(self, opened: _Open) -> None:
-        """A node went down with samples that were not written yet: render these assets again."""
-        self.held -= opened.bytes
-        opened.bytes, opened.at = 0, {}
-        for position, samples in enumerate(opened.samples):
-            if samples is None:
-                continue
+        """A node went down with samples that were not written yet: render those again, or all where all nodes are up,
+        since some node must have lost some.
+        """
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        held = [position for position, samples in enumerate(opened.samples) if samples is not None]
+        lost = [position for position in held if opened.nodes[position] not in alive] or held
+        for position in lost:
             attempts = opened.attempts[position]
             self.live.take_back(attempts[-1])
             attempts[-1] = replace(attempts[-1], status="failed", reason="node_lost", message=SAMPLES_LOST, views=0)
-            opened.samples[position] = None
+            self.held -= opened.bytes[position]
+            opened.samples[position], opened.bytes[position], opened.nodes[position] = None, 0, ""
             opened.left += 1
             self.queues[0].append(_Ticket(opened, position))
 

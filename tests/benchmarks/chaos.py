@@ -89,19 +89,28 @@ class Chaos:
             if not self.running():
                 return False
             self.end_driver()
+            self._wait_for_workers(self.nodes.others)
         elif kind == "head":
             self.nodes.kill()
         elif kind == "node":
-            raylets = [pid for node in self.nodes.others for pid in node.members("raylet/raylet")]
-            if not raylets:
+            up = [node for node in self.nodes.others if node.members("raylet/raylet")]
+            if not up:
                 return False
-            os.kill(self.moments.choice(raylets), signal.SIGKILL)
+            node = self.moments.choice(up)
+            os.kill(node.members("raylet/raylet")[0], signal.SIGKILL)
+            self._wait_for_workers([node])
         else:
             workers = [pid for node in self.nodes.others for pid in node.members("ray::Worker")]
             if not workers:
                 return False
             os.kill(self.moments.choice(workers), signal.SIGKILL)
         return True
+
+    @staticmethod
+    def _wait_for_workers(nodes: list[Family]) -> None:
+        """Until they are gone, too: what they load in their last second is lost as well."""
+        if not until(lambda: not any(node.members("ray::Worker") for node in nodes), 20):
+            raise AssertionError("workers outlive what they work for")
 
     def end_driver(self) -> None:
         assert self.driver is not None

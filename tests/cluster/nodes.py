@@ -19,8 +19,14 @@ from ray.util import get_node_ip_address
 RAY = Path(sys.executable).parent / "ray"
 ROOT = Path(__file__).parents[2]
 STORE = 100_000_000  # bytes of the object store of a node
-# `ray start` asks for a token by default; it must be there for all that join, and drivers with them
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # `ray start` asks for a token by default; it must be there for all that join, and drivers with them
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    # bytes from which a result stays on its node: so that the small samples of tests are lost with it, like large ones
+    "RAY_max_direct_call_object_size": "2000",
+}
 
 
 def free_port() -> int:
