@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from cluster.availability import Availability, Refusals
 from cluster.ledger import Attempt, Ledger, Outcome
 from cluster.pool import Event, Finished, Lost, Pool, cause_of
-from cluster.progress import Live
+from cluster.progress import Counts
 from cluster.stages import Stage
 from cluster.store import Store
 from cluster.units import Task, Unit
@@ -88,8 +88,9 @@ class _Ticket:
 
 class Job:
     """Renders `units` into `store`: each asset through `stages` by the actors of `pools`, each unit by `committers`.
-    All pools put their events on `events`. `room` bounds the bytes in the object store, about. `follow` is called every
-    few seconds and may resize the pools. `committed` is told of every unit that is finished. `live` shows how it goes.
+    All pools put their events on `events`. `room` says how many bytes may lie in the object store, about; it is called
+    often and may resize the pools. `committed` is told of every unit that is finished. `live` shows how it goes. Units
+    may be appended to `fresh` at any time, from any thread; `run` again for those that come late.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Job:
         committers: Pool,
         events: "SimpleQueue[Event]",
         availability: Availability,
-        live: Live,
+        live: Counts,
         room: Callable[[], int],
         committed: Callable[[str], None],
     ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -58,6 +59,15 @@ class Summary:
         else:
             (self.rejected if attempt.status == "rejected" else self.failed)[attempt.reason or "unknown"] += 1
 
+    def merge(self, other: "Summary") -> None:
+        """Those of other assets."""
+        self.assets += other.assets
+        self.views += other.views
+        self.done += other.done
+        self.rejected.update(other.rejected)
+        self.failed.update(other.failed)
+        self.views_rejected.update(other.views_rejected)
+
     def line(self) -> str:
         parts = [f"{self.views} views", f"{self.done} of {self.assets} assets done"]
         named = {"rejected": self.rejected, "failed": self.failed, "of their views rejected": self.views_rejected}
@@ -103,6 +113,19 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int | None]
         yield advance
 
 
+class Counts(Protocol):
+    """What a job tells of its assets."""
+
+    def settle(self, attempt: Attempt) -> None:
+        """The last attempt at one of them."""
+
+    def take_back(self, attempt: Attempt) -> None:
+        """A settled asset that gave views is to be rendered again."""
+
+    def tick(self, renderers: int) -> None:
+        """Several times a second. `renderers` is how many are ready."""
+
+
 class Live:
     """A progress bar over `assets` assets, of which `standing` are committed already."""
 
@@ -136,6 +159,10 @@ class Live:
     def settle(self, attempt: Attempt) -> None:
         self.summary.add(attempt)
         self.settled += 1
+
+    def settle_all(self, summary: Summary) -> None:
+        self.summary.merge(summary)
+        self.settled += summary.assets
 
     def take_back(self, attempt: Attempt) -> None:
         """A settled asset that gave views is to be rendered again."""
