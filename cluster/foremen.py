@@ -28,8 +28,10 @@ from cluster.progress import Live, Summary
 from cluster.units import Unit
 
 LOOK_EVERY = 1.0  # seconds between two reports of a foreman that has enough to do
-IN_HAND = 64  # units that wait with a foreman, or what it began in the last AHEAD seconds if that is more
-AHEAD = 3.0
+AHEAD = 3.0  # seconds of work that wait with a foreman; each look forgets FADE of the pace that they are measured by
+FADE = 0.1
+FIRST_PACE = 20.0  # units a second, until it is known
+FEWEST = 8  # units
 LOSSES = 3  # foremen that may die one after another, beside each of the first, while no unit is committed
 
 
@@ -132,7 +134,7 @@ class _Hired:
     asked: ray.ObjectRef | None = None
     since: float = 0.0
     waiting: int = 0  # units that it has not begun
-    pace: float = 0.0  # units that it begins in a second
+    pace: float = FIRST_PACE  # units that it begins in a second, at its best
     ready: int = 0
 
     def wants(self, left: int, foremen: int) -> int:
@@ -141,7 +143,7 @@ class _Hired:
         """
         if not self.ready:
             return not self.units
-        enough = max(IN_HAND, int(AHEAD * self.pace))
+        enough = max(FEWEST, int(AHEAD * self.pace))
         return max(0, min(enough - self.waiting, -(-left // (2 * foremen))))
 
     def give(self, units: Sequence[Unit]) -> None:
@@ -151,7 +153,8 @@ class _Hired:
         self.asked = self.actor.work.remote(list(units))
 
     def heard(self, report: Report) -> None:
-        self.pace = (self.waiting - report.fresh) / max(time.monotonic() - self.since, LOOK_EVERY / 10)
+        pace = (self.waiting - report.fresh) / max(time.monotonic() - self.since, LOOK_EVERY)
+        self.pace = max(pace, (1 - FADE) * self.pace)
         self.waiting, self.ready, self.asked = report.fresh, report.ready, None
 
 

@@ -1,6 +1,7 @@
 """`python -m tests.cluster.driver OUT SCRATCH COUNT [hang] [NAME=VALUE ...]`: a driver to be killed.
 
-Its last asset may hang. Names: address (of a Ray; default: one of its own), seconds (that every load takes), workers.
+Its last asset may hang. Names: address (of a Ray; default: one of its own), seconds (that every load takes), workers,
+foremen.
 """
 
 import sys
@@ -17,7 +18,11 @@ if __name__ == "__main__":
 
     trouble = {int(count) - 1: "hang"} if "hang" in options else {}
     source = Boxes(int(count), scratch, trouble, seconds=float(options.get("seconds", 0)))
-    means = Means(address=options.get("address", "local"), workers=int(options.get("workers", 2)))
+    means = Means(
+        address=options.get("address", "local"),
+        workers=int(options.get("workers", 2)),
+        foremen=int(options.get("foremen", 1)),
+    )
     try:
         render_dataset([source], Path(out), SETTINGS, shard_views=6, means=means)
     except KeyboardInterrupt:
