@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.sources import AssetRef, Source
-from render import sample_key
-from shards import Origin
 
 MOST = 1_000_000  # units: their names sort by number, which has six digits
 
@@ -102,8 +100,8 @@ def digest_of_assets(units: Sequence[Unit]) -> str:
 
 
 def _tasks(sources: Sequence[Source], listed: Callable[[Source], Iterable[AssetRef]]) -> Iterator[Task]:
-    """In the order of the sources. An asset whose bytes are known only after it was fetched is a duplicate of one of
-    the same source and uid; of others, so are those whose samples would have the same keys.
+    """In the order of the sources. An asset that comes again, by source, uid and bytes as far as they are known, is a
+    duplicate: its samples would have the same keys (render/views.py).
     """
     first: dict[int, AssetRef] = {}  # by a hash, which takes a fifth of the memory of the text; compared below
     for index, source in enumerate(sources):
@@ -116,6 +114,4 @@ def _tasks(sources: Sequence[Source], listed: Callable[[Source], Iterable[AssetR
 
 
 def _identity(ref: AssetRef) -> str:
-    if ref.sha256 is None:
-        return json.dumps([ref.source, ref.uid])
-    return sample_key(Origin(ref.uid, ref.source, ref.sha256), "v", 0)
+    return json.dumps([ref.source, ref.uid, ref.sha256])

@@ -9,7 +9,7 @@ from render.load import load
 from render.mesh import Material, Mesh, Rejected, Room, Texture
 from render.peel import peel
 from render.settings import RenderSettings, settings_of
-from render.views import Rendered, render_views, sample_key
+from render.views import Rendered, render_views
 
 device.start()
 
@@ -25,6 +25,5 @@ __all__ = [
     "peel",
     "procedural",
     "render_views",
-    "sample_key",
     "settings_of",
 ]

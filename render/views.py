@@ -3,6 +3,8 @@
 A pure function: every number drawn for a view is keyed by (seed, asset sha256, view, purpose).
 """
 
+import hashlib
+import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -62,6 +64,10 @@ def render_views(mesh: Mesh, origin: Origin, settings: RenderSettings) -> Render
 
 
 def sample_key(origin: Origin, letter: str, view: int) -> str:
-    """ "<uid-slug>-<sha8>-v003": the key of a view ("v") or a clip ("c"), of [a-z0-9_-] only and at most 80 long."""
+    """ "<uid-slug>-<digest>-v003": the key of a view ("v") or a clip ("c"), of [a-z0-9_-] only and at most 80 long.
+
+    The digest is over source, uid and bytes: uids whose slugs are one, and files that lie in two sources, stay apart.
+    """
     slug = re.sub(r"[^a-z0-9_]+", "-", origin.uid.lower()).strip("-")[:60].strip("-") or "asset"
-    return f"{slug}-{origin.sha256[:8]}-{letter}{view:03d}"
+    identity = json.dumps([origin.source, origin.uid, origin.sha256]).encode()
+    return f"{slug}-{hashlib.blake2b(identity, digest_size=6).hexdigest()}-{letter}{view:03d}"

@@ -1,6 +1,8 @@
 """`render_views` against known geometry: what it returns is where it says it is, and is the same every time."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,8 +87,11 @@ def test_the_same_bytes_twice_and_whatever_else_is_rendered():
 
 def test_keys_are_slugs_with_hash_and_view():
     made = Origin("A Chair/No.7 (final).glb", "test", "0123456789abcdef" * 4)
-    assert sample_key(made, "v", 3) == "a-chair-no-7-final-glb-01234567-v003"
-    assert sample_key(Origin("日本", "test", "ff" * 32), "c", 0) == "asset-ffffffff-c000"
+    assert re.fullmatch("a-chair-no-7-final-glb-[0-9a-f]{12}-v003", sample_key(made, "v", 3))
+    assert sample_key(made, "v", 3) == sample_key(replace(made, licence="CC0-1.0"), "v", 3)
+    assert re.fullmatch("asset-[0-9a-f]{12}-c000", sample_key(Origin("日本", "test", "ff" * 32), "c", 0))
+    others = [replace(made, uid="a chair/no.7 (final).glb"), replace(made, source="x"), replace(made, sha256="0" * 64)]
+    assert len({sample_key(each, "v", 3) for each in [made, *others]}) == 4
     assert len(sample_key(Origin("x" * 500, "test", "ff" * 32), "v", 1234)) <= 80
 
 
