@@ -96,6 +96,14 @@ def render(
     shard_views: Annotated[
         int, typer.Option(min=1, help="Images in a shard, about; one asset's views stay together.")
     ] = 64,
+    foremen: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that hand out the work. Default: one for 128 workers; the driver alone below that.",
+            show_default=False,
+        ),
+    ] = None,
     renderers_per_gpu: Annotated[
         int, typer.Option(min=1, help="Processes that share a GPU, so that it never waits for one.")
     ] = 4,
@@ -166,6 +174,7 @@ def render(
         fetchers=fetchers,
         fetch_timeout=fetch_timeout,
         renderers_per_gpu=renderers_per_gpu,
+        foremen=foremen,
     )
     again = tuple(reason.strip() for reason in retry.split(",")) if retry else ()
     try:
