@@ -7,8 +7,10 @@
 
 Every input in scaling.json says whether it was measured or assumed, and how. Render time on a GPU is assumed and swept:
 none has been measured yet. What is simulated is the steady state: the rules of cluster/job.py (late stages first, two
-tasks a next actor in the buffers, 2 n + 2 open units), one driver that hears one message at a time, encode before load
-in the same workers, and one pipe from the hub that all share. Listing before and tables after are added as totals.
+tasks a next actor in the buffers, 2 n + 2 open units), drivers that hear one message at a time, encode before load in
+the same workers, and one pipe from the hub that all share. Foremen (cluster/foremen.py) are alike: one is simulated,
+with its share of the actors and of the pipe, and the driver is charged for all. Listing before and tables after are
+added as totals.
 
 Wanted: within 10 % of real jobs of 1 and 2 workers where nothing else runs on the machine.
 """
@@ -44,6 +46,9 @@ ASSUMED: dict[str, tuple[float, str]] = {
 }
 
 
+FOREMEN = "CPU seconds of the driver's process, 2 foremen: 1,000 units of 1 box, and 20 of 1.5 s"
+
+
 @dataclass
 class Stage:
     """`crew` names the pool; `seconds` draws a service time. `bytes` go through the hub's pipe beforehand."""
@@ -63,6 +68,12 @@ class Cluster:
     unit: float  # and for a unit, all in all
     per_unit: int = 1  # assets
     hub_rate: float = 1e18
+
+    def share(self, foremen: int) -> "Cluster":
+        """What one of so many foremen has."""
+        sizes = {name: max(1, size // foremen) for name, size in self.sizes.items()}
+        committers = max(1, self.committers // foremen)
+        return replace(self, sizes=sizes, committers=committers, hub_rate=self.hub_rate / foremen)
 
 
 @dataclass
@@ -278,6 +289,42 @@ def driver_costs(folder: Path) -> tuple[float, float]:
     return max(both - unit, 1e-5), max(unit, 1e-5)
 
 
+def foremen_costs(folder: Path) -> tuple[float, float]:
+    """Seconds of CPU of the driver's process for a foreman and second, and for a unit, where two foremen hand out the
+    work: from a job of many units and one of few that take long.
+    """
+    from cluster import connection
+
+    connection.quiet()
+    from cluster import foremen
+    from cluster.dataset import Means, render_dataset
+    from tests.cluster.boxes import SETTINGS, Boxes
+
+    settings = SETTINGS.model_copy(update={"views": 1})
+    taken: list[tuple[float, float]] = []
+    run = foremen._Driver.run
+
+    def clocked(driver: Any) -> None:
+        start, cpu = time.monotonic(), time.process_time()
+        run(driver)
+        taken.append((time.process_time() - cpu, 2 * (time.monotonic() - start)))
+
+    foremen._Driver.run = clocked  # type: ignore[method-assign]
+    units = (1000, 20)
+    try:
+        with connection.connected("local", 2):
+            for assets, seconds in zip(units, (0.0, 1.5)):
+                scratch = folder / f"foremen{assets}"
+                scratch.mkdir(parents=True)
+                source = Boxes(assets, str(scratch), seconds=seconds)
+                render_dataset([source], str(folder / f"out{assets}"), settings, 1, Means(workers=2, foremen=2))
+    finally:
+        foremen._Driver.run = run  # type: ignore[method-assign]
+    (cpu, time_), (cpu_few, time_few) = taken
+    unit = (cpu - cpu_few * time_ / time_few) / (units[0] - units[1] * time_ / time_few)
+    return max((cpu_few - units[1] * unit) / time_few, 1e-5), max(unit, 1e-6)
+
+
 def ledger_costs(job: Path, folder: Path, units: int = 2000) -> dict[str, float]:
     """Seconds of CPU a unit of a folder on this disk: to write a record, to list, and to make the tables."""
     from cluster import tables
@@ -313,6 +360,7 @@ def measure(assets: Path | None) -> None:
         folder = Path(place)
         real_job(1, 1, 8, 128, folder / "job")
         asset, unit = driver_costs(folder)
+        foreman, given = foremen_costs(folder)
         ledger = ledger_costs(folder / "job", folder / "ledger")
     inputs: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
@@ -320,6 +368,8 @@ def measure(assets: Path | None) -> None:
             **stages,
             "driver_asset": {"value": asset, "how": "CPU seconds of the driver's process, slope over 400 boxes"},
             "driver_unit": {"value": unit, "how": "CPU seconds of the driver's process, 50 units against 500"},
+            "foreman_second": {"value": foreman, "how": FOREMEN + ", for a foreman and second"},
+            "foreman_unit": {"value": given, "how": FOREMEN + ", a unit"},
             **{
                 name: {"value": value, "how": "CPU seconds, 2,000 units of 8 samples"} for name, value in ledger.items()
             },
@@ -375,27 +425,52 @@ class Inputs:
 
 
 def table() -> None:
+    from cluster.crew import WORKERS_PER_FOREMAN
+
     inputs = Inputs()
-    print("| nodes | what limits | views/s | of linear | driver | fetchers | workers | GPUs | committers | hub |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for title, gpu, per_unit in (
-        ("16 cores", None, 1),
-        ("1 GPU, 10 ms a view", 0.010, 1),
-        ("1 GPU, 5 ms a view", 0.005, 1),
-        ("1 GPU, 5 ms a view, --shard-views 448", 0.005, 8),
-        ("1 GPU, 2 ms a view", 0.002, 1),
+    print(
+        "| nodes | views/s by one driver | foremen | views/s | of linear | what limits | each foreman | driver "
+        "| workers | GPUs | committers | hub |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for title, gpu, per_unit, hub in (
+        ("16 cores", None, 1, 1),
+        ("1 GPU, 10 ms a view", 0.010, 1, 1),
+        ("1 GPU, 5 ms a view", 0.005, 1, 1),
+        ("1 GPU, 5 ms a view, --shard-views 448", 0.005, 8, 1),
+        ("1 GPU, 5 ms a view, 100 x the hub", 0.005, 1, 100),
+        ("1 GPU, 2 ms a view", 0.002, 1, 1),
+        ("1 GPU, 2 ms a view, 100 x the hub", 0.002, 1, 100),
     ):
         alone = None
         for nodes in (8, 64, 512):
             # as many downloads as this many nodes need; --fetchers says so to the job
             cluster = inputs.clusters(nodes, gpu, per_unit, fetchers=max(16, 8 * nodes))
-            servers = cluster.sizes["renderers" if gpu else "workers"]
-            found = simulate(cluster, max(4000, 6 * servers, 40 * per_unit * cluster.committers))
-            rate = found.rate * VIEWS
+            cluster.hub_rate *= hub
+            actors = cluster.sizes["workers"] + (4 * nodes if gpu else 0)
+            foremen = -(-actors // WORKERS_PER_FOREMAN)
+            rates = []
+            for parts in (1, foremen):
+                own = cluster.share(parts)
+                servers = own.sizes["renderers" if gpu else "workers"]
+                found = simulate(own, max(4000, 6 * servers, 40 * per_unit * own.committers))
+                rates.append(parts * found.rate * VIEWS)
+            busy = {"one": found.busy.pop("driver"), "driver": 0.0, **found.busy}
+            if foremen > 1:
+                units = rates[1] / VIEWS / per_unit
+                busy["driver"] = foremen * inputs.value("foreman_second") + units * inputs.value("foreman_unit")
+                rates[1] /= max(1.0, busy["driver"])
+            else:
+                busy["one"], busy["driver"] = 0.0, busy["one"]
+            rate = rates[1]
             alone = alone or rate / nodes
-            busy = {name: f"{100 * found.busy.get(name, 0):.0f} %" for name in
-                    ("driver", "fetchers", "workers", "renderers", "committers", "hub")}  # fmt: skip
-            cells = [f"{nodes} x {title}", found.bend, f"{rate:,.0f}", f"{rate / nodes / alone:.2f}", *busy.values()]
+            shown = [
+                f"{100 * busy.get(name, 0):.0f} %" if name != "one" or foremen > 1 else ""
+                for name in ("one", "driver", "workers", "renderers", "committers", "hub")
+            ]
+            limits = max(busy, key=lambda name: busy[name])
+            cells = [f"{nodes} x {title}", f"{rates[0]:,.0f}", str(foremen) if foremen > 1 else "none", f"{rate:,.0f}",
+                     f"{rate / nodes / alone:.2f}", "foremen" if limits == "one" else limits, *shown]  # fmt: skip
             print("| " + " | ".join(cells) + " |", flush=True)
     units = WHOLE / VIEWS
     pages = 2 * units / 1000

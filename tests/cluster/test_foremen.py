@@ -21,28 +21,28 @@ from tests.cluster.test_kill import driver, until, working
 TWO = Means(workers=2, foremen=2)
 
 
-def processes(title: str) -> set[int]:
-    """Those of Ray's workers that run an actor of this class."""
+def actors(title: str, driver: int | None = None) -> set[int]:
+    """The processes of actors of this class under a driver, by default this process."""
     found = set()
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in working(driver or os.getpid()):
         try:
-            if command.read_bytes().startswith(f"ray::{title}".encode()):
-                found.add(int(command.parent.name))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
+        if command.startswith(f"ray::{title}".encode()):
+            found.add(pid)
     return found
 
 
-def actors() -> set[int]:
-    return processes("Foreman") | processes("Worker") | processes("Committer") | processes("Fetcher")
+def all_gone() -> bool:
+    return until(lambda: not any(actors(title) for title in ("Foreman", "Worker", "Committer", "Fetcher")), 10)
 
 
 def test_small_clusters_need_none_and_large_ones_a_share_each() -> None:
     for nodes in (1, 8, 64, 512):
         sizes = Sizes.of({"CPU": 16.0 * nodes, "GPU": 1.0 * nodes}, Means(), parted=True, remote=True, to_do=10**6)
-        actors = 16 * nodes
         count = sizes.foremen(Means(), 10**6)
-        assert count == max(1, actors // WORKERS_PER_FOREMAN)
+        assert count == max(1, 16 * nodes // WORKERS_PER_FOREMAN)
         shares = [sizes.share(index, count) for index in range(count)]
         for kind in ("workers", "renderers", "committers", "fetchers"):
             of_kind = [getattr(share, kind) for share in shares]
@@ -98,7 +98,7 @@ def test_the_number_of_foremen_changes_no_byte(
         ("box-01", "failed", 1),
         ("box-01", "done", 2),
     ]
-    assert until(lambda: not actors(), 10)
+    assert all_gone()
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -108,11 +108,11 @@ def test_a_foreman_that_is_killed_costs_what_was_not_committed(undisturbed: Path
     moments, killed = random.Random(), []
 
     def kill() -> None:
-        until(lambda: len(processes("Foreman")) == 2 and len(source.loads()) > 2, 20)
+        until(lambda: len(actors("Foreman")) == 2 and len(source.loads()) > 2, 20)
         time.sleep(moments.uniform(0.0, 1.0))
-        if alive := sorted(processes("Foreman")):
-            killed.append(moments.choice(alive))
-            os.kill(killed[-1], signal.SIGKILL)
+        if alive := sorted(actors("Foreman")):
+            os.kill(moments.choice(alive), signal.SIGKILL)
+            killed.append(alive)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -124,7 +124,7 @@ def test_a_foreman_that_is_killed_costs_what_was_not_committed(undisturbed: Path
     # counted once each, though some were rendered twice
     assert (summary.assets, summary.done, summary.views, summary.fresh_views) == (24, 22, 44, 44)
     assert (summary.rejected, summary.failed) == ({"no_faces": 1}, {"crashed": 1})
-    assert until(lambda: not actors(), 10)
+    assert all_gone()
 
 
 class Lemming(foremen.Foreman):
@@ -144,7 +144,7 @@ def test_foremen_that_cannot_live_end_the_job_in_one_sentence(
         render_dataset([Boxes(COUNT, scratch)], tmp_path / "out", SETTINGS, shard_views=6, means=TWO)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
-    assert until(lambda: not actors(), 10)
+    assert all_gone()
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -160,7 +160,7 @@ def test_what_ends_the_job_of_one_ends_the_job(undisturbed: Path, tmp_path: Path
     (out / "shards" / last / "in the way").mkdir(parents=True)
     with pytest.raises(OSError, match=last):
         render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=TWO)
-    assert until(lambda: not actors(), 10)
+    assert all_gone()
     (out / "shards" / last / "in the way").rmdir()
     (out / "shards" / last).rmdir()
     render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=TWO)
@@ -198,7 +198,7 @@ def test_a_driver_that_ends_takes_its_foremen_along(
     with driver(out, scratch, "hang", "foremen=2") as process:
         assert until(lambda: any((out / "units").glob("0*.json")), 60), "no unit was committed"
         family = working(process.pid)
-        assert len(family & processes("Foreman")) >= 1
+        assert actors("Foreman", process.pid)
         process.send_signal(how)
         begun = time.monotonic()
         process.wait()
