@@ -52,69 +52,102 @@ def render(
     ] = None,
     licence: Annotated[
         str | None,
-        typer.Option(rich_help_panel=ASSETS, 
+        typer.Option(
             help="redistributable, commercial, any, or names such as CC0-1.0,CC-BY-4.0. Default: redistributable, and "
             "what is unknown of your own files.",
             show_default=False,
+            rich_help_panel=ASSETS,
         ),
     ] = None,
     category: Annotated[
-        list[str] | None, typer.Option(rich_help_panel=ASSETS, help="Keep assets of these categories only; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Keep assets of these categories only; repeatable.", show_default=False, rich_help_panel=ASSETS
+        ),
     ] = None,
     animated: Annotated[
         bool | None,
-        typer.Option(rich_help_panel=ASSETS, "--animated/--still", help="Keep animated assets only, or still ones.", show_default=False),
+        typer.Option(
+            "--animated/--still",
+            help="Keep animated assets only, or still ones.",
+            show_default=False,
+            rich_help_panel=ASSETS,
+        ),
     ] = None,
     triangles: Annotated[
         str | None,
-        typer.Option(rich_help_panel=ASSETS, metavar="MIN-MAX", help="Keep assets of so many triangles: 100-1m.", show_default=False),
+        typer.Option(
+            metavar="MIN-MAX",
+            help="Keep assets of so many triangles: 100-1m.",
+            show_default=False,
+            rich_help_panel=ASSETS,
+        ),
     ] = None,
     only: Annotated[
-        Path | None, typer.Option(rich_help_panel=ASSETS, help="A file of uids, one a line: keep these only.", show_default=False)
+        Path | None,
+        typer.Option(help="A file of uids, one a line: keep these only.", show_default=False, rich_help_panel=ASSETS),
     ] = None,
-    without: Annotated[Path | None, typer.Option(rich_help_panel=ASSETS, help="A file of uids to leave out.", show_default=False)] = None,
+    without: Annotated[
+        Path | None, typer.Option(help="A file of uids to leave out.", show_default=False, rich_help_panel=ASSETS)
+    ] = None,
     retry: Annotated[
         str | None,
-        typer.Option(rich_help_panel=ASSETS, 
+        typer.Option(
             metavar="REASON,...",
             help="Make units again that hold assets which ended for these reasons, such as unavailable,timeout.",
             show_default=False,
+            rich_help_panel=ASSETS,
         ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(rich_help_panel=JOB, 
+        typer.Option(
             metavar="local|auto|HOST:PORT",
             help="Ray to work on. Default: one of its own here, or inside `ray job submit` that job's cluster.",
             show_default=False,
+            rich_help_panel=JOB,
         ),
     ] = None,
-    backend: Annotated[Backend, typer.Option(rich_help_panel=JOB, help="Rasterizer; auto: cuda where Ray has a GPU, or cpu.")] = "auto",
+    backend: Annotated[
+        Backend, typer.Option(help="Rasterizer; auto: cuda where Ray has a GPU, or cpu.", rich_help_panel=JOB)
+    ] = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(rich_help_panel=JOB, min=1, help="Renderers at a time. Default: one for each CPU of Ray.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Renderers at a time. Default: one for each CPU of Ray.",
+            show_default=False,
+            rich_help_panel=JOB,
+        ),
     ] = None,
     shard_views: Annotated[
-        int, typer.Option(rich_help_panel=JOB, min=1, help="Images in a shard, about; one asset's views stay together.")
+        int, typer.Option(min=1, help="Images in a shard, about; one asset's views stay together.", rich_help_panel=JOB)
     ] = 64,
     foremen: Annotated[
         int | None,
-        typer.Option(rich_help_panel=JOB, 
+        typer.Option(
             min=1,
             help="Processes that hand out the work. Default: one for 128 workers; the driver alone below that.",
             show_default=False,
+            rich_help_panel=JOB,
         ),
     ] = None,
     renderers_per_gpu: Annotated[
-        int, typer.Option(rich_help_panel=JOB, min=1, help="Processes that share a GPU, so that it never waits for one.")
+        int,
+        typer.Option(min=1, help="Processes that share a GPU, so that it never waits for one.", rich_help_panel=JOB),
     ] = 4,
-    fetchers: Annotated[int, typer.Option(rich_help_panel=JOB, min=1, help="Downloads at a time.")] = 16,
-    fetch_timeout: Annotated[float, typer.Option(rich_help_panel=JOB, min=1.0, help="Seconds a download may take.")] = 600.0,
+    fetchers: Annotated[int, typer.Option(min=1, help="Downloads at a time.", rich_help_panel=JOB)] = 16,
+    fetch_timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds a download may take.", rich_help_panel=JOB)
+    ] = 600.0,
     asset_timeout: Annotated[
-        float, typer.Option(rich_help_panel=JOB, min=1.0, help="Seconds an asset may take in a stage, all views together.")
+        float,
+        typer.Option(min=1.0, help="Seconds an asset may take in a stage, all views together.", rich_help_panel=JOB),
     ] = 300.0,
-    memory: Annotated[float, typer.Option(rich_help_panel=JOB, min=0.5, help="GiB that one asset may allocate.")] = 8.0,
-    debug: Annotated[bool, typer.Option(rich_help_panel=JOB, "--debug", help="Show what Ray and its workers log.")] = False,
+    memory: Annotated[float, typer.Option(min=0.5, help="GiB that one asset may allocate.", rich_help_panel=JOB)] = 8.0,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show what Ray and its workers log.", rich_help_panel=JOB)
+    ] = False,
 ) -> None:
     """Render 3D assets into a dataset of layered views.
 
