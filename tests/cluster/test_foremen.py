@@ -16,22 +16,14 @@ from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import COUNT, contents, ledger
-from tests.cluster.test_kill import driver, until, working
+from tests.cluster.test_kill import command_of, driver, until, working
 
 TWO = Means(workers=2, foremen=2)
 
 
 def actors(title: str, driver: int | None = None) -> set[int]:
     """The processes of actors of this class under a driver, by default this process."""
-    found = set()
-    for pid in working(driver or os.getpid()):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if command.startswith(f"ray::{title}".encode()):
-            found.add(pid)
-    return found
+    return {pid for pid in working(driver or os.getpid()) if command_of(pid).startswith(f"ray::{title}".encode())}
 
 
 def all_gone() -> bool:

@@ -51,7 +51,15 @@ def working(pid: int) -> set[int]:
     found = {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
-    return {child for child in found - {pid} if b"Agent" not in Path(f"/proc/{child}/cmdline").read_bytes()}
+    return {child for child in found - {pid} if b"Agent" not in command_of(child)}
+
+
+def command_of(pid: int) -> bytes:
+    """Empty for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_killed_driver_is_continued(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
