@@ -20,7 +20,8 @@ from render import Mesh, Rejected
 
 NAMES = ("only", "without", "licence", "category", "animated", "triangles")  # in the order in which they are asked
 DEFAULT, REDISTRIBUTABLE, COMMERCIAL, ANY = "default", "redistributable", "commercial", "any"
-_CLASSES = (DEFAULT, REDISTRIBUTABLE, COMMERCIAL, ANY, licences.UNKNOWN)
+UNRECOGNISED = "unrecognised"  # something is stated, and this program does not know what it allows
+_CLASSES = (DEFAULT, REDISTRIBUTABLE, COMMERCIAL, ANY, licences.UNKNOWN, UNRECOGNISED)
 _MULTIPLES = {"": 1, "k": 1000, "m": 1_000_000}
 
 
@@ -29,7 +30,8 @@ class Filters:
     """An asset is kept if every filter keeps it; None and () filter nothing.
 
     `licences`: classes and names of `cluster.sources.licences`, any of which is enough. "default" is "redistributable",
-    and what is of unknown licence but from a source with `own_terms`. `fewest` and `most` triangles, both included.
+    and of a source with `own_terms` also what nothing is stated of, or what the user has signed for. What is stated and
+    not recognised may forbid anything: it takes "unrecognised" or "any" to keep it. `fewest` and `most` triangles, both included.
     """
 
     licences: tuple[str, ...] = (DEFAULT,)
@@ -117,9 +119,14 @@ class Filters:
                 return True
             if word in (DEFAULT, REDISTRIBUTABLE) and licences.redistributable(name):
                 return True
-            if (word == licences.UNKNOWN or (word == DEFAULT and own_terms)) and not licences.known(name):
+            if word == licences.UNKNOWN and name == licences.UNKNOWN:
                 return True
-        return licences.is_one_of(name, self.licences)
+            if word == DEFAULT and own_terms and (name == licences.UNKNOWN or name in licences.SIGNED):
+                return True
+            if word == UNRECOGNISED and not licences.known(name) and name != licences.UNKNOWN:
+                return True
+        named = tuple(word for word in self.licences if word not in _CLASSES)  # a catalogue may write "default"
+        return licences.known(name) and licences.is_one_of(name, named)
 
     def _in_range(self, count: int) -> bool:
         return (self.fewest is None or count >= self.fewest) and (self.most is None or count <= self.most)

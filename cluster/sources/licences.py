@@ -90,8 +90,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "All-Rights-Reserved": ("all rights reserved", "proprietary"),
     "Sketchfab-Standard": ("st", "standard", "free st", "free standard", "sketchfab standard", "royalty free"),
     "Sketchfab-Editorial": ("ed", "editorial", "sketchfab editorial"),
+    "3D-FRONT Terms of Use": (),  # of a dataset that every user asks for, and signs for
 }  # fmt: skip
-_CLOSED = frozenset({"All-Rights-Reserved", "Sketchfab-Standard", "Sketchfab-Editorial"})
+SIGNED = frozenset({"3D-FRONT Terms of Use"})  # who has the files has agreed to these
+_CLOSED = frozenset({"All-Rights-Reserved", "Sketchfab-Standard", "Sketchfab-Editorial"}) | SIGNED
 _NOTHING = frozenset(["", "unknown", "none", "null", "nan", "na", "n a", "other", "noassertion", "no", "not specified",
                       "unspecified", "not found"])  # fmt: skip
 
@@ -148,6 +150,7 @@ def _creative_commons(text: str) -> str | None:
             return {"zero": "CC0-1.0", "mark": "CC-PDM-1.0"}.get(text[3:].split("/")[0])
         text = f"cc {text}"
     words = _words(text)
+    named = "cc" in words or " creative commons " in f" {' '.join(words)} "
     short = re.fullmatch(r"by(-nc)?(-sa|-nd)?", text.lower()) is not None
     rest = f" {' '.join(words)} "
     for prefix in (" creative commons ", " cc "):
@@ -162,6 +165,8 @@ def _creative_commons(text: str) -> str | None:
             if f" {spelling} " in rest:
                 rest = rest.replace(f" {spelling} ", " ")  # a name and its short form: "Attribution (CC BY 4.0)"
                 found += [] if part in found else [part]
+    if not named and "BY" not in found:  # "non-commercial" alone is what people say of terms that forbid much more
+        return None
     if not found or {"SA", "ND"} <= set(found) or set(rest.split()) - _PORTS - {"cc", "creative", "commons"}:
         return None
     name = "-".join(["CC", *found, *([number] if number else [])])

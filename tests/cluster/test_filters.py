@@ -87,13 +87,43 @@ def test_nothing_but_the_ref_matters_and_filters_travel(chosen: Filters, ref: As
 def test_more_licences_never_drop_more(ref: AssetRef, own: bool) -> None:
     kept = {
         word: Filters.parse(licence=word).excludes(ref, own) is None
-        for word in ("commercial", "redistributable", "default", "any", "unknown", "commercial,unknown")
+        for word in ("commercial", "redistributable", "default", "any", "unknown", "unrecognised", "commercial,unknown")
     }
     assert kept["commercial"] <= kept["redistributable"] <= kept["default"] <= kept["any"]
     assert kept["commercial,unknown"] == (kept["commercial"] or kept["unknown"])
     assert kept["default"] == (kept["redistributable"] or (own and kept["unknown"]))
+    assert not kept["unrecognised"] or not (kept["default"] or kept["unknown"])
     assert kept["any"]
     assert Filters().excludes(ref, own) == Filters.parse().excludes(ref, own)
+
+
+@pytest.mark.parametrize("word", ["default", "redistributable", "commercial", "any", "unrecognised"])
+def test_a_catalogue_that_writes_a_word_of_the_filter_opens_nothing(word: str) -> None:
+    for said in (word, word.title(), f"{word}-1.0"):
+        for own in (False, True):
+            asset = AssetRef("u", "s", said, "")
+            for asked in ("default", "redistributable", "commercial", "unknown", "CC-BY"):
+                assert Filters.parse(licence=asked).excludes(asset, own) == "licence"
+            assert Filters.parse(licence="unrecognised").excludes(asset, own) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "theirs", "own"),
+    [
+        ("", False, True),  # nothing is stated: the user knows
+        ("3D-FRONT Terms of Use", False, True),  # the user has signed them
+        ("No redistribution. All rights reserved.", False, False),
+        ("CC-BY-NC-SA-ND", False, False),
+        ("CC BY NoDeriv", False, False),
+        ("personal use only", False, False),
+        ("non-commercial", False, False),
+        ("by-nc", True, True),
+    ],
+)
+def test_what_is_stated_and_not_understood_is_not_kept_by_default(said: str, theirs: bool, own: bool) -> None:
+    assert (Filters().excludes(AssetRef("u", "s", said, ""), False) is None) is theirs
+    assert (Filters().excludes(AssetRef("u", "s", said, ""), True) is None) is own
+    assert Filters.parse(licence="any").excludes(AssetRef("u", "s", said, ""), False) is None
 
 
 @given(refs)

@@ -59,6 +59,14 @@ SAID = [
     ("CC-BY-4.0 AND MIT", "CC-BY-4.0 AND MIT", None, None),
     ("CC BY 4.0, no redistribution", "CC BY 4.0, no redistribution", None, None),
     ("not MIT", "not MIT", None, None),
+    ("CC NC-SA 1.0", "CC-NC-SA-1.0", True, False),  # of the first version, without attribution
+    ("Creative Commons Share Alike", "CC-SA", True, True),
+    ("non-commercial", "non-commercial", None, None),  # of terms that may forbid anything else
+    ("NC", "NC", None, None),
+    ("noncommercial license", "noncommercial license", None, None),
+    ("share alike", "share alike", None, None),
+    ("SA", "SA", None, None),
+    ("3D-FRONT Terms of Use", "3D-FRONT Terms of Use", False, False),
 ]
 
 
