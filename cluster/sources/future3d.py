@@ -82,7 +82,13 @@ class Future3dSource:
         above = [open_tree(self.given)] if self.given not in self.paths else []
         for tree in [*trees, *above]:
             for name in _infos(tree):
-                entries = json_of(tree.read(name, INFO_BYTES), f"{name} of {tree.path}")
+                try:
+                    data = tree.read(name, INFO_BYTES)
+                except Rejected as error:  # no asset's fault: the user can give another file
+                    raise ValueError(
+                        f"{name} of {tree.path} cannot be read ({error.message}): download it again"
+                    ) from error
+                entries = json_of(data, f"{name} of {tree.path}")
                 for entry in entries if isinstance(entries, list) else []:
                     if isinstance(entry, dict) and isinstance(jid := entry.get("model_id"), str) and jid:
                         named = (entry.get("super-category"), entry.get("category"))

@@ -89,6 +89,28 @@ def test_3d_future_in_an_archive_and_in_a_folder_is_one(tmp_path: Path) -> None:
     assert [ref.sha256 for ref in one.assets()] == [ref.sha256 for ref in other.assets()]
 
 
+def model_info(path: Path, data: bytes, mode: int = 0o100644) -> Path:
+    """An archive of one model with this model_info.json."""
+    info = zipfile.ZipInfo("3D-FUTURE-model/model_info.json")
+    info.external_attr = mode << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("3D-FUTURE-model/m0/raw_model.obj", OBJ)
+        archive.writestr(info, data, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def test_a_catalogue_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    lies = {
+        "a bomb": model_info(tmp_path / "bomb.zip", b" " * (20 << 20)),
+        "a link": model_info(tmp_path / "link.zip", b"/etc/passwd", 0o120777),
+        "no JSON": model_info(tmp_path / "text.zip", b"<html>"),
+    }
+    for what, path in lies.items():
+        with pytest.raises(ValueError, match=r"model_info\.json .* download it again") as error:
+            list(parse(f"future3d:{path}").assets())
+        assert "\n" not in str(error.value), what
+
+
 def scanned(top: str = "") -> dict[str, bytes]:
     """An object as Gazebo has it: z up, the texture apart from the .mtl that names it."""
     obj = b"mtllib model.mtl\nusemtl m\nvt 0 0\nvt 1 0\nvt 0 1\nvn 0 0 1\n" + OBJ.replace(
