@@ -112,6 +112,11 @@ class House:
         self._meshes_of: dict[str, list[str]] = {}  # by their roomId
         for uid, entry in self._meshes.items():
             self._meshes_of.setdefault(_name(entry.get("roomId")), []).append(uid)
+        self._surfaces: dict[str, Surface] = {}  # by their material
+        # Over all rooms: rooms that share an instanceid share its meshes too, and may list each other's pieces.
+        named = sum(self._references(room) for room in self._rooms)
+        if named > limits.nodes:
+            raise Rejected("too_many_nodes", f"the rooms of the house name {named} pieces; the limit is {limits.nodes}")
 
     @property
     def rooms(self) -> list[RoomEntry]:
@@ -158,11 +163,14 @@ class House:
             placed.append(_placement(jid, child))
         return placed, absent
 
+    def _references(self, room: dict[str, Any]) -> int:
+        """How many entries a room names, at most; whether they are sound is asked when the room is."""
+        children = room.get("children")
+        meshes = sum(len(self._meshes_of.get(own, ())) for own in _own_names(room))
+        return meshes + (len(children) if isinstance(children, list) else 0)
+
     def _children(self, number: int) -> list[dict[str, Any]]:
-        children = array(self._rooms[number], "children")
-        if len(children) > self.limits.nodes:
-            raise Rejected("too_many_nodes", f"the room has {len(children)} children")
-        return [json_object(child, "a child of a room") for child in children]
+        return [json_object(child, "a child of a room") for child in array(self._rooms[number], "children")]
 
     def _pieces(self, number: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         for child in self._children(number):
@@ -174,8 +182,8 @@ class House:
         """Each once, first the children in their order; without those of DROPPED types."""
         room = self._rooms[number]
         refs = dict.fromkeys(_name(child.get("ref")) for child in self._children(number))
-        for own in (_name(room.get(key)) for key in ("instanceid", "roomId")):
-            refs |= dict.fromkeys(self._meshes_of.get(own, []) if own else [])
+        for own in _own_names(room):
+            refs |= dict.fromkeys(self._meshes_of.get(own, ()))
         entries = [self._meshes[ref] for ref in refs if ref in self._meshes]
         return [entry for entry in entries if _kind(entry) not in DROPPED]
 
@@ -205,7 +213,12 @@ class House:
         return Part(_kind(entry), vertices, faces, normals, uv, self._surface(entry), frozenset(flags))
 
     def _surface(self, entry: dict[str, Any]) -> Surface:
-        given = self._materials.get(_name(entry.get("material")), {})
+        material = _name(entry.get("material"))
+        if material not in self._surfaces:
+            self._surfaces[material] = self._made_of(self._materials.get(material, {}))
+        return self._surfaces[material]
+
+    def _made_of(self, given: dict[str, Any]) -> Surface:
         jid = _name(given.get("jid")) if given.get("texture") else ""
         if jid and not is_folder_name(jid):
             raise Rejected("path_outside_folder", f"a material has the jid {jid!r}, which is no name of a folder")
@@ -289,6 +302,12 @@ def _by_uid(root: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
         if uid := _name(entry.get("uid")):
             found[uid] = entry
     return found
+
+
+def _own_names(room: dict[str, Any]) -> list[str]:
+    """What the `roomId` of a room's meshes may be, each once."""
+    names = dict.fromkeys(_name(room.get(key)) for key in ("instanceid", "roomId"))
+    return [name for name in names if name]
 
 
 def _valid(entry: dict[str, Any]) -> bool:

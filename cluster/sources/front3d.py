@@ -103,7 +103,7 @@ class Front3dSource:
         if number is None or number >= len(house.rooms):
             raise Rejected("changed", f"{name} is not the house that was listed when the job started")
         stock = _Stock(self)
-        now = unchanged(ref, _digest(ref.uid, data, house, house.rooms[number], stock))
+        now = unchanged(ref, _digest(ref.uid, hashlib.sha256(data).hexdigest(), house, house.rooms[number], stock))
         with stock.opened():
             mesh = build_room(house, number, stock.model, stock.texture)
         return mesh, Origin(ref.uid, ref.source, now, ref.licence)
@@ -116,6 +116,7 @@ def _rooms(houses: Tree, name: str, uid: str, skipped: set[str], stock: "_Stock"
     except Rejected:
         yield AssetRef(uid, "front3d", LICENCE, json.dumps([name, None]))
         return
+    content = hashlib.sha256(data).hexdigest()  # once: a house may have many rooms
     seen: dict[str, int] = {}
     for room in house.rooms:
         count = seen[room.instance] = seen.get(room.instance, 0) + 1
@@ -123,21 +124,21 @@ def _rooms(houses: Tree, name: str, uid: str, skipped: set[str], stock: "_Stock"
         if own in skipped:
             continue
         try:
-            sha256 = _digest(own, data, house, room, stock)
+            sha256 = _digest(own, content, house, room, stock)
         except Rejected:
             sha256 = None
         locator = json.dumps([name, room.number])
         yield AssetRef(own, "front3d", LICENCE, locator, sha256, animated=False, categories=(room.kind,))
 
 
-def _digest(uid: str, data: bytes, house: House, room: RoomEntry, stock: "_Stock") -> str:
+def _digest(uid: str, content: str, house: House, room: RoomEntry, stock: "_Stock") -> str:
     models, textures = house.jids(room.number)
     files: dict[str, int | None] = {}
     for jid in models:
         files |= stock.sizes_of_model(jid)
     for jid in textures:
         files[f"texture/{jid}"] = stock.size_of_texture(jid)
-    return digest_of("front3d", uid, files, hashlib.sha256(data).hexdigest())
+    return digest_of("front3d", uid, files, content)
 
 
 class _Stock:

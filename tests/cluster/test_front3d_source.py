@@ -294,6 +294,25 @@ def test_whatever_a_house_says_ends_as_a_room_or_a_rejection(plain: Path) -> Non
     assert rooms > 100
 
 
+def test_a_house_whose_rooms_share_everything_costs_no_more_than_its_size(plain: Path) -> None:
+    """A thousand rooms of one instanceid, and a thousand meshes that belong to it: a million pairs in 60 KB."""
+    made = house().json
+    room = {"instanceid": "r", "type": "x", "children": []}
+    many = {**made, "scene": {"room": [room] * 1000}, "mesh": [{"uid": str(k), "roomId": "r"} for k in range(1000)]}
+    (plain / "3D-FRONT" / "house-a.json").write_text(json.dumps(many))
+    source = parse(f"front3d:{plain}")
+    (ref,) = source.assets()
+    assert (ref.uid, ref.sha256) == ("house-a", None)
+    assert refused(source, "house-a") == "too_many_nodes"
+    children = [{"ref": "bed/floor"}] * 1000
+    listing = {**made, "scene": {"room": [{**room, "children": children}] * 1000}}
+    (plain / "3D-FRONT" / "house-a.json").write_text(json.dumps(listing))
+    assert refused(source, "house-a") == "too_many_nodes"
+    few = {**many, "scene": {"room": [room] * 50}}
+    (plain / "3D-FRONT" / "house-a.json").write_text(json.dumps(few))
+    assert len(list(source.assets())) == 50
+
+
 def test_a_hundred_houses_are_listed(tmp_path: Path) -> None:
     made: House = house()
     text = json.dumps(made.json)
