@@ -33,10 +33,11 @@ WORKERS_PER_COMMITTER = 4
 WORKERS_PER_FOREMAN = 128
 SHARE_OF_STORE = 0.5  # of Ray's object store; the rest is for what is under way, and for what Ray does not drop at once
 
-# Ray places an actor where its share of CPUs is free. A worker takes a core; those that only wait take next to none,
-# but not zero: a head node that was started without CPUs is to do no work.
+# Ray places an actor where its share of CPUs is free. A worker takes a core; those that only wait take the least that
+# Ray counts, so that hundreds of them keep no worker from its core, but not zero: a head node that was started without
+# CPUs is to do no work.
 WORKER_CPUS = 0.99
-WAITER_CPUS = 0.001
+WAITER_CPUS = 0.0001
 
 
 @dataclass(frozen=True)
