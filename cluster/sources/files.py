@@ -71,9 +71,21 @@ class FileSource:
         root, paths = (top.parent, [top]) if top.is_file() else (top, _walk(top))
         if not paths:
             raise ValueError(f"folder {self.path!r} holds no 3D file ({', '.join(sorted(READABLE))}): check the path")
-        said = _stated(root)
+        listed = stated.Listed(iter(()))
+        listed.refs = self._refs(root, paths, listed.remarks)
+        return listed
+
+    def _refs(self, root: Path, paths: list[Path], remarks: list[str]) -> Iterator[AssetRef]:
+        table, said = _stated(root)
+        if said and paths != [Path(self.path).absolute()]:  # of one file a table may say what it likes of others
+            top, there = _resolved(root), {_resolved(path) for path in paths}
+            inside = (
+                path for path in said if path.suffix.lower() in READABLE | UNREADABLE and path.is_relative_to(top)
+            )
+            remarks += stated.unmatched(f"{table}", inside, there.__contains__)
         for path, sha256 in zip(paths, _in_order(self._hash, paths), strict=True):
-            what = said.get(_resolved(path), stated.NOTHING)
+            where = _resolved(path)
+            what = said.get(where) or said.get(Path(str(where).replace("\\", "/")), stated.NOTHING)
             yield AssetRef(
                 uid=path.relative_to(root).as_posix(),
                 source=f"folder:{root.resolve().name}",
@@ -172,15 +184,16 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _stated(folder: Path) -> dict[Path, stated.Stated]:
-    """Absolute path -> what the nearest MANIFEST.csv says of it."""
+def _stated(folder: Path) -> tuple[Path | None, dict[Path, stated.Stated]]:
+    """The nearest MANIFEST.csv, and absolute path -> what it says of it. ValueError where it cannot be understood."""
     folder = folder.resolve()
     for parent in [folder, *list(folder.parents)[: stated.PARENTS]]:
         manifest = parent / stated.NAME
-        if not manifest.is_file() or manifest.stat().st_size > stated.LARGEST:
-            continue
-        with manifest.open(newline="", encoding="utf-8", errors="replace") as file:
-            found = stated.read_stated(file)
-        if found is not None:
-            return {_resolved(parent / path): what for path, what in found.items()}
-    return {}
+        if manifest.is_file():
+            with manifest.open("rb") as file:
+                rows = stated.read_stated(file.read(stated.LARGEST + 1), str(manifest))
+            found: dict[Path, stated.Stated] = {}
+            for path, what in rows.items():
+                stated.put(found, _resolved(parent / path), what)
+            return manifest, found
+    return None, {}

@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.sources import licences
 from cluster.sources.base import AssetRef, Source
+from cluster.sources.stated import Listed
 from cluster.sources.uid_lists import Uids, read_uids
 from render import Mesh, Rejected
 
@@ -31,7 +32,8 @@ class Filters:
 
     `licences`: classes and names of `cluster.sources.licences`, any of which is enough. "default" is "redistributable",
     and of a source with `own_terms` also what nothing is stated of, or what the user has signed for. What is stated and
-    not recognised may forbid anything: it takes "unrecognised" or "any" to keep it. `fewest` and `most` triangles, both included.
+    not recognised may forbid anything: it takes "unrecognised" or "any" to keep it. `fewest` and `most` triangles, both
+    included.
     """
 
     licences: tuple[str, ...] = (DEFAULT,)
@@ -147,10 +149,13 @@ class Tally:
     licences: Counter[str] = field(default_factory=Counter)  # of what was dropped for its licence
     categories: Counter[str] = field(default_factory=Counter)  # of what was dropped for its category
     met: set[str] = field(default_factory=set)  # uids of --only that a source has
+    said: list[str] = field(default_factory=list)  # by the sources
 
     def of(self, source: Source) -> Iterator[AssetRef]:
         """The assets of `source` that are kept, in its order; the rest is counted."""
-        return self.among(source.assets(), source.own_terms)
+        refs = source.assets()
+        yield from self.among(refs, source.own_terms)
+        self.said += refs.remarks if isinstance(refs, Listed) else ()
 
     def among(self, refs: Iterable[AssetRef], own_terms: bool) -> Iterator[AssetRef]:
         for ref in refs:
@@ -181,8 +186,8 @@ class Tally:
         return f"{total:,} of {total + self.kept:,} assets filtered out: {', '.join(parts)}"
 
     def remarks(self) -> list[str]:
-        """What was asked for and no source has: sentences, none where all was met."""
-        said = []
+        """What was asked for and no source has, and what sources say: sentences, none where all was met."""
+        said = list(self.said)
         if self.filters.only is not None and (absent := len(self.filters.only) - len(self.met)):
             example = next(uid for uid in sorted(self.filters.only.uids) if uid not in self.met)
             said.append(

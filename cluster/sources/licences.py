@@ -187,6 +187,13 @@ def commercial(name: str) -> bool | None:
     return redistributable(name) and "-NC" not in name if redistributable(name) is not None else None
 
 
+def stricter(one: str, other: str) -> str:
+    """Of two normal names for one asset that which allows less; one that is stated, where the other is unknown."""
+    if UNKNOWN in (one, other):
+        return other if one == UNKNOWN else one
+    return min(one, other, key=lambda name: (bool(redistributable(name)), bool(commercial(name))))
+
+
 def known(name: str) -> bool:
     return redistributable(name) is not None
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -137,7 +137,7 @@ class RemoteSource:
         table = None
         try:
             with access.reading(self.url), access.stream(files, f"{self.url}/{stated.NAME}") as file:
-                table = stated.read_stated(_text(file))
+                table = _bytes(file)
         except Rejected as error:
             if error.reason != "missing":
                 raise
@@ -146,10 +146,13 @@ class RemoteSource:
                 f"{self.url} is a folder on a web server, which cannot be listed: put a {stated.NAME} with the columns "
                 "path and licence there, or give the addresses of files"
             )
-        refs = {}
-        for name, what in table.items():
+        said: dict[str, stated.Stated] = {}
+        for name, what in stated.read_stated(table, f"{self.url}/{stated.NAME}").items():
             if _is_3d(name) and (uid := _within(name)) is not None:
-                refs[uid] = self._ref(uid, self.url, Place(f"{self.url}/{quote(uid)}"), what)
+                stated.put(said, uid, what)
+        refs = {}
+        for uid, what in said.items():
+            refs[uid] = self._ref(uid, self.url, Place(f"{self.url}/{quote(uid)}"), what)
         return list(refs.values())
 
     def _store(self) -> list[AssetRef]:
@@ -179,7 +182,9 @@ class RemoteSource:
             if datasets and not datasets.isdisjoint(map(str, PurePosixPath(key).parents)):
                 continue
             place = Place(key, info.get("size"), version_of(info))
-            refs.append(self._ref(uid, self.url, place, said.get(key, stated.NOTHING)))
+            refs.append(
+                self._ref(uid, self.url, place, said.get(key) or said.get(key.replace("\\", "/"), stated.NOTHING))
+            )
         return refs
 
     def _stated(self, files: Any, folder: str) -> dict[str, stated.Stated]:
@@ -189,11 +194,14 @@ class RemoteSource:
                 break
             try:
                 with access.reading(folder), files.open(f"{folder}/{stated.NAME}", "rb") as file:
-                    table = stated.read_stated(_text(file))
+                    table = _bytes(file)
             except Rejected:  # none there, or a folder above that we may not read
                 table = None
             if table is not None:
-                return {posixpath.normpath(f"{folder}/{path}"): what for path, what in table.items()}
+                found: dict[str, stated.Stated] = {}
+                for path, what in stated.read_stated(table, f"{folder}/{stated.NAME}").items():
+                    stated.put(found, posixpath.normpath(f"{folder}/{path}"), what)
+                return found
             folder = folder.rpartition("/")[0]
         return {}
 
@@ -215,14 +223,12 @@ def _without_query(url: str, on_web: bool) -> str:
     return url.partition("#")[0].partition("?")[0] if on_web else url
 
 
-def _text(file: Any) -> Sequence[str]:
-    """The lines of a table, as far as `stated.LARGEST` bytes."""
+def _bytes(file: Any) -> bytes:
+    """A table, and no more of it than tells that it is too large."""
     data = bytearray()
     while len(data) <= stated.LARGEST and (more := file.read(1 << 20)):
         data += more
-    if len(data) > stated.LARGEST:
-        return ()
-    return data.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    return bytes(data)
 
 
 def _datasets(keys: Iterable[str]) -> set[str]:

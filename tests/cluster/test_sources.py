@@ -8,6 +8,7 @@ import pytest
 
 import shards
 from cluster.sources import FileSource, ProceduralSource, common_regime, parse
+from cluster.sources.filters import Filters, Tally
 from render import Rejected
 
 
@@ -194,6 +195,67 @@ def test_a_table_may_state_more_than_licences_and_damaged_rows_cost_only_themsel
         ("unknown", None, None, ()),
         ("all of ours", None, None, ()),
     ]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"\xef\xbb\xbfpath,licence\na.obj,CC-BY-ND-4.0\n",  # as Excel writes it
+        b"path,license\na.obj,CC-BY-ND-4.0\n",
+        b'"Path", Licence \r\n a.obj , CC-BY-ND-4.0 \r\n',
+        b'path;licence;category\na.obj;CC-BY-ND-4.0;"one;two"\n',
+        b"path\tlicence\na.obj\tCC-BY-ND-4.0\n",
+        "path,licence\na.obj,CC-BY-ND-4.0\n".encode("utf-16"),
+        b"path,licence\nb\\..\\a.obj,CC-BY-ND-4.0\n",
+        b"path,licence\na.obj,CC-BY-ND-4.0\na.obj,\n./a.obj,CC0\n",
+        b"path,licence\n./a.obj,CC0\nb/../a.obj,by-nd\nlink.obj,MIT\n",
+        b'path,licence\na.obj,"CC-BY-ND 4.0, all rights reserved"\n',
+    ],
+)
+def test_what_a_table_forbids_is_not_rendered_however_it_is_written(models: Path, table: bytes) -> None:
+    (models / "link.obj").symlink_to(models / "a.obj")
+    (models / "MANIFEST.csv").write_bytes(table)
+    tally = Tally(Filters())
+    kept = [ref.uid for ref in tally.of(parse(str(models)))]
+    assert kept
+    assert "a.obj" not in kept
+    assert tally.dropped["licence"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"path,lisence\na.obj,CC0\n", "no column 'licence' \\(did you mean 'lisence'"),
+        (b"file,licence\na.obj,CC0\n", "no column 'path'"),
+        (b"path,licence,license\na.obj,CC0,ND\n", "several columns 'licence'"),
+        (b"", "no column 'path'"),
+        (b'path,licence\n"a.obj,CC-BY-ND-4.0\nz.json,CC0\n', "line 3"),
+        (b'path,licence\na.obj,"CC0\nz.json,"\n', "several lines"),
+        (b"path,licence\na.obj,CC BY 4.0, no derivatives\n", "has 3 fields, the header 2"),
+        (b"path,licence\na.obj,by-nd\nz.json," + b"x" * 140_000, "line 3.*field limit"),
+        (b"path,licence\na.obj,caf\xe9\n", "no UTF-8 text"),
+        ("path,licence\na.obj,CC0\n".encode("utf-16-le"), "no column"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_is_an_error(models: Path, table: bytes, message: str) -> None:
+    (models / "MANIFEST.csv").write_bytes(table)
+    with pytest.raises(ValueError, match=rf"MANIFEST\.csv.*{message}") as error:
+        list(parse(str(models)).assets())
+    assert "\n" not in str(error.value)
+
+
+def test_rows_that_name_no_asset_are_told(models: Path) -> None:
+    rows = "a.obj,by\nb/chiar.glb,by\ngone.ply,by\nreadme.txt,by\n../other.obj,by\n"
+    (models / "MANIFEST.csv").write_text(f"path,licence\n{rows}")
+    tally = Tally(Filters())
+    assert len(list(tally.of(parse(str(models))))) == 3
+    where = models.resolve()
+    assert tally.remarks() == [
+        f"{where / 'MANIFEST.csv'} names 2 files that are not there, such as {where / 'b' / 'chiar.glb'}"
+    ]
+    tally = Tally(Filters())
+    assert len(list(tally.of(parse(str(models / "a.obj"))))) == 1
+    assert not tally.remarks()
 
 
 def test_sources_of_one_job_share_a_regime() -> None:
