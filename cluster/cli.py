@@ -164,7 +164,7 @@ def render(
     """
     from cluster import connection, sources
 
-    connection.quiet(debug)  # before anything imports ray
+    connection.prepare(address, debug)  # before anything imports ray
     from render import settings_of
 
     parsed = [sources.parse(text) for text in source]

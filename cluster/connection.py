@@ -4,16 +4,21 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
+ANSWERS_WITHIN = 20.0  # seconds, of a head that is there
 
 
-def quiet(debug: bool = False) -> None:
-    """Silence what Ray says at start, and of every worker it loses (the ledger says that better) unless `debug`.
+def prepare(address: str | None = None, debug: bool = False) -> None:
+    """Silence what Ray says at start, and of every worker it loses (the ledger says that better) unless `debug`; let it
+    show its token to a cluster that is joined.
 
     Ray reads these once, when it is imported: call this before.
     """
+    if (address or os.environ.get("RAY_ADDRESS", "local")) != "local":
+        _show_token()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not debug:
@@ -52,13 +57,11 @@ def connected(address: str | None, workers: int | None, debug: bool = False) -> 
             **common,
         )
     else:
+        _refuse_silence(address)
         try:
             ray.init(address, **common)
         except ConnectionError as error:
-            raise ValueError(
-                f"no Ray answers at {address}: start one with `ray start --head`, or leave --address out "
-                "(one that asks for a token lets nobody in without RAY_AUTH_MODE=token)"
-            ) from error
+            raise ValueError(_nobody(address)) from error
         except RuntimeError as error:
             if "ersion mismatch" not in str(error):
                 raise
@@ -67,6 +70,41 @@ def connected(address: str | None, workers: int | None, debug: bool = False) -> 
         yield
     finally:
         ray.shutdown()
+
+
+def _show_token() -> None:
+    """`ray start` asks for a token wherever it finds one, and every Ray that was local before has left one; `ray.init`
+    shows it only if told so.
+    """
+    known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if known or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _refuse_silence(address: str) -> None:
+    """Ask HOST:PORT for its cluster's id, as Ray does first. ValueError where nobody answers, or wants a token: Ray
+    itself goes on asking for ten minutes.
+    """
+    import grpc
+
+    if not re.fullmatch(r"[^/:]+:\d+", address):
+        return  # "auto" finds its address on this machine
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId", bytes, bytes)
+        try:
+            ask(b"", timeout=ANSWERS_WITHIN)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise ValueError(_nobody(address)) from None
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED and os.environ.get("RAY_AUTH_MODE") != "token":
+                raise ValueError(
+                    f"the Ray at {address} asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or bring its "
+                    "~/.ray/auth_token here"
+                ) from None
+
+
+def _nobody(address: str) -> str:
+    return f"no Ray answers at {address}: start one with `ray start --head`, or leave --address out"
 
 
 def _cpus(workers: int | None) -> int:

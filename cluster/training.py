@@ -107,7 +107,7 @@ def train_on_cluster(
     ValueError says in one sentence what cannot be, and which rank met it; FileNotFoundError as in `worldtrace train`.
     """
     _check_batch(settings, workers.count)
-    connection.quiet(debug)
+    connection.prepare(address, debug)
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     settings = settled(settings)
     with connection.connected(address, workers.count * workers.cpus, debug):
@@ -342,7 +342,7 @@ def _failed(error: BaseException, workers: Workers) -> str:
 
 
 def _tells_losses(board: Any) -> Any:
-    """A callback of Ray Train's controller, made here because importing Ray must wait for `connection.quiet`."""
+    """A callback of Ray Train's controller, made here because importing Ray must wait for `connection.prepare`."""
     from ray.train import UserCallback
 
     class Losses(UserCallback):

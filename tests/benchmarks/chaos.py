@@ -25,7 +25,7 @@ from pathlib import Path
 
 from cluster import connection
 
-connection.quiet()
+connection.prepare()
 from cluster.dataset import Means, render_dataset  # noqa: E402
 from cluster.ledger import Ledger  # noqa: E402
 from cluster.store import open_store  # noqa: E402

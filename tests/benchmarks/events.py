@@ -17,7 +17,7 @@ from typing import Any
 
 from cluster import connection
 
-connection.quiet()
+connection.prepare()
 import ray  # noqa: E402
 
 from cluster.ledger import Outcome  # noqa: E402

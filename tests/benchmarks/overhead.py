@@ -21,7 +21,7 @@ from typing import Any
 
 from cluster import connection
 
-connection.quiet()
+connection.prepare()
 from rich.console import Console  # noqa: E402
 
 import render  # noqa: E402

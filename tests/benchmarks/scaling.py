@@ -239,7 +239,7 @@ def real_job(workers: int, assets: int, views: int, size: int, folder: Path) -> 
     """One job of procedural objects: its rows, the seconds in which its assets were worked on, and the driver's."""
     from cluster import connection, sources, tables
 
-    connection.quiet()
+    connection.prepare()
     from cluster.dataset import Means, render_dataset
     from cluster.store import open_store
     from render import settings_of
@@ -260,7 +260,7 @@ def driver_costs(folder: Path) -> tuple[float, float]:
     """Seconds of CPU of the driver's process for an asset, and for a unit: from three jobs whose boxes cost little."""
     from cluster import connection
 
-    connection.quiet()
+    connection.prepare()
     from cluster import crew
     from cluster.dataset import Means, render_dataset
     from tests.cluster.boxes import SETTINGS, Boxes
@@ -295,7 +295,7 @@ def foremen_costs(folder: Path) -> tuple[float, float]:
     """
     from cluster import connection
 
-    connection.quiet()
+    connection.prepare()
     from cluster import foremen
     from cluster.dataset import Means, render_dataset
     from tests.cluster.boxes import SETTINGS, Boxes
@@ -510,7 +510,7 @@ def requests() -> None:
     """What an object store is asked for, by units: two jobs against moto's server, and the difference between them."""
     from cluster import connection
 
-    connection.quiet()
+    connection.prepare()
     from cluster.dataset import Means, render_dataset
     from tests.cluster.boxes import SETTINGS, Boxes
     from tests.cluster.s3 import BUCKET, serving

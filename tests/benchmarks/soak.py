@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cluster import connection
 
-connection.quiet()
+connection.prepare()
 import ray  # noqa: E402
 
 from cluster.dataset import Means, render_dataset  # noqa: E402

@@ -10,9 +10,9 @@ import pytest
 
 from cluster import connection
 
-connection.quiet()
+connection.prepare()
 
-from cluster.dataset import Means, render_dataset  # noqa: E402  (after quiet: this imports ray)
+from cluster.dataset import Means, render_dataset  # noqa: E402  (after prepare: this imports ray)
 from tests.cluster.boxes import SETTINGS, Boxes  # noqa: E402
 
 COUNT = 9

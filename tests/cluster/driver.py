@@ -13,7 +13,7 @@ from tests.cluster.boxes import SETTINGS, Boxes
 if __name__ == "__main__":
     out, scratch, count, *words = sys.argv[1:]
     options = dict(word.partition("=")[::2] for word in words)
-    connection.quiet()
+    connection.prepare()
     from cluster.dataset import Means, render_dataset
 
     trouble = {int(count) - 1: "hang"} if "hang" in options else {}

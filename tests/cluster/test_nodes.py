@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,33 @@ def test_ray_job_submit_renders(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((out / "dataset.json").read_text())["complete"]
+
+
+def test_silence_and_a_missing_token_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself goes on asking for ten minutes."""
+    import grpc
+
+    from cluster.connection import _refuse_silence
+
+    with pytest.raises(ValueError, match=r"no Ray answers at 127\.0\.0\.1:1: start one"):
+        _refuse_silence("127.0.0.1:1")
+
+    class Strict(grpc.GenericRpcHandler):
+        def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            assert call.method == "/ray.rpc.NodeInfoGcsService/GetClusterId"
+            return grpc.unary_unary_rpc_method_handler(
+                lambda request, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+            )
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((Strict(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+        with pytest.raises(ValueError, match=r"asks for a token: set RAY_AUTH_MODE=token"):
+            _refuse_silence(f"127.0.0.1:{port}")
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        _refuse_silence(f"127.0.0.1:{port}")  # Ray will show it
+    finally:
+        server.stop(None)
