@@ -18,7 +18,11 @@ def commit_unit(store: Store, unit: str, attempts: list[Attempt], batches: list[
     """Write both, atomically each. `batches` refer to lists of samples, which are fetched one at a time.
 
     A unit without a sample has a record and no shard. The samples are measured on their way, so that the statistics
-    of the dataset need no second pass over it. Doing it twice, or in two places, writes the same.
+    of the dataset need no second pass over it.
+
+    Doing it twice, or in two places, writes the same where the attempts ended the same. Where they did not (a worker
+    crashed, a host was down) the two may leave the shard of one and the record of the other: `ledger.stands` tells it
+    by the size of the shard, and the unit is made again.
     """
     began = time.perf_counter()
     rows: list[dict[str, Any]] = []

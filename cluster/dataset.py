@@ -209,6 +209,8 @@ def _render_missing(
         return 0
     _refuse_other_software(store, header["software"])
     connection.enter_context(connected(means.address, means.workers, means.debug))
+    claim.check()
+    _clear(store, ledger, [unit.name for unit in missing])
     folding = Folding(ledger, names, standing)
 
     def committed(name: str) -> None:
@@ -223,6 +225,15 @@ def _render_missing(
         folding.close()
 
 
+def _clear(store: Store, ledger: Ledger, names: Sequence[str]) -> None:
+    """Nothing may be left of units that are made again: their assets may end otherwise this time, and then a record
+    would speak of another shard, or a shard lie there of which no record speaks. Records first: alone they mislead.
+    """
+    ledger.drop(names)
+    there = store.sizes(layout.SHARDS)
+    store.delete([shard for name in names if (shard := f"{layout.SHARDS}/{name}.tar") in there])
+
+
 def _undo(store: Store, ledger: Ledger) -> None:
     """A job that could not begin leaves nothing: the next one may be another."""
     with suppress(OSError, ValueError):
@@ -234,6 +245,11 @@ def _finish(claim: Claim, ledger: Ledger, names: Sequence[str], header: dict[str
     """Tables, then dataset.json, then no more records: killed in between, it is done again."""
     store = ledger.store
     claim.check()
+    if unsound := sorted(set(names) - ledger.done(names)):
+        raise ValueError(
+            f"{store.text} holds another shard of unit {unsound[0]} than its record speaks of ({len(unsound)} such "
+            "units; two jobs wrote here at once): run the same command again, which makes them anew"
+        )
     with counting(console, "tables") as advance:
         statistics = tables.finish(ledger, names, claim.check, advance)
     _write(store, {**header, "statistics": statistics, "complete": True})

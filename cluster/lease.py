@@ -4,9 +4,11 @@ The lease is a small object. Its holder rewrites it every BEAT seconds; who find
 of its own monotonic clock: if it changes the holder lives, if not it is taken over. No clock of another machine is
 looked at. A holder that was stalled and wakes up after that finds another's lease in the place of its own, and stops.
 
-The lease saves work and says clearly who writes; no byte depends on it. A holder may be stalled between its last look
-and its next write. Then two write the same shards, which are the same bytes, since commits are idempotent; and the
-tables are a function of records that are only removed once the tables stand.
+The lease saves work and says clearly who writes. A holder may be stalled between its last look and its next write, and
+then two write. Where their assets ended the same they write the same bytes. Where an asset failed for one of them
+alone, the record of one may meet the shard of the other: such a unit does not stand (ledger.py), tables are refused
+while there is one, and the next run makes it again. The tables are a function of records that are only removed once
+the tables stand.
 """
 
 import json

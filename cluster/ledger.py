@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from cluster import segments
 from cluster.store import Store
 from shards import layout
+from shards.archive import END
 
 READ_AHEAD = 256  # records, each with the manifest rows of a unit
 
@@ -185,18 +186,25 @@ class Ledger:
             if _ended_in(record.attempts, reasons):
                 dropped.add(record.unit)
         for name in folded:
-            table = self._segment(name, None)
-            rows = table.select(["unit", "attempts"]).to_pylist()
-            gone = {
-                row["unit"] for row in rows if _ended_in([attempt_of(each) for each in row["attempts"]], reasons)
-            } | dropped & {row["unit"] for row in rows}
-            if gone:
-                with self.store.writing(name) as file:
-                    segments.write(file, segments.without(table, gone))
-                dropped |= gone
-        self.store.delete(_name(unit) for unit in dropped & loose.keys())
-        self._ends.clear()
+            for row in self._segment(name, ["unit", "attempts"]).to_pylist():
+                if _ended_in([attempt_of(each) for each in row["attempts"]], reasons):
+                    dropped.add(row["unit"])
+        self.drop(dropped)
         return dropped
+
+    def drop(self, units: Collection[str]) -> None:
+        """Remove what is recorded of `units`. Call it before they are made again: assets may end otherwise this time,
+        and a record that outlives its shard would speak of bytes that are not there.
+        """
+        loose, folded = self._listing()
+        for name in {segments.name_of(segments.block_of(unit)) for unit in units} & folded.keys():
+            table = self._segment(name, None)
+            rest = segments.without(table, units)
+            if len(rest) < len(table):
+                with self.store.writing(name) as file:
+                    segments.write(file, rest)
+        self.store.delete([_name(unit) for unit in units if unit in loose])
+        self._ends.clear()
 
     def discard(self) -> None:
         """Remove the records; `tables.finish` has made them needless."""
@@ -294,8 +302,10 @@ class Folding:
 
 
 def stands(shards: dict[str, int], unit: str, end: int) -> bool:
-    """Whether the shard of a unit is there in full, by a listing of all."""
-    return not end or shards.get(f"{layout.SHARDS}/{unit}.tar", -1) >= end
+    """Whether the shard of a unit is the one that its record speaks of, by a listing of all: of exactly its size. One
+    in which other assets failed has another.
+    """
+    return not end or shards.get(f"{layout.SHARDS}/{unit}.tar", -1) == end + len(END)
 
 
 def _ended_in(attempts: Sequence[Attempt], reasons: Collection[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import shards
-from cluster import tables
+from cluster import dataset, tables
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
 from cluster.sources.filters import Filters
@@ -128,6 +128,55 @@ def test_what_a_repair_left_out_is_made_again(undisturbed: Path, tmp_path: Path,
     assert verify(out) == []
     assert source.loads() == [f"box-{index:02d}" for index in range(6)]
     assert (summary.views, summary.fresh_views) == (18, 12)
+
+
+def test_an_asset_that_ends_otherwise_when_its_shard_is_made_again(
+    undisturbed: Path, tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unit's first record says that an asset failed. Its shard is lost and made again with that asset, and the job
+    is killed between the shard and the record: the first record must not be taken for that of the second shard.
+    """
+    failing, source, out = Boxes(COUNT, scratch, {4: "error"}), Boxes(COUNT, scratch), tmp_path / "out"
+    assert render_dataset([failing], out, SETTINGS, shard_views=6, means=ALONE).failed == {"error": 1}
+    shard = sorted((out / "shards").iterdir())[1]
+    shard.unlink()
+
+    def killed(sources: object, settings: object, filters: object, store: object, missing: list, *rest: object) -> int:
+        assert [unit.name for unit in missing] == [shard.stem]
+        shard.parent.mkdir(exist_ok=True)
+        shutil.copy(undisturbed / "shards" / shard.name, shard)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dataset, "render_units", killed)
+        render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert verify(out) == []
+    assert contents(out) == contents(undisturbed)
+
+
+def test_tables_are_not_written_over_the_shard_of_another_job(
+    undisturbed: Path, tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder that stalled between its shard and its record wakes up after another job made the unit otherwise."""
+    source, out = Boxes(COUNT, scratch), tmp_path / "out"
+    real = dataset.render_units
+
+    def another(*arguments: object) -> int:
+        fresh = real(*arguments)
+        last = sorted((out / "shards").iterdir())[-1]
+        last.write_bytes(last.read_bytes() + bytes(512))
+        return fresh
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match=r"another shard of unit 000002-.*run the same"),
+    ):
+        patch.setattr(dataset, "render_units", another)
+        render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert not (out / "manifest.parquet").exists()
+    render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
+    assert contents(out) == contents(undisturbed)
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "ledger.parquet"])

@@ -170,6 +170,29 @@ def test_what_folding_raises_reaches_the_driver(book: Ledger, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("folded", [False, True])
+def test_a_record_does_not_stand_beside_the_shard_of_another_attempt(book: Ledger, folded: bool) -> None:
+    """Asset x failed at the first attempt at the unit and not at the second, or the other way round: the shard of one
+    lies beside the record of the other.
+    """
+    if folded:
+        book.fold(0)
+    for samples in ([sample("x"), sample("y"), sample("z")], [sample("y")]):
+        shards.write_shard(shard_of(book), samples)
+        assert book.done(UNITS) == {"000001-bb"}
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_is_recorded_of_a_unit_is_dropped(book: Ledger, folded: bool) -> None:
+    if folded:
+        book.fold(0)
+        book.write(Record("000000-aa", [], [attempt("000000-aa", "x", status="failed", reason="crashed", views=0)]))
+    book.drop(["000000-aa", "000002-cc"])
+    assert book.units() == {"000001-bb"}
+    book.fold(0)
+    assert book.units() == {"000001-bb"}
+
+
+@pytest.mark.parametrize("folded", [False, True])
 def test_units_that_ended_for_a_reason_are_forgotten(book: Ledger, folded: bool) -> None:
     if folded:
         book.fold(0)
