@@ -33,6 +33,8 @@ OPENINGS = frozenset({"door", "window", "hole", "baywindow", "pocket"})
 FARTHEST = 1e4  # metres from the origin of the house
 SCALES = (1e-5, 5.0)  # of furniture; beyond them the entries of the dataset are wrong (as ATISS has it)
 NAME = 200  # characters of an identifier
+# JSON may spell half of a surrogate pair, which no UTF-8 file holds; control characters would steer a terminal.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Flat lists of numbers, nearly all of a house. Quotes within a text are escaped, so no text looks like this.
 _SHAPES = re.compile(rb'"(?:xyz|normal|uv|faces)"\s*:\s*\[[^\[\]"{}]*\]')
 
@@ -271,6 +273,11 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
     )
 
 
+def plain_text(text: str) -> str:
+    """`text` with escapes for what is none: half surrogates and control characters. Other names stay other names."""
+    return _NO_TEXT.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def is_folder_name(name: str) -> bool:
     """Whether `name` is that of one folder: it cannot lead anywhere else."""
     return bool(name) and name not in (".", "..") and not any(mark in name for mark in "/\\\0:")
@@ -319,10 +326,10 @@ def _kind(entry: dict[str, Any]) -> str:
 
 
 def _name(value: Any) -> str:
-    """An identifier of the JSON as text; "" for what is none. Whole numbers occur."""
+    """An identifier of the JSON as text that can be written anywhere; "" for what is none. Whole numbers occur."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if abs(value) < 10**18 else ""
-    return value.strip()[:NAME] if isinstance(value, str) else ""
+    return plain_text(value.strip()[:NAME]) if isinstance(value, str) else ""
 
 
 def _table(value: Any, width: int, what: str) -> np.ndarray:

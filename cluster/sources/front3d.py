@@ -18,7 +18,7 @@ from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
 from cluster.sources.trees import below, digest_of, hidden, path_and_query, scratch, unchanged
 from render import Mesh, Rejected
-from render.front3d import House, RoomEntry, read_house
+from render.front3d import House, RoomEntry, plain_text, read_house
 from render.front3d_room import build_room
 from render.limits import Limits
 from shards import Origin, Regime
@@ -89,7 +89,7 @@ class Front3dSource:
         top, skipped = below(houses, names), _skipped(self.skip)
         stock = _Stock(self)
         for name in names:
-            uid = name.removeprefix(top).removesuffix(".json")
+            uid = plain_text(name.removeprefix(top).removesuffix(".json"))
             if uid not in skipped:
                 yield from _rooms(houses, name, uid, skipped, stock)
 

@@ -14,6 +14,7 @@ from cluster.sources.extract import Tree, open_tree
 from cluster.sources.front3d import FILES, LICENCE, MODEL, NAMES, beside, size_of
 from cluster.sources.trees import digest_of, json_of, on_disk, path_and_query, unchanged
 from render import Mesh, Rejected
+from render.front3d import plain_text
 from render.front3d_room import read_model
 from render.load import sound
 from shards import Origin, Regime
@@ -59,8 +60,9 @@ class Future3dSource:
         if not where and not categories:
             raise ValueError(f"{self.given} holds no 3D-FUTURE model (a folder with {MODEL}): check the path")
         for jid in sorted({*where, *categories}):
-            sha256 = _digest(jid, where[jid]) if jid in where else None
-            yield AssetRef(jid, "future3d", LICENCE, jid, sha256, animated=False, categories=categories.get(jid, ()))
+            uid = plain_text(jid)
+            sha256 = _digest(uid, where[jid], jid) if jid in where else None
+            yield AssetRef(uid, "future3d", LICENCE, jid, sha256, animated=False, categories=categories.get(jid, ()))
 
     def fetch(self, ref: AssetRef, folder: Path) -> str:
         raise AssertionError("every node reads the archives where they lie")
@@ -69,8 +71,8 @@ class Future3dSource:
         jid = ref.locator
         tree = next((t for each in self.paths if (t := open_tree(each)).find(jid, MODEL) is not None), None)
         if tree is None:
-            raise Rejected("missing_model", f"{jid} has no {MODEL}, though {INFO} lists it")
-        now = unchanged(ref, _digest(jid, tree))
+            raise Rejected("missing_model", f"{ref.uid} has no {MODEL}, though {INFO} lists it")
+        now = unchanged(ref, _digest(ref.uid, tree, jid))
         names = [name for file in FILES if (name := tree.find(jid, file)) is not None]
         with on_disk(tree, names) as paths:
             mesh = sound(read_model(paths[0]))
@@ -92,7 +94,7 @@ class Future3dSource:
                 for entry in entries if isinstance(entries, list) else []:
                     if isinstance(entry, dict) and isinstance(jid := entry.get("model_id"), str) and jid:
                         named = (entry.get("super-category"), entry.get("category"))
-                        found[jid] = tuple(each for each in named if isinstance(each, str) and each)
+                        found[jid] = tuple(plain_text(each) for each in named if isinstance(each, str) and each)
         return found
 
 
@@ -102,5 +104,5 @@ def _infos(tree: Tree) -> list[str]:
     return [INFO] if tree.size(INFO) is not None else [name for name in found if name is not None]
 
 
-def _digest(jid: str, tree: Tree) -> str:
-    return digest_of("future3d", jid, {file: size_of(tree, jid, file) for file in FILES})
+def _digest(uid: str, tree: Tree, jid: str) -> str:
+    return digest_of("future3d", uid, {file: size_of(tree, jid, file) for file in FILES})

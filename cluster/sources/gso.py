@@ -18,6 +18,7 @@ from cluster.sources.extract import Tree, open_tree
 from cluster.sources.trees import digest_of, hidden, on_disk, path_and_query, unchanged
 from render import Mesh, Rejected
 from render.folder import Folder
+from render.front3d import plain_text
 from render.front3d_room import dressed
 from render.limits import DEFAULT
 from render.textures import Textures
@@ -60,13 +61,13 @@ class GsoSource:
     def assets(self) -> Iterable[AssetRef]:
         found = False
         for name, path in self._objects():
-            found = True
+            found, uid = True, plain_text(name)
             try:
                 tree, top = _object(path)
-                sha256, categories = _digest(name, tree, top), _categories(tree, top)
+                sha256, categories = _digest(uid, tree, top), _categories(tree, top)
             except (Rejected, ValueError):  # listed all the same, so that the ledger says so
                 sha256, categories = None, ()
-            yield AssetRef(name, "gso", LICENCE, path.name, sha256, animated=False, categories=categories)
+            yield AssetRef(uid, "gso", LICENCE, path.name, sha256, animated=False, categories=categories)
         if not found:
             raise ValueError(f"{self.path} holds no scanned object (a folder with {MODEL}, or its zip): check the path")
 
@@ -134,4 +135,4 @@ def _categories(tree: Tree, top: str) -> tuple[str, ...]:
     if tree.size(f"{top}{METADATA}") is None:
         return ()
     text = tree.read(f"{top}{METADATA}", METADATA_BYTES).decode("utf-8", "replace")
-    return tuple(dict.fromkeys(_CATEGORY.findall(text)))
+    return tuple(dict.fromkeys(plain_text(each) for each in _CATEGORY.findall(text)))

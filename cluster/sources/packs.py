@@ -9,6 +9,7 @@ from cluster.sources.base import AssetRef
 from cluster.sources.extract import Directory, Tree, open_tree
 from cluster.sources.trees import below, digest_of, hidden, on_disk, path_and_query, unchanged
 from render import Mesh, Rejected
+from render.front3d import plain_text
 from shards import Origin
 
 COMPANIONS = 200  # files of an asset's folder that are brought along
@@ -47,7 +48,7 @@ def listed(
         raw = f".{suffix.lower()}" in unreadable
         if raw and stem in converted:
             continue
-        uid = name.removeprefix(top)
+        uid = plain_text(name.removeprefix(top))
         licence, categories = about(tree, name, uid)
         sha256 = None if raw else _digest(source, uid, tree, name)
         yield AssetRef(uid, source, licence, name, sha256, animated=None if raw else animated, categories=categories)

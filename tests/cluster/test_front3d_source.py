@@ -1,6 +1,7 @@
 """`front3d:`: rooms listed and loaded, from folders and from archives, and what is said of others."""
 
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -292,6 +293,26 @@ def test_whatever_a_house_says_ends_as_a_room_or_a_rejection(plain: Path) -> Non
     assert not [reason for reason in reasons if reason.startswith("unreadable")]
     assert len(reasons) > 20
     assert rooms > 100
+
+
+def test_names_that_no_file_can_hold_are_escaped(plain: Path) -> None:
+    """Half of a surrogate pair, which JSON can spell, a terminal's escape, and a file's name that is not UTF-8."""
+    made = house().json
+    first, second, third = made["scene"]["room"]
+    first["instanceid"], first["type"] = "Bed\ud800", "\x1b[31mred"
+    second["instanceid"] = "Bed\udfff"
+    third["children"] = [{**child("odd"), "pos": None}]
+    made["furniture"].append({"uid": "odd", "jid": "jid\udc80", "valid": True})
+    (plain / "3D-FRONT" / "house-a.json").write_text(json.dumps(made))
+    os.rename(plain / "3D-FRONT" / "house-a.json", os.fsencode(plain / "3D-FRONT") + b"/b\xff.json")
+    source = parse(f"front3d:{plain}")
+    refs = list(source.assets())
+    assert [ref.uid for ref in refs] == ["b\\udcff/Bed\\ud800", "b\\udcff/Bed\\udfff", "b\\udcff/Library-3"]
+    assert refs[0].categories == ("\\x1b[31mred",)
+    assert [source.load(ref, None)[1].uid for ref in refs[:2]] == [ref.uid for ref in refs[:2]]
+    with pytest.raises(Rejected, match="path_outside_folder") as error:
+        source.load(refs[2], None)
+    assert error.value.message.encode()
 
 
 def test_a_house_whose_rooms_share_everything_costs_no_more_than_its_size(plain: Path) -> None:

@@ -237,6 +237,23 @@ def test_a_folder_of_nothing_is_refused_in_one_sentence(scheme: str, tmp_path: P
         parse(f"{scheme}:{tmp_path}?count=3")
 
 
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    strange = "a\udcff"  # as Python has the byte 0xff of a file's name
+    write_files(tmp_path / "future" / "3D-FUTURE-model" / strange, model_files(((0, 0, 0), (1, 1, 2))))
+    info = [{"model_id": "b\ud800", "category": "c\ud800"}]
+    (tmp_path / "future" / "3D-FUTURE-model" / "model_info.json").write_text(json.dumps(info))
+    write_files(tmp_path / "gso" / strange, scanned())
+    write_files(tmp_path / "toys" / strange, {"x.obj": OBJ})
+    for scheme, uid in (("future", "a\\udcff"), ("gso", "a\\udcff"), ("toys", "a\\udcff/x.obj")):
+        source = parse({"future": "future3d", "toys": "toys4k"}.get(scheme, scheme) + f":{tmp_path / scheme}")
+        refs = listed(source)
+        assert json.dumps([[ref.uid, *ref.categories] for ref in refs.values()], ensure_ascii=False).encode()
+        assert source.load(refs[uid], None)[1].uid == uid
+        if scheme == "future":
+            assert refs["b\\ud800"].categories == ("c\\ud800",)
+            assert reason(source, refs["b\\ud800"])[1].encode()
+
+
 def test_an_asset_that_changed_is_refused(tmp_path: Path) -> None:
     folder = future(tmp_path, packed=False)
     source = parse(f"future3d:{folder}")
