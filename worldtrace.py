@@ -24,6 +24,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+GROUPS = ("cluster", "shards")  # of commands
+
+
 class Rooms(TyperGroup):
     """A group whose commands are named in COMMANDS and imported on use: `worldtrace shards` must not wait for torch."""
 
@@ -71,7 +74,9 @@ def _worldtrace() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exits with the command's code; 2 for a user's error, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    called = "worldtrace" + (f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else "")
+    named = arguments[: 2 if arguments[:1] and arguments[0] in GROUPS else 1]
+    named = [word for word in named if not word.startswith("-")]
+    called = " ".join(["worldtrace", *named]) if named and named[0] in COMMANDS else "worldtrace"
     try:
         code = app(args=arguments, prog_name="worldtrace", standalone_mode=False)
     except KeyboardInterrupt:
@@ -84,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.exit(2)
+        if usage and "No such command" in usage():
+            called = called.rpartition(" ")[0]
         hint = f" (see `{called} --help`)" if usage else ""
         message = " ".join(str(usage() if usage else error).split())
         print(f"{called}: {message}{hint}", file=sys.stderr)
