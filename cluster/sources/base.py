@@ -1,5 +1,7 @@
 """What a source of assets is."""
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,27 @@ class AssetRef:
     @property
     def label(self) -> str:
         return f"{self.source}/{self.uid}"
+
+
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def uid_of(name: str) -> str:
+    """A name as a uid: readable in a terminal, one line, and text that UTF-8 can hold. File names may be none, and
+    JSON spells half of a surrogate pair. Such characters are written as \\xff or \\ud800, and a part of the name's
+    SHA-256 keeps what they make of different names apart.
+    """
+    if not _NO_TEXT.search(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{_NO_TEXT.sub(_spelled, name)}~{digest[:8]}"
+
+
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name, as Python holds it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class Unavailable(Exception):

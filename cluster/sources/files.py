@@ -10,7 +10,7 @@ from pathlib import Path
 
 import render
 from cluster.sources import stated
-from cluster.sources.base import AssetRef
+from cluster.sources.base import AssetRef, uid_of
 from render import Mesh, Rejected
 from render.limits import Limits
 from shards import Origin, Regime, layout, read_dataset_json
@@ -46,6 +46,10 @@ class FileSource:
         if path.is_file() and path.suffix.lower() not in READABLE | UNREADABLE:
             raise ValueError(
                 f"source {text!r} is no 3D file: give one of {', '.join(sorted(READABLE))}, or a folder of them"
+            )
+        if uid_of(text) != text:
+            raise ValueError(
+                f"source {uid_of(text)!r} has a name that is no text, and dataset.json names it: rename it"
             )
         return cls(os.path.normpath(text))
 
@@ -87,8 +91,8 @@ class FileSource:
             where = _resolved(path)
             what = said.get(where) or said.get(Path(str(where).replace("\\", "/")), stated.NOTHING)
             yield AssetRef(
-                uid=path.relative_to(root).as_posix(),
-                source=f"folder:{root.resolve().name}",
+                uid=uid_of(path.relative_to(root).as_posix()),
+                source=uid_of(f"folder:{root.resolve().name}"),
                 licence=what.licence,
                 locator=str(path),
                 sha256=sha256,

@@ -22,7 +22,7 @@ from typing import Any
 
 import render
 from cluster.sources import hub, query
-from cluster.sources.base import AssetRef, Unavailable
+from cluster.sources.base import AssetRef, Unavailable, uid_of
 from cluster.sources.download import PATIENT, Policy, download
 from cluster.sources.licences import normal
 from cluster.sources.uid_lists import read_uids
@@ -258,7 +258,7 @@ def _names(entries: Any) -> list[str]:
     """Of [{"name": "animals-pets", ...}, ...]."""
     entries = entries if isinstance(entries, list) else []
     names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
-    return [sys.intern(name[:LONGEST_NAME]) for name in names if isinstance(name, str) and name]
+    return [sys.intern(uid_of(name[:LONGEST_NAME])) for name in names if isinstance(name, str) and name]
 
 
 def _uid(path: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from cluster.sources import hub, query
-from cluster.sources.base import AssetRef
+from cluster.sources.base import AssetRef, uid_of
 from cluster.sources.companions import bring_companions
 from cluster.sources.download import PATIENT, Policy, download
 from cluster.sources.licences import normal
@@ -162,7 +162,7 @@ class ObjaverseXLSource:
                 if kind in types and isinstance(identifier, str) and identifier:
                     address = paths.get(identifier.rpartition("/")[2], "") if publisher == "sketchfab" else identifier
                     yield AssetRef(
-                        uid=identifier,
+                        uid=uid_of(identifier),
                         source=f"objaverse-xl:{publisher}",
                         licence=sys.intern(normal(licence if isinstance(licence, str) else None)),
                         locator=f"{publisher} {kind} {address}",

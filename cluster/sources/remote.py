@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import render
 from cluster.sources import access, stated
-from cluster.sources.base import AssetRef, Source
+from cluster.sources.base import AssetRef, Source, uid_of
 from cluster.sources.companions import bring_companions
 from cluster.sources.files import READABLE, UNREADABLE, FileSource
 from cluster.sources.transfer import Place, Transfer, version_of
@@ -93,7 +93,7 @@ class RemoteSource:
         place = Place(**json.loads(ref.locator))
         parent, _, last = _without_query(place.key, self._on_web).rpartition("/")
         name = unquote(last) if self._on_web else last
-        if name in ("", ".", "..") or "/" in name or "\0" in name or len(name.encode()) > 200:
+        if name in ("", ".", "..") or "/" in name or uid_of(name) != name or len(name.encode()) > 200:
             name = f"asset{PurePosixPath(name).suffix}"
         transfer = Transfer(access.files(self._protocol), self._on_web, parent, folder)
         transfer.main(place, folder / name)
@@ -116,7 +116,7 @@ class RemoteSource:
 
     def _ref(self, uid: str, root: str, place: Place, what: stated.Stated = stated.NOTHING) -> AssetRef:
         return AssetRef(
-            uid=uid,
+            uid=uid_of(uid),
             source=root,
             licence=what.licence,
             locator=place.to_json(),

@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import shards
 from cluster.sources import FileSource, ProceduralSource, common_regime, parse
+from cluster.sources.base import uid_of
 from cluster.sources.filters import Filters, Tally
 from render import Rejected
 
@@ -242,6 +245,36 @@ def test_a_table_that_cannot_be_understood_is_an_error(models: Path, table: byte
     with pytest.raises(ValueError, match=rf"MANIFEST\.csv.*{message}") as error:
         list(parse(str(models)).assets())
     assert "\n" not in str(error.value)
+
+
+def test_names_that_are_no_text_become_uids_that_are(tmp_path: Path) -> None:
+    names = [b"a\xff.obj", b"a\xfe.obj", b"a\\xff.obj", b"b\x1b[31m\n.obj", b"d\xff/c.obj", "é.obj".encode()]
+    for name in names:
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    source = parse(str(tmp_path))
+    refs = list(source.assets())
+    uids = {ref.uid for ref in refs}
+    assert len(uids) == len(refs) == len(names)
+    assert {"a\\xff.obj", "é.obj"} <= uids
+    assert all(uid.isprintable() and uid.encode().decode() == uid for uid in uids)
+    assert uids == {ref.uid for ref in source.assets()}
+    for ref in refs:
+        mesh, origin = source.load(ref, None)
+        assert (len(mesh.faces), origin.uid) == (1, ref.uid)
+    with pytest.raises(ValueError, match="is no text") as error:
+        parse(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"d\xff")))
+    assert str(error.value).isprintable()
+
+
+@example("\ud800", "\\ud800")
+@example("\x1b", "\x9b")
+@given(st.text(st.characters(), max_size=8), st.text(st.characters(), max_size=8))
+def test_different_names_are_different_uids(one: str, other: str) -> None:
+    assert (uid_of(one) == uid_of(other)) == (one == other)
+    assert uid_of(one).encode().decode() == uid_of(uid_of(one))
 
 
 def test_rows_that_name_no_asset_are_told(models: Path) -> None:
