@@ -264,7 +264,9 @@ class _Driver:
             self.live.settle_all(Summary.of(record.attempts))
         for name in sorted(done):
             self._count(name)
-        self.left.extendleft(unit for name, unit in reversed(foreman.units.items()) if name not in done)
+        again = [unit for name, unit in foreman.units.items() if name not in done]
+        self.brief.store.delete([unit.shard for unit in again])  # its assets may end otherwise, and leave none
+        self.left.extendleft(reversed(again))
         self.losses += 1
         if self.losses > LOSSES + self.brief.foremen:
             last = str(error).strip().splitlines()[-1]

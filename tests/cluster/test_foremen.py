@@ -141,7 +141,7 @@ def test_foremen_that_cannot_live_end_the_job_in_one_sentence(
 
 @pytest.mark.usefixtures("local_ray")
 def test_what_ends_the_job_of_one_ends_the_job(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
-    """And the same command goes on. First a backend that cannot run, then a shard that cannot be written."""
+    """A backend that cannot run, and a shard that cannot be written."""
     out = tmp_path / "out"
     settings = SETTINGS.model_copy(update={"backend": "pyrender"})
     with pytest.raises(ValueError, match="--backend pyrender") as error:
@@ -153,10 +153,6 @@ def test_what_ends_the_job_of_one_ends_the_job(undisturbed: Path, tmp_path: Path
     with pytest.raises(OSError, match=last):
         render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=TWO)
     assert all_gone()
-    (out / "shards" / last / "in the way").rmdir()
-    (out / "shards" / last).rmdir()
-    render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=TWO)
-    assert contents(out) == contents(undisturbed)
 
 
 @pytest.mark.slow
