@@ -15,8 +15,10 @@ is Rejected when it is asked for, and costs nobody else. Nothing is ever written
 import os
 import re
 import stat
+import sys
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -80,7 +82,25 @@ class Archive:
         return table
 
     def names(self) -> list[str]:
+        return list(self._sorted)
+
+    @cached_property
+    def _sorted(self) -> list[str]:
         return sorted(name for name in self._table if not _astray(name))
+
+    def within(self, folder: str) -> list[str]:
+        """The names below a folder, sorted; all of them for ""."""
+        start = f"{folder}/" if folder else ""
+        first = bisect_left(self._sorted, start)
+        return self._sorted[first : bisect_left(self._sorted, start + chr(sys.maxunicode))]
+
+    def like(self, name: str) -> str | None:
+        """The file `name`, or else the first whose name differs only in case."""
+        return name if name in self._table and not _astray(name) else self._folded.get(name.casefold())
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return {name.casefold(): name for name in reversed(self._sorted)}
 
     def find(self, folder: str, file: str) -> str | None:
         """The name of `file` in the folder called `folder`: of several such folders the first."""
@@ -94,7 +114,7 @@ class Archive:
     def _tails(self) -> dict[str, str]:
         """ "folder/file" -> name, for those who know what a folder is called but not where the archive has it."""
         tails: dict[str, str] = {}
-        for name in self.names():
+        for name in self._sorted:
             tails.setdefault("/".join(name.split("/")[-2:]), name)
         return tails
 

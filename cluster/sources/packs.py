@@ -1,18 +1,19 @@
 """What Toys4K and Truebones have in common: a tree of models, each a main file with what lies beside it."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 import render
 from cluster.sources.base import AssetRef
-from cluster.sources.extract import Directory, Tree, open_tree
-from cluster.sources.trees import below, digest_of, hidden, on_disk, path_and_query, unchanged
+from cluster.sources.companions import bring_companions
+from cluster.sources.extract import TOTAL, Directory, Tree, open_tree
+from cluster.sources.trees import below, digest_of, hidden, path_and_query, scratch, unchanged
 from render import Mesh, Rejected
 from render.front3d import plain_text
 from shards import Origin
-
-COMPANIONS = 200  # files of an asset's folder that are brought along
 
 
 def parsed(text: str, what: str) -> str:
@@ -60,9 +61,8 @@ def loaded(path: str, ref: AssetRef, readable: Sequence[str], how: str) -> tuple
     if not name.lower().endswith(tuple(readable)):
         raise Rejected("unsupported_format", f"{PurePosixPath(name).suffix} is not read: {how}")
     now = unchanged(ref, _digest(ref.source, ref.uid, tree, name))
-    names = [name, *_companions(tree, name)]
-    with on_disk(tree, names) as paths:
-        mesh = render.load(paths[0])
+    with _on_disk(tree, name) as main:
+        mesh = render.load(main)
     return mesh, Origin(ref.uid, ref.source, now, ref.licence)
 
 
@@ -70,15 +70,35 @@ def _digest(source: str, uid: str, tree: Tree, name: str) -> str:
     return digest_of(source, uid, {PurePosixPath(name).name: tree.size(name)})
 
 
-def _companions(tree: Tree, name: str) -> list[str]:
-    """What an .obj or a .gltf may refer to: the files of its folder and of the folders in it; a .glb is alone."""
-    if name.lower().endswith(".glb") or isinstance(tree, Directory):  # in a folder they lie where they belong
-        return []
+@contextmanager
+def _on_disk(tree: Tree, name: str) -> Iterator[Path]:
+    """The path of a model, for the time of the block: in a folder where it lies, of an archive extracted with the
+    files that it names. Rejected, as `Tree.place` and `bring_companions` do, and where together they are too large.
+    """
+    if isinstance(tree, Directory):
+        yield tree.place([name], Path())[0]
+        return
     folder = name.rpartition("/")[0]
-    near = [
-        each
-        for each in tree.names()
-        if each.startswith(f"{folder}/" if folder else "")
-        and each.lower().endswith((".mtl", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".tga", ".webp", ".gif"))
-    ]
-    return near[:COMPANIONS]
+    near = sum(tree.size(each) or 0 for each in tree.within(folder))  # it can name no others
+    with scratch([tree], min(near, TOTAL)) as place:
+        main = tree.place([name], place)[0]
+        left = TOTAL - main.stat().st_size
+
+        def bring(companion: str) -> Path | None:
+            """As the loader looks for it: case is ignored where the exact name does not exist."""
+            nonlocal left
+            found = tree.like(posixpath.normpath(posixpath.join(folder, companion)))
+            if found is None:
+                return None
+            with suppress(OSError):  # "a/../b" is found only where there is an a
+                (place / folder / companion).parent.mkdir(parents=True, exist_ok=True)
+            path = place / found
+            if not path.is_file():
+                left -= tree.size(found) or 0
+                if left < 0:
+                    raise Rejected("file_too_large", f"{name} names files of more than {TOTAL} bytes in all")
+                tree.place([found], place)
+            return path
+
+        bring_companions(main, bring)
+        yield main

@@ -4,13 +4,14 @@ import json
 import pickle
 import shutil
 import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 import trimesh
 
-from cluster.sources import AssetRef, Source, parse
+from cluster.sources import AssetRef, Source, extract, packs, parse
 from render import Rejected, render_views
 from tests.cluster.houses import half_black, house, model_files, write_files
 from tests.render.shapes import small
@@ -200,6 +201,41 @@ def test_toys_are_listed_by_category(packed: bool, tmp_path: Path) -> None:
     why, message = reason(source, ball)
     assert why == "unsupported_format"
     assert "convert it to .glb with Blender" in message
+
+
+def test_a_packed_toy_has_what_it_names_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All models at the top of the archive, and far more images than any of them names."""
+    textured = b"mtllib sub/../M.mtl\nusemtl red\nvt 0 0\nvt 1 0\nvt 0 1\n" + OBJ.replace(b"f 1 3 2", b"f 1/1 3/2 2/3")
+    files = {f"a{k:03d}.png": b"x" for k in range(250)}
+    files |= {"m.obj": textured, "m.mtl": b"newmtl red\nKd 1 0 0\nmap_Kd z.png\n", "z.png": half_black((9, 9, 9))}
+    files |= {"itself.obj": b"mtllib itself.obj\n" + OBJ, "nothing.obj": b"mtllib ../x.mtl no.mtl\n" + OBJ}
+    write_files(tmp_path / "packed", {f"t/{name}": data for name, data in files.items()}, packed=True)
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    read: list[str] = []
+    chunks = extract.Archive._chunks
+
+    def noted(self: extract.Archive, name: str, limit: int) -> Iterator[bytes]:
+        read.append(PurePosixPath(name).name)
+        return chunks(self, name, limit)
+
+    for path in (tmp_path / "packed" / "t.zip", tmp_path / "flat.zip"):
+        source = parse(f"toys4k:{path}")
+        refs = listed(source)
+        read.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(extract.Archive, "_chunks", noted)
+            mesh, _ = source.load(refs["m.obj"], None)
+        used = [mesh.materials[k] for k in np.unique(mesh.material)]
+        assert all(material.base_color_texture is not None for material in used)
+        assert not mesh.flags & {"missing_material", "missing_texture"}
+        assert read == ["m.obj", "m.mtl", "z.png"]
+        assert len(source.load(refs["itself.obj"], None)[0].faces) == 4
+        assert reason(source, refs["nothing.obj"])[0] == "path_outside_folder"
+        with monkeypatch.context() as patch:
+            patch.setattr(packs, "TOTAL", len(textured) + 100)
+            assert reason(source, refs["m.obj"])[0] == "file_too_large"
 
 
 @pytest.mark.skipif(not ANIMATED.is_dir(), reason="the shared assets are not here")
