@@ -19,7 +19,6 @@ from itertools import groupby, islice
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster import segments
 from cluster.store import Store
@@ -27,6 +26,8 @@ from shards import layout
 from shards.archive import END
 
 READ_AHEAD = 256  # records, each with the manifest rows of a unit
+
+LONGEST = 4096  # characters of a text: a path has as many
 
 Status = Literal["done", "rejected", "failed"]
 
@@ -50,6 +51,14 @@ class Outcome:
     started: float = 0.0  # seconds since 1970 by the clock of `host`; 0 where unknown
     host: str = ""
     node: str = ""  # Ray's id of it
+
+    def __post_init__(self) -> None:
+        """Texts that any table, terminal and file can hold, whatever an asset or a source put into them."""
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                setattr(self, name, plain(value))
+            elif isinstance(value, list) and value and isinstance(value[0], str):
+                setattr(self, name, [plain(each) for each in value])
 
 
 @dataclass(kw_only=True)
@@ -85,6 +94,19 @@ class Record:
         return self.attempts[-1].seconds_commit if self.attempts else 0.0
 
 
+def plain(text: str) -> str:
+    """`text` in one line that UTF-8 can hold and a terminal shows: what it cannot is spelled out (half of a surrogate
+    pair, a control character), and what is too long is cut.
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else _spelled(each) for each in text[: LONGEST + 1])
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _spelled(character: str) -> str:
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
+
+
 def attempt_of(row: dict[str, Any]) -> Attempt:
     """From a row of a table or a record, which an older or a later version may have written."""
     return Attempt(**{name: value for name, value in row.items() if name in _FIELDS and value is not None})
@@ -108,7 +130,7 @@ class Ledger:
 
     def visible(self, unit: str) -> bool:
         """Whether the record that another node has written is there for this one; asks nobody where it must be."""
-        return self.store.consistent or (self.store.exists(_name(unit)) and self._loose(unit) is not None)
+        return self.store.consistent or (self.store.exists(_name(unit)) and self._parsed(unit) is not None)
 
     def units(self) -> set[str]:
         """Those that have a record, by one listing and the names in segments. Their shards are not looked at."""
@@ -146,7 +168,7 @@ class Ledger:
 
     def blocks(self, units: Sequence[str]) -> Iterator[pa.Table]:
         """Tables of segments.SCHEMA that hold `units` in their order, block by block. ValueError naming the first unit
-        that has no record: the tables of a dataset have no silent gap.
+        that has no record, which the next run makes: the tables of a dataset have no silent gap.
         """
         loose, folded = self._listing()
         by_block: dict[int, list[str]] = defaultdict(list)
@@ -157,6 +179,9 @@ class Ledger:
             table = self._block(block, by_block[block], segments.name_of(block) in folded)
             place = {unit: index for index, unit in enumerate(table["unit"].to_pylist())}
             if missing := [unit for unit in wanted if unit not in place]:
+                name = segments.name_of(block)
+                if name in folded and not len(self._segment(name, None)):
+                    self.store.delete([name])  # `done` looks at two of its columns, and would find it sound once more
                 raise ValueError(
                     f"{self.store.text} has lost the record of unit {missing[0]}: run the same command again, which "
                     "makes it anew"
@@ -207,28 +232,46 @@ class Ledger:
         self._ends.clear()
 
     def discard(self) -> None:
-        """Remove the records; `tables.finish` has made them needless."""
-        self.store.delete(self.store.sizes(layout.UNITS))
+        """Remove the records, and no file of another's; `tables.finish` has made them needless."""
+        loose, folded = self._listing()
+        self.store.delete([*map(_name, loose), *folded])
+
+    def waiting(self) -> list[int]:
+        """The blocks that have records which are not folded yet."""
+        loose, _ = self._listing()
+        return sorted({segments.block_of(unit) for unit in loose})
 
     def _listing(self) -> tuple[dict[str, int], dict[str, int]]:
         """(units with a record of their own, segments), each with their bytes."""
         listed = self.store.sizes(layout.UNITS)
         loose, folded = {}, {}
         for name, size in listed.items():
-            stem, _, kind = name.rpartition("/")[2].rpartition(".")
-            if kind == "json" and stem.partition("-")[0].isdigit():
-                loose[stem] = size
-            elif kind == "parquet" and stem.isdigit():
+            if segments.is_record(name):
+                loose[name.rpartition("/")[2].removesuffix(".json")] = size
+            elif segments.is_segment(name):
                 folded[name] = size
         return loose, folded
 
     def _loose(self, unit: str) -> Record | None:
+        """The record of its own that a unit has; None where it is damaged in whatever way."""
+        record = self._parsed(unit)
         try:
-            values = json.loads(self.store.read(_name(unit)))
-            record = Record(values["unit"], values["samples"], [attempt_of(each) for each in values["attempts"]])
-            return record if record.unit == unit and isinstance(record.samples, list) else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return record if record is not None and segments.is_sound(_table([record])) else None
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
+
+    def _parsed(self, unit: str) -> Record | None:
+        """That record as far as it is JSON of this form: what its rows hold is not looked at."""
+        try:
+            content = self.store.read(_name(unit))
+        except FileNotFoundError:
+            return None
+        try:
+            values = json.loads(content)
+            record = Record(values["unit"], values["samples"], [attempt_of(each) for each in values["attempts"]])
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            return None
+        return record if record.unit == unit else None
 
     def _all_loose(self, units: Iterable[str]) -> Iterator[Record]:
         """The records of their own that `units` have; some hundred are held at a time."""
@@ -240,23 +283,20 @@ class Ledger:
 
     def _block(self, block: int, loose: Collection[str], folded: bool) -> pa.Table:
         records = list(self._all_loose(loose))
-        table = segments.table_of(
-            {"unit": each.unit, "samples": each.samples, "attempts": [asdict(attempt) for attempt in each.attempts]}
-            for each in records
-        )
+        table = _table(records)
         if folded:
             rest = segments.without(self._segment(segments.name_of(block), None), [record.unit for record in records])
             table = pa.concat_tables([rest, table])
         return table.sort_by("unit")
 
     def _segment(self, name: str, columns: list[str] | None) -> pa.Table:
-        """Its table; an empty one where it is damaged, so that its units are made again."""
+        """Its table; an empty one where it is gone, damaged or none of ours, so that its units are made again. A store
+        that cannot be read raises: of its segments nothing is known.
+        """
         try:
-            with self.store.reading(name) as file:
-                return pq.read_table(file, columns=columns)
-        except (FileNotFoundError, pa.ArrowException, KeyError):
-            schema = segments.SCHEMA if columns is None else pa.schema(segments.SCHEMA.field(each) for each in columns)
-            return schema.empty_table()
+            return segments.parsed(self.store.read(name), columns)
+        except FileNotFoundError:
+            return segments.schema_of(columns).empty_table()
 
     def _segment_ends(self, name: str, size: int) -> dict[str, int]:
         if (name, size) not in self._ends:
@@ -276,8 +316,7 @@ class Folding:
         self.left: Counter[int] = Counter(segments.block_of(name) for name in names if name not in done)
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="fold")
         self.folding: list[Future[None]] = []
-        loose, _ = ledger._listing()
-        for block in sorted({segments.block_of(unit) for unit in loose}):
+        for block in ledger.waiting():
             self._fold(block)  # of a job that was killed before it did so
 
     def committed(self, unit: str) -> None:
@@ -315,6 +354,13 @@ def _ended_in(attempts: Sequence[Attempt], reasons: Collection[str]) -> bool:
         attempt.status != "done" and attempt.reason in reasons
         for attempt, after in zip(attempts, following)
         if after is None or after.attempt == 1
+    )
+
+
+def _table(records: Iterable[Record]) -> pa.Table:
+    return segments.table_of(
+        {"unit": each.unit, "samples": each.samples, "attempts": [asdict(attempt) for attempt in each.attempts]}
+        for each in records
     )
 
 

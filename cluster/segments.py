@@ -5,6 +5,7 @@ its attempts. Resume reads the first two columns alone. Whoever finishes the dat
 tables, without a Python object per sample.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
@@ -15,6 +16,10 @@ import pyarrow.parquet as pq
 from shards import layout, manifest
 
 UNITS = 1000  # of a block, which becomes a segment
+_UNIT = "[0-9]{6}-[0-9a-f]{1,12}"
+_RECORD = re.compile(f"{layout.UNITS}/{_UNIT}[.]json")
+_SEGMENT = re.compile(f"{layout.UNITS}/[0-9]{{4,6}}[.]parquet")
+_SHARD = re.compile(f"{layout.SHARDS}/{_UNIT}[.]tar")
 
 ATTEMPTS = pa.schema(
     [
@@ -62,6 +67,19 @@ def name_of(block: int) -> str:
     return f"{layout.UNITS}/{block:04d}.parquet"
 
 
+def is_record(name: str) -> bool:
+    """By its name within the dataset."""
+    return _RECORD.fullmatch(name) is not None
+
+
+def is_segment(name: str) -> bool:
+    return _SEGMENT.fullmatch(name) is not None
+
+
+def is_shard(name: str) -> bool:
+    return _SHARD.fullmatch(name) is not None
+
+
 def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
     """Of maps with unit, samples and attempts, as records hold them."""
     whole = [{**row, "end": end_of(row["samples"])} for row in rows]
@@ -73,7 +91,48 @@ def end_of(samples: Sequence[dict[str, Any]]) -> int:
 
 
 def write(file: BinaryIO, table: pa.Table) -> None:
-    pq.write_table(table, file, compression="zstd", compression_level=3)
+    pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
+
+
+def parsed(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table of a segment, or these columns of it; an empty one where it is damaged, or is none of ours."""
+    schema = schema_of(columns)
+    try:
+        source = pa.BufferReader(content)
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            table = file.read(columns=schema.names)
+        table.validate(full=True)
+        if table.schema.equals(schema) and is_sound(table):
+            return table
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        pass
+    return schema.empty_table()
+
+
+def schema_of(columns: Sequence[str] | None) -> pa.Schema:
+    return SCHEMA if columns is None else pa.schema([SCHEMA.field(each) for each in columns])
+
+
+def is_sound(table: pa.Table) -> bool:
+    """Whether the columns of SCHEMA that `table` has hold all that they must: names of units, and in every sample each
+    column of the manifest, of the shard of that unit.
+    """
+    if any(column.null_count for column in table.columns):
+        return False
+    if "unit" in table.column_names and not all(re.fullmatch(_UNIT, unit) for unit in table["unit"].to_pylist()):
+        return False
+    if "samples" in table.column_names:
+        samples = _flat(table["samples"])
+        if any(samples[name].null_count for name in manifest.SCHEMA.names):
+            return False
+        if "unit" in table.column_names:
+            of = pc.binary_join_element_wise(
+                table["unit"].combine_chunks().take(pc.list_parent_indices(table["samples"]).combine_chunks()),
+                ".tar",
+                "",
+            )
+            return bool(pc.all(pc.equal(of, samples["shard"])).as_py() is not False)
+    return True
 
 
 def without(table: pa.Table, units: Iterable[str]) -> pa.Table:

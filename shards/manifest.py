@@ -90,10 +90,6 @@ class ManifestWriter:
             with suppress(Exception):  # the first error counts, and the file is thrown away
                 self.writer.close()
 
-    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        for chunk in _chunks(rows):
-            self.write(_table(chunk))
-
     def write(self, table: pa.Table) -> None:
         """`table` has the columns of SCHEMA."""
         _complete(table)

@@ -1,9 +1,12 @@
 """Records: whole or absent, and the same loose, in segments, as tables and again."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import shards
@@ -60,7 +63,21 @@ def test_done_is_what_has_a_record_and_its_shard(book: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b'{"unit": "000001-bb"}', b'{"unit":1,"samples":[],"attempts":[{}]}']
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"unit": "000001-bb"}',
+        b'{"unit":1,"samples":[],"attempts":[{}]}',
+        b'{"unit":"000001-bb","samples":[1],"attempts":[]}',
+        b'{"unit":"000001-bb","samples":[{}],"attempts":[]}',
+        b'{"unit":"000001-bb","samples":[{"offset":0,"bytes":1}],"attempts":[]}',
+        b'{"unit":"000001-bb","samples":[{"offset":"0","bytes":[]}],"attempts":[]}',
+        b'{"unit":' + b"[" * 100_000,
+        b'{"unit":"000001-bb","samples":[],"attempts":[{"unit":"","asset":"","source":"","licence":"","attempt":"one"}]}',
+        b'{"unit":"000001-bb","samples":[],"attempts":[{"unit":"","asset":"","source":"","licence":"","attempt":1e99}]}',
+    ],
 )
 def test_a_damaged_record_is_none(book: Ledger, damage: bytes) -> None:
     with book.store.writing("units/000001-bb.json") as file:
@@ -142,10 +159,71 @@ def test_a_later_record_counts_and_not_the_row_of_the_segment(book: Ledger) -> N
 
 
 def test_a_damaged_segment_is_none(book: Ledger) -> None:
+    """No damage ends the job, and none gives other rows: cut off, another's table, or with a bit that fell over."""
     book.fold(0)
-    with book.store.writing(segments.name_of(0)) as file:
-        file.write(b"PAR1 or not")
-    assert book.done(UNITS) == set()
+    name = segments.name_of(0)
+    whole, before = book.store.read(name), list(book.records(UNITS))
+    foreign = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1]}), foreign)
+    chance = random.Random(5)
+    damages = [b"", b"PAR1 or not", whole[:-1], whole[: len(whole) // 2], foreign.getvalue().to_pybytes()]
+    for place in chance.sample(range(len(whole)), 150):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << chance.randrange(8)
+        damages.append(bytes(flipped))
+    gone = 0
+    for damage in damages:
+        with book.store.writing(name) as file:
+            file.write(damage)
+        fresh = Ledger(book.store)
+        done, records = fresh.done(UNITS), list(fresh.records(UNITS))
+        assert (done, records) in [(set(), []), (set(UNITS[:2]), before), (set(UNITS[:2]), [])]
+        if done and not records:  # what resume looks at is sound, and the rest is not
+            with pytest.raises(ValueError, match="run the same command again"):
+                list(fresh.blocks(UNITS[:2]))
+            assert Ledger(book.store).done(UNITS) == set()
+        gone += not records
+    assert gone > 40
+
+
+def test_what_is_none_of_ours_in_the_folder_of_records_is_left_alone(book: Ledger) -> None:
+    strange = ["units/chapter1.doc", "units/data.json", "units/²-x.json", "units/²²²².parquet", "units/1.parquet"]
+    for name in strange:
+        with book.store.writing(name) as file:
+            file.write(b"precious")
+    assert book.units() == set(UNITS[:2])
+    book.fold(0)
+    book.discard()
+    assert sorted(book.store.sizes("units")) == sorted(strange)
+
+
+HOSTILE = [
+    "EXT_\ud800",
+    "a\udcff.obj",
+    "\x1b]0;pwned\x07[bold red]x[/nope]",
+    "two\nlines\x00",
+    "x" * 100_000,
+    "\u202egnp",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("old", [False, True])
+def test_no_text_of_an_asset_stops_the_job_or_reaches_the_terminal(book: Ledger, text: str, old: bool) -> None:
+    """Also where a version that did not know of them has written the record."""
+    texts: dict[str, object] = {"reason": text, "message": text, "views_rejected": [text], "flags": [text], "views": 0}
+    hostile = attempt("000001-bb", text, status="rejected", **texts)
+    if old:
+        vars(hostile).update(texts, asset=text, source=text, licence=text)
+    book.write(Record("000001-bb", [], [hostile]))
+    book.fold(0)
+    finish(book)
+    for found in list(tables.attempts(book.store))[-1:]:
+        for value in (found.asset, found.reason, found.message, *found.views_rejected, *found.flags):
+            assert value
+            assert value.isprintable()
+            assert len(value.encode()) <= 10_000
+    assert attempt("000001-bb", "å/日本.obj", message="a  b").asset == "å/日本.obj"
 
 
 def test_records_are_folded_once_their_block_is_whole(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
