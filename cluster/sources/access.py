@@ -15,6 +15,7 @@ import fsspec
 from fsspec.exceptions import FSTimeoutError
 
 from cluster.sources.base import Unavailable
+from cluster.sources.download import without_queries
 from render import Rejected
 
 WEB = ("http", "https")
@@ -85,7 +86,8 @@ def reading(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         meaning = _meaning(error)
-        said = f"{what}: {(str(error).splitlines() or [''])[0][:200] or type(error).__name__}"
+        first = (without_queries(str(error)).splitlines() or [""])[0][:200]
+        said = f"{without_queries(what)}: {first or type(error).__name__}"
         if meaning is None:
             raise
         raise (Unavailable(said) if meaning == "unavailable" else Rejected(meaning, said)) from error

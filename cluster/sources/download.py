@@ -44,6 +44,8 @@ PROGRESS = 1 << 20  # an attempt that brings as much is none of those that are c
 
 _HTML = re.compile(rb"^(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head)", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_QUERY = re.compile(r"""(/[^\s?#'"<>]*)[?#][^\s'"<>]*""")
+_USER = re.compile(r"""(://)[^\s/?#@'"]*@""")
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,13 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
+def without_queries(text: str) -> str:
+    """A message without the queries and the user's part of addresses in it: a store that was redirected to signs them,
+    and a ledger is read by others.
+    """
+    return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
+
+
 # --- one attempt -----------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +261,9 @@ def _next(at: str, target: str | None) -> str:
     there = urljoin(at, target or "")
     scheme = urlsplit(there).scheme
     if not target or scheme not in ("http", "https") or (urlsplit(at).scheme == "https" and scheme != "https"):
-        raise _Trouble(f"it redirects to {(target or 'nowhere')[:80]!r}, where this program does not follow")
+        raise _Trouble(
+            f"it redirects to {without_queries(target or 'nowhere')[:80]!r}, where this program does not follow"
+        )
     return there
 
 
@@ -501,5 +512,5 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return "no answer in time"
     if isinstance(error, requests.exceptions.SSLError):
-        return f"its certificate or TLS fails ({str(error)[-160:]})"
-    return f"the connection fails ({type(error).__name__}: {str(error)[-160:]})"
+        return f"its certificate or TLS fails ({without_queries(str(error))[-160:]})"
+    return f"the connection fails ({type(error).__name__}: {without_queries(str(error))[-160:]})"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import render
 from cluster.sources import access, stated
@@ -23,7 +23,7 @@ from render import Mesh, Rejected
 from render.folder import relative_name
 from shards import Origin, Regime, layout
 
-_SECRET = re.compile(r"sig|token|key|secret|passw|credential|x-amz|x-goog|auth", re.IGNORECASE)
+_QUERIES = ("v", "version", "versionId", "download", "dl", "raw")  # any other may be a secret, by whatever name
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,19 @@ class RemoteSource:
             return FileSource.parse(unquote(rest))
         access.check_protocol(text, protocol)
         parts = urlsplit(text)
-        if parts.password is not None or (parts.username is not None and protocol in access.WEB):
+        if "@" in parts.netloc:
             raise ValueError(
-                f"source {protocol}://...@{parts.hostname} holds credentials, which would be written into the dataset: "
-                "give them by the environment"
+                f"source {protocol}://...@{parts.netloc.rpartition('@')[2]} holds credentials, which would be written "
+                "into the dataset: give them by the environment"
             )
-        if secret := next((name for name, _ in parse_qsl(parts.query) if _SECRET.search(name)), None):
+        plain = f"{protocol}://{parts.netloc}{parts.path}"
+        if parts.fragment:
+            raise ValueError(f"source {plain}#... has a fragment, which may be a secret: give the address without it")
+        names = [re.split("[=;]", part)[0] for part in re.split("[&;]", parts.query)] if parts.query else []
+        if (other := next((name for name in names if name not in _QUERIES), None)) is not None:
             raise ValueError(
-                f"source {protocol}://{parts.netloc}{parts.path} holds a secret ({secret}=...), which would be written "
-                "into the dataset: give the address without it, and credentials by the environment"
+                f"source {plain}?{other[:40]}=... may hold a secret, which would be written into the dataset: give the "
+                f"address without it (allowed are {', '.join(_QUERIES)}), and credentials by the environment"
             )
         if not rest.strip("/"):
             raise ValueError(f"source {text!r} names no place: give {protocol}:// and what follows it")

@@ -209,6 +209,12 @@ def web() -> Iterator[Web]:
             answer = planned.pop(0) if planned else 200
             if path not in state.files and answer == 200:
                 answer = 404
+            if isinstance(answer, str) and answer.startswith("/"):
+                self.send_response(302)
+                self.send_header("Location", answer)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if isinstance(answer, int) and answer != 200:
                 self.send_response(answer)
                 self.send_header("Content-Length", "0")
@@ -248,6 +254,20 @@ def test_a_file_on_a_web_server_comes_with_its_companions(web: Web, tmp_path: Pa
     main = brought(source, ref.uid, tmp_path / "new")
     assert files_of(tmp_path / "new") == {"the chair.gltf", "my points.bin"}
     assert len(source.load(ref, main)[0].faces) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 410, 503])
+def test_what_a_server_signs_is_not_said(web: Web, tmp_path: Path, status: int) -> None:
+    for path in ("/x.glb", "/e/MANIFEST.csv"):
+        web.plan[path] = ["/s?X-Amz-Signature=SECRET"] * 20
+        web.plan["/s?X-Amz-Signature=SECRET"] = [status] * 99
+        with pytest.raises((ValueError, OSError)) as listing:
+            list(parse(web.url + path.removesuffix("/MANIFEST.csv")).assets())
+        assert "SECRET" not in str(listing.value)
+    place = transfer.Place(f"{web.url}/x.glb", 5).to_json()
+    with pytest.raises((Rejected, Unavailable)) as fetching:
+        parse(f"{web.url}/x.glb").fetch(remote.AssetRef("x.glb", web.url, "CC0-1.0", place), tmp_path)
+    assert "SECRET" not in str(fetching.value)
 
 
 def test_a_folder_on_a_web_server_is_what_its_table_says(web: Web, tmp_path: Path) -> None:
@@ -464,7 +484,15 @@ def test_real_assets_load_from_elsewhere_as_they_do_from_a_folder(tmp_path: Path
         ("s4://bucket/x", "unknown protocol 's4'"),
         ("htps://host/x.glb", "did you mean https://"),
         ("https://user:pw@host/x.glb", "holds credentials"),
-        ("https://host/x.glb?X-Amz-Signature=abc", "holds a secret"),
+        ("s3://TOKEN@bucket/x", "holds credentials"),
+        ("ftp://user@host/x", "holds credentials"),
+        ("https://host/x.glb?X-Amz-Signature=abc", "may hold a secret"),
+        ("https://host/x.glb?code=abc", "may hold a secret"),
+        ("https://host/x.glb?v=1&Policy=abc", "may hold a secret"),
+        ("https://host/x.glb?v=1;jwt=abc", "may hold a secret"),
+        ("https://host/x.glb?=abc", "may hold a secret"),
+        ("https://host/x.glb?%70wd=abc", "may hold a secret"),
+        ("https://host/x.glb#abc", "has a fragment"),
         ("zip://x::s3://bucket/a.zip", "unpack the archive"),
         ("s3://", "names no place"),
         ("gs://bucket/x", r"pip install 'worldtrace\[gs\]'"),
