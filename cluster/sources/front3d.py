@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
@@ -45,6 +46,10 @@ class Front3dSource:
     textures: str
     skip: str = ""
 
+    regime: ClassVar[Regime] = "scene"
+    remote: ClassVar[bool] = False
+    own_terms: ClassVar[bool] = True
+
     @classmethod
     def parse(cls, text: str) -> "Front3dSource":
         path, given = path_and_query(text, ("future", "textures", "skip"))
@@ -68,18 +73,6 @@ class Front3dSource:
             if not os.path.exists(each):
                 raise FileNotFoundError(f"source {text!r}: {each} does not exist")
         return cls(text, houses, tuple(future), textures[0], skip)
-
-    @property
-    def regime(self) -> Regime:
-        return "scene"
-
-    @property
-    def remote(self) -> bool:
-        return False
-
-    @property
-    def own_terms(self) -> bool:
-        return True
 
     def assets(self) -> Iterable[AssetRef]:
         houses = open_tree(self.houses)

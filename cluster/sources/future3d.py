@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cluster.sources.base import AssetRef
 from cluster.sources.extract import Tree, open_tree
@@ -31,6 +32,10 @@ class Future3dSource:
     paths: tuple[str, ...]
     given: str
 
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = False
+    own_terms: ClassVar[bool] = True
+
     @classmethod
     def parse(cls, text: str) -> "Future3dSource":
         path, _ = path_and_query(text, ())
@@ -40,18 +45,6 @@ class Future3dSource:
             )
         paths = beside([Path(path)], NAMES["future"]) if os.path.isdir(path) else []
         return cls(text, tuple(paths or [path]), path)
-
-    @property
-    def regime(self) -> Regime:
-        return "object"
-
-    @property
-    def remote(self) -> bool:
-        return False
-
-    @property
-    def own_terms(self) -> bool:
-        return True
 
     def assets(self) -> Iterable[AssetRef]:
         trees = [open_tree(path) for path in self.paths]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,24 +40,16 @@ class GsoSource:
     text: str
     path: str
 
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = False
+    own_terms: ClassVar[bool] = True
+
     @classmethod
     def parse(cls, text: str) -> "GsoSource":
         path, _ = path_and_query(text, ())
         if not os.path.isdir(path):
             raise FileNotFoundError(f"source {text!r}: {path} is no folder: give the one that holds the objects")
         return cls(text, path)
-
-    @property
-    def regime(self) -> Regime:
-        return "object"
-
-    @property
-    def remote(self) -> bool:
-        return False
-
-    @property
-    def own_terms(self) -> bool:
-        return True
 
     def assets(self) -> Iterable[AssetRef]:
         found = False

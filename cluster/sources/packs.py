@@ -2,9 +2,12 @@
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar, Self
 
 import render
 from cluster.sources.base import AssetRef
@@ -13,57 +16,77 @@ from cluster.sources.extract import TOTAL, Directory, Tree, open_tree
 from cluster.sources.trees import below, digest_of, hidden, path_and_query, scratch, unchanged
 from render import Mesh, Rejected
 from render.front3d import plain_text
-from shards import Origin
+from shards import Origin, Regime
 
 
-def parsed(text: str, what: str) -> str:
-    """The path of "scheme:path", which exists. FileNotFoundError, ValueError."""
-    path, _ = path_and_query(text, ())
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"source {text!r}: {path} does not exist: give the folder or the zip of {what}")
-    return path
-
-
-def listed(
-    path: str,
-    source: str,
-    readable: Sequence[str],
-    unreadable: Sequence[str],
-    about: Callable[[Tree, str, str], tuple[str, tuple[str, ...]]],
-    animated: bool,
-) -> Iterable[AssetRef]:
-    """The models of the tree at `path`, sorted by name; uids are their names without the folder around them all.
+@dataclass(frozen=True)
+class Pack(ABC):
+    """Every model of a folder or a zip, sorted; its category is its first folder. A pack says what is particular to it.
 
     A model in an `unreadable` format has no sha256 and is rejected when it is loaded, unless there is a readable one of
-    its name. `about(tree, name, uid)` gives a model's licence and categories. ValueError where there is no model.
+    its name; `how` tells what to do about it.
     """
-    tree = open_tree(path)
-    names = [name for name in tree.names() if not hidden(name)]
-    models = [name for name in names if name.lower().endswith((*readable, *unreadable))]
-    if not models:
-        raise ValueError(f"{path} holds no model ({', '.join((*readable, *unreadable))}): check the path")
-    top = below(tree, models)
-    converted = {name.rpartition(".")[0] for name in models if name.lower().endswith(tuple(readable))}
-    for name in models:
-        stem, _, suffix = name.rpartition(".")
-        raw = f".{suffix.lower()}" in unreadable
-        if raw and stem in converted:
-            continue
-        uid = plain_text(name.removeprefix(top))
-        licence, categories = about(tree, name, uid)
-        sha256 = None if raw else _digest(source, uid, tree, name)
-        yield AssetRef(uid, source, licence, name, sha256, animated=None if raw else animated, categories=categories)
 
+    text: str
+    path: str
 
-def loaded(path: str, ref: AssetRef, readable: Sequence[str], how: str) -> tuple[Mesh, Origin]:
-    """The model that `listed` gave; `how` tells what to do about one that cannot be read."""
-    name, tree = ref.locator, open_tree(path)
-    if not name.lower().endswith(tuple(readable)):
-        raise Rejected("unsupported_format", f"{PurePosixPath(name).suffix} is not read: {how}")
-    now = unchanged(ref, _digest(ref.source, ref.uid, tree, name))
-    with _on_disk(tree, name) as main:
-        mesh = render.load(main)
-    return mesh, Origin(ref.uid, ref.source, now, ref.licence)
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = False
+    own_terms: ClassVar[bool] = True
+    name: ClassVar[str]  # of the source, as the manifest has it
+    what: ClassVar[str]  # to a reader
+    readable: ClassVar[tuple[str, ...]]
+    unreadable: ClassVar[tuple[str, ...]]
+    how: ClassVar[str]
+    animated: ClassVar[bool]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of "scheme:path". FileNotFoundError, ValueError."""
+        path, _ = path_and_query(text, ())
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"source {text!r}: {path} does not exist: give the folder or the zip of {cls.what}")
+        return cls(text, path)
+
+    @abstractmethod
+    def licence(self, tree: Tree, name: str) -> str:
+        """That of the model `name`."""
+
+    def assets(self) -> Iterable[AssetRef]:
+        """uids are the models' names without the folder around them all. ValueError where there is no model."""
+        tree = open_tree(self.path)
+        known = (*self.readable, *self.unreadable)
+        models = [name for name in tree.names() if not hidden(name) and name.lower().endswith(known)]
+        if not models:
+            raise ValueError(f"{self.path} holds no model ({', '.join(known)}): check the path")
+        top = below(tree, models)
+        converted = {name.rpartition(".")[0] for name in models if name.lower().endswith(self.readable)}
+        for name in models:
+            raw = name.lower().endswith(self.unreadable)
+            if raw and name.rpartition(".")[0] in converted:
+                continue
+            uid = plain_text(name.removeprefix(top))
+            yield AssetRef(
+                uid,
+                self.name,
+                self.licence(tree, name),
+                name,
+                sha256=None if raw else _digest(self.name, uid, tree, name),
+                animated=None if raw else self.animated,
+                categories=(uid.partition("/")[0],) if "/" in uid else (),
+            )
+
+    def fetch(self, ref: AssetRef, folder: Path) -> str:
+        raise AssertionError("every node reads the files where they lie")
+
+    def load(self, ref: AssetRef, path: Path | None) -> tuple[Mesh, Origin]:
+        name, tree = ref.locator, open_tree(self.path)
+        if not name.lower().endswith(self.readable):
+            raise Rejected("unsupported_format", f"{PurePosixPath(name).suffix} is not read: {self.how}")
+        now = unchanged(ref, _digest(ref.source, ref.uid, tree, name))
+        with _on_disk(tree, name) as main:
+            mesh = render.load(main)
+        return mesh, Origin(ref.uid, ref.source, now, ref.licence)
 
 
 def _digest(source: str, uid: str, tree: Tree, name: str) -> str:
