@@ -15,7 +15,8 @@ from render import Rejected
 
 HUB = "https://huggingface.co"
 LARGEST_CATALOGUE = 8 << 30  # bytes of one catalogue file
-LARGEST_JSON = 4 << 30  # bytes of one, unpacked
+LARGEST_JSON = 512 << 20  # bytes of one, unpacked; Objaverse lists 800,000 objects by some 90 bytes each
+MOST_VALUES = 10_000_000  # in it, by its marks; 180 MB of "{}," would take 5 GB as objects
 LONGER = 8  # times as long as an object may a catalogue take: it is larger, and nothing else waits for it
 
 
@@ -60,9 +61,19 @@ def read_json(path: Path) -> Any:
             text = file.read(LARGEST_JSON + 1)
         if len(text) > LARGEST_JSON:
             raise ValueError(f"it expands to more than {LARGEST_JSON:,} bytes")
+        if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
         return json.loads(text)
     except (ValueError, EOFError, gzip.BadGzipFile, RecursionError) as error:
         raise ValueError(f"the catalogue {path} is damaged ({error}): delete it and start again") from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The same, of a catalogue that is an object of JSON."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"the catalogue {path} is no table: delete it and start again")
+    return found
 
 
 def kept(path: Path, kind: Kind, sha256: str | None = None) -> bool:

@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,9 +118,7 @@ class ObjaverseSource:
         if not chosen:
             raise ValueError(f"source {self.text!r} holds no object: ask for an earlier start, or other categories")
         for folder, group in self._folders(chosen):
-            annotations = hub.read_json(folder)
-            if not isinstance(annotations, dict):
-                raise ValueError(f"the catalogue {folder} is no table of objects: delete it and start again")
+            annotations = hub.read_table(folder)
             refs = [_ref(path, annotations.get(_uid(path)), lvis.get(_uid(path), ())) for path in group]
             del annotations  # some 200 MB, before the next folder's are read
             yield from refs
@@ -153,8 +150,7 @@ class ObjaverseSource:
         """uid -> its categories, of those asked for; of all where none is."""
         path = self.base / FOLDER / LVIS
         hub.catalogue(self.endpoint, DATASET, LVIS, path, "gzip", self.policy)
-        with _package_at(self.base) as package:
-            annotations = _read(path, package.load_lvis_annotations)
+        annotations = hub.read_table(path)
         by_case = {name.casefold(): name for name in annotations}
         wanted = []
         for category in self.category:
@@ -166,8 +162,9 @@ class ObjaverseSource:
             wanted.append(found)
         names: dict[str, tuple[str, ...]] = {}
         for category in wanted or sorted(annotations):
-            for uid in annotations[category]:
-                names[uid] = (*names.get(uid, ()), category)
+            listed = annotations[category]
+            for uid in listed if isinstance(listed, list) else ():
+                names[str(uid)] = (*names.get(str(uid), ()), category)
         return names
 
     def _chosen(self, paths: dict[str, str], lvis: dict[str, tuple[str, ...]]) -> list[str]:
@@ -196,8 +193,7 @@ def object_paths(base: Path, at: str, policy: Policy = PATIENT) -> dict[str, str
     """uid -> path in the repository, such as glbs/000-023/<uid>.glb, of every object of Objaverse 1.0."""
     path = base / FOLDER / PATHS
     hub.catalogue(at, DATASET, PATHS, path, "gzip", policy)
-    with _package_at(base) as package:
-        paths = _read(path, package._load_object_paths)
+    paths = hub.read_table(path)
     for uid, each in paths.items():
         match = _PATH.fullmatch(each) if isinstance(each, str) else None
         if match is None or match[2] != uid:  # it becomes a path on this machine
@@ -209,7 +205,9 @@ def object_paths(base: Path, at: str, policy: Policy = PATIENT) -> dict[str, str
 
 def package_base() -> Path:
     """Where the objaverse package keeps what it downloads."""
-    return Path(_package().BASE_PATH)
+    import objaverse  # here: the other sources do without it
+
+    return Path(objaverse.BASE_PATH)
 
 
 def copy(path: Path, to: Path) -> None:
@@ -263,32 +261,3 @@ def _names(entries: Any) -> list[str]:
 
 def _uid(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".glb")
-
-
-def _read(path: Path, read: Any) -> dict[str, Any]:
-    """What a function of the package reads from `path`, which lies there."""
-    try:
-        found = read()
-    except (OSError, EOFError, ValueError, RecursionError) as error:
-        raise ValueError(f"the catalogue {path} is damaged ({error}): delete it and start again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"the catalogue {path} is no table: delete it and start again")
-    return found
-
-
-def _package() -> Any:
-    import objaverse  # here: the other sources do without it
-
-    return objaverse
-
-
-@contextmanager
-def _package_at(base: Path) -> Iterator[Any]:
-    """The package, whose annotations are in `base` for a while. It has no other way of saying so."""
-    package = _package()
-    before = package._VERSIONED_PATH
-    package._VERSIONED_PATH = str(base / FOLDER)
-    try:
-        yield package
-    finally:
-        package._VERSIONED_PATH = before

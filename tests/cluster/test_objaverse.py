@@ -1,5 +1,6 @@
 """`objaverse:` against a server that answers like the hub, by the package's own annotation functions."""
 
+import gzip
 import hashlib
 import json
 import pickle
@@ -230,6 +231,8 @@ def test_a_catalogue_that_cannot_be_had_is_one_sentence(hub: Hub, tmp_path: Path
         packed({"a": "../../etc/x.glb"}),
         packed({"a": "glbs/000-000/b.glb"}),
         packed({"a": {}}),
+        gzip.compress(b"[" + b"{}," * 5_100_000 + b"{}]", 1),  # a gigabyte as objects
+        gzip.compress(b"[" * 100_000, 1),
     ],
 )
 def test_a_damaged_catalogue_says_which_file(hub: Hub, tmp_path: Path, data: bytes) -> None:
