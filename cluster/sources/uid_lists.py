@@ -5,6 +5,8 @@ import difflib
 import hashlib
 import io
 import json
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +15,7 @@ from cluster.sources.base import AssetRef
 
 LARGEST = 256 << 20  # bytes of such a file
 MOST = 4_000_000  # uids in it; all of Objaverse are 800,000
+_LINE = re.compile(r"[^\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")  # as str.splitlines parts them
 
 
 @dataclass(frozen=True)
@@ -53,31 +56,40 @@ def read_uids(option: str, path: Path) -> Uids:
     suffix = path.suffix.lower()
     try:
         read = {".csv": _of_csv, ".json": _of_json}.get(suffix, _of_lines)
-        uids = frozenset(uid for each in read(text) if (uid := each.strip()))
+        uids = set[str]()
+        for each in read(text):
+            if uid := each.strip():
+                uids.add(uid)
+            if len(uids) > MOST:
+                raise ValueError(f"it names more than {MOST:,} assets, which is what is read: split the job")
     except (ValueError, csv.Error, RecursionError) as error:
         raise ValueError(f"{option} {path}: {error}") from None
     if not uids:
         raise ValueError(f"{option} {path} names no asset: give one uid a line")
-    if len(uids) > MOST:
-        raise ValueError(f"{option} {path} names {len(uids):,} assets, but at most {MOST:,} are read: split the job")
-    return Uids(uids)
+    return Uids(frozenset(uids))
 
 
-def _of_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+def _of_lines(text: str) -> Iterator[str]:
+    """One at a time: a list of all would be four times the file."""
+    for match in _LINE.finditer(text):
+        if not match[0].lstrip().startswith("#"):
+            yield match[0]
 
 
-def _of_csv(text: str) -> list[str]:
+def _of_csv(text: str) -> Iterator[str]:
     rows = csv.DictReader(io.StringIO(text))
     names = list(rows.fieldnames or ())
     if "uid" not in names:
         near = difflib.get_close_matches("uid", names, n=1)
         said = f"did you mean {near[0]!r}? It must be called uid" if near else f"it has {', '.join(names)[:200]}"
         raise ValueError(f"the table has no column uid: {said}")
-    return [row["uid"] or "" for row in rows]
+    for row in rows:
+        yield row["uid"] or ""
 
 
-def _of_json(text: str) -> list[str]:
+def _of_json(text: str) -> Iterable[str]:
+    if sum(text.count(mark) for mark in ",[{") > 2 * MOST:
+        raise ValueError(f"it holds more than {2 * MOST:,} values: split the job")
     values = json.loads(text)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError('the JSON is no list of texts, such as ["uid", "uid"]')

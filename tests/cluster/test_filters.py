@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,6 +276,24 @@ def test_a_file_of_uids_that_is_none_or_too_large_is_not_read(tmp_path: Path) ->
         file.truncate(1 << 40)
     with pytest.raises(ValueError, match=r"has 1,099,511,627,776 bytes"):
         Filters.parse(only=tmp_path / "large")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.json"])
+def test_a_list_that_is_too_long_is_not_read_to_its_end(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.sources.uid_lists.MOST", 1000)
+    uids = [f"u{i}" for i in range(200_000)]
+    written = {"a.txt": "\n".join(uids), "a.csv": "\n".join(["uid", *uids]), "a.json": json.dumps(uids)}
+    (tmp_path / name).write_text(written[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="split the job") as error:
+            Filters.parse(only=tmp_path / name)
+        assert "\n" not in str(error.value)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(written[name])  # a list of them takes 30 times as much
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_asked_for_and_nowhere_is_told(tmp_path: Path) -> None:
