@@ -118,7 +118,7 @@ def _progress(seen: Any) -> Any:
     if rate.overall is None:
         rows.append(("rate", "not known: no unit with the times of its assets yet"))
     else:
-        pauses = f", without {rate.pauses} pauses of {duration(rate.pause_seconds)} in all" if rate.pauses else ""
+        pauses = f", without pauses of {duration(rate.pause_seconds)} in all" if rate.pauses else ""
         overall = f"{_number(rate.overall)} views/s over {duration(rate.working_seconds)} of work{pauses}"
         if not seen.complete:
             rows.append(("rate", f"{_number(rate.recent)} views/s in the last {duration(rate.recent_seconds or 0)}"))
