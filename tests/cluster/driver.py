@@ -5,7 +5,6 @@ foremen.
 """
 
 import sys
-from pathlib import Path
 
 from cluster import connection
 from tests.cluster.boxes import SETTINGS, Boxes
@@ -24,6 +23,6 @@ if __name__ == "__main__":
         foremen=int(options.get("foremen", 1)),
     )
     try:
-        render_dataset([source], Path(out), SETTINGS, shard_views=6, means=means)
+        render_dataset([source], out, SETTINGS, shard_views=6, means=means)
     except KeyboardInterrupt:
         sys.exit("stopped")
