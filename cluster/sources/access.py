@@ -64,6 +64,7 @@ def files(protocol: str) -> Any:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=READ)
         # What is sent compressed has no length that could be compared.
         options["client_kwargs"] = {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}
+        options["client_kwargs"]["trust_env"] = True  # the proxy of the environment, which downloads obey
     elif protocol in ("s3", "s3a"):
         once = {"mode": "standard", "total_max_attempts": 1}  # s3fs itself tries five times
         options["config_kwargs"] = {"connect_timeout": CONNECT, "read_timeout": READ, "retries": once}

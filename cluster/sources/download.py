@@ -8,6 +8,7 @@ leaves a file at `path` that is not the one asked for.
 import email.utils
 import hashlib
 import http.client
+import ipaddress
 import os
 import re
 import socket
@@ -230,7 +231,10 @@ def _open(
     """The answer at the end of the redirections, with status 200, 206 or 416, its body unread."""
     at, linked = url, _Linked()
     for _ in range(policy.redirects + 1):
-        mine = hub is not None and origin(at) == origin(hub)
+        try:
+            mine = hub is not None and origin(at) == origin(hub)
+        except ValueError as error:  # a port that is none
+            raise _Trouble(f"it redirects to no address ({str(error)[:80]})") from error
         token = os.environ.get("HF_TOKEN", "").strip() if mine else ""
         bearer = {"Authorization": f"Bearer {token}"} if token else {}
         left = max(0.1, ends - time.monotonic())
@@ -258,13 +262,33 @@ def _open(
 
 
 def _next(at: str, target: str | None) -> str:
-    there = urljoin(at, target or "")
-    scheme = urlsplit(there).scheme
-    if not target or scheme not in ("http", "https") or (urlsplit(at).scheme == "https" and scheme != "https"):
-        raise _Trouble(
-            f"it redirects to {without_queries(target or 'nowhere')[:80]!r}, where this program does not follow"
-        )
+    try:
+        there = urljoin(at, target or "")
+        scheme = urlsplit(there).scheme
+    except ValueError as error:
+        raise _Trouble(f"it redirects to no address ({str(error)[:80]})") from error
+    unsafe = urlsplit(at).scheme == "https" and scheme != "https"
+    if not target or scheme not in ("http", "https") or unsafe or (_is_near(there) and not _is_near(at)):
+        said = without_queries(target or "nowhere")[:80]
+        raise _Trouble(f"it redirects to {said!r}, where this program does not follow")
     return there
+
+
+def _is_near(url: str) -> bool:
+    """Whether its host is this machine or its link, where clouds tell a node its credentials. A host that only a proxy
+    can resolve is not.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    for *_, place in found:
+        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address.is_loopback or address.is_link_local or address.is_unspecified:
+            return True
+    return False
 
 
 def _refusal(url: str, response: requests.Response, first: bool, token: bool, bans: tuple[int, ...]) -> Exception:
@@ -290,8 +314,10 @@ def _begin(response: requests.Response, part: "_Part", linked: _Linked) -> int |
         part.restart(etag)
         part.page = "html" in response.headers.get("Content-Type", "html").lower()
         length = response.headers.get("Content-Length", "").strip()
-        return int(length) if length.isascii() and length.isdigit() else linked.size
-    given = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", "").strip())
+        return int(length) if re.fullmatch("[0-9]{1,18}", length) else linked.size
+    given = re.fullmatch(
+        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", response.headers.get("Content-Range", "").strip()
+    )
     same = not etag or etag == part.etag
     if response.status_code == 416 or given is None or int(given[1]) != part.size or not same:
         part.restart()

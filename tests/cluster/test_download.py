@@ -12,16 +12,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from requests.structures import CaseInsensitiveDict
 
 from cluster.sources.base import Unavailable
-from cluster.sources.download import _next, _Part, _pause, _receive, _retry_after, _Trouble, download, flaw
+from cluster.sources.download import (
+    _begin,
+    _Linked,
+    _next,
+    _Part,
+    _pause,
+    _receive,
+    _retry_after,
+    _Trouble,
+    download,
+    flaw,
+)
 from render import Rejected
 from tests.cluster.hub import HTML, QUICK, Hub, glb, serving
 
@@ -292,12 +306,37 @@ def test_redirections_are_followed_and_have_a_bound(hub: Hub, tmp_path: Path) ->
     assert hub.paths().count("/loop") == 9 * QUICK.attempts
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:1", None, "http://[bad"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:1", None, "http://[bad", "http://h:99999/"]
+)
 def test_redirections_lead_to_nothing_but_http(hub: Hub, tmp_path: Path, target: str | None) -> None:
     hub.ill(FILE, "redirect", target)
     with pytest.raises(Unavailable):
         get(hub, tmp_path)
     assert set(hub.paths()) == {FILE}
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "9" * 5000}, {"Content-Range": f"bytes 0-1/{'9' * 5000}"}])
+def test_a_length_of_thousands_of_digits_is_none(headers: dict[str, str]) -> None:
+    response = requests.Response()
+    response.status_code, response.headers = 206 if "Content-Range" in headers else 200, CaseInsensitiveDict(headers)
+    part = MagicMock(size=0, etag="")
+    if response.status_code == 200:
+        assert _begin(response, part, _Linked(size=7)) == 7
+    else:
+        with pytest.raises(_Trouble, match="another range"):
+            _begin(response, part, _Linked())
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["169.254.169.254", "127.0.0.1:9", "[::1]", "[fe80::1]", "0.0.0.0", "[::ffff:169.254.169.254]", "localhost"],
+)
+def test_a_public_host_leads_to_no_address_of_this_machine_or_its_link(target: str) -> None:
+    with pytest.raises(_Trouble, match="does not follow"):
+        _next("http://93.184.216.34/x", f"http://{target}/latest/meta-data")
+    assert _next("http://127.0.0.1/x", "http://127.0.0.1:9/y") == "http://127.0.0.1:9/y"
+    assert _next("http://93.184.216.34/x", "http://93.184.216.35/y") == "http://93.184.216.35/y"
 
 
 def test_nothing_leads_from_https_to_http() -> None:

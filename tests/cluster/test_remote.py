@@ -270,6 +270,16 @@ def test_what_a_server_signs_is_not_said(web: Web, tmp_path: Path, status: int) 
     assert "SECRET" not in str(fetching.value)
 
 
+def test_a_listing_goes_through_the_proxy_of_the_environment(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.files = {"http://far.invalid/x.glb": b"glTF"}
+    monkeypatch.setenv("http_proxy", web.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    fsspec.filesystem("http").clear_instance_cache()
+    (ref,) = parse("http://far.invalid/x.glb").assets()
+    assert ref.uid == "x.glb"
+    assert web.asked
+
+
 def test_a_folder_on_a_web_server_is_what_its_table_says(web: Web, tmp_path: Path) -> None:
     table = "path,licence\nb c.obj,cc0\nsub/../a.obj,by\n../up.obj,by\nhttp://other/x.obj,by\nreadme.txt,by\n"
     web.files = {"/pack/MANIFEST.csv": table.encode(), "/pack/b%20c.obj": TRIANGLE, "/pack/a.obj": TRIANGLE}
