@@ -6,6 +6,7 @@ damaged: the loader says how.
 """
 
 import mmap
+import posixpath
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -64,6 +65,23 @@ def bring_companions(main: Path, bring: Callable[[str], Path | None]) -> None:
             for library in [whole] if whole is not None else [once(each, False) for each in name.split()]:
                 for texture in _textures(library) if library is not None else ():
                     once(texture, False)
+
+
+def destination(folder: Path, name: str) -> tuple[str, Path] | None:
+    """The plain form of a companion's `name`, and where the asset in `folder` looks for it; what is there already was
+    brought, and stays: "x/../asset.obj" is the main file. None where no file can lie there.
+    """
+    plain = posixpath.normpath(name)
+    to = folder / plain
+    if plain in (".", "..") or plain.startswith(("../", "/")):
+        return None
+    try:
+        if any(len(part.encode()) > 255 for part in to.parts):
+            return None
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)  # "a/../b" is found only where there is an a
+        return None if to.exists() and not to.is_file() else (plain, to)
+    except (OSError, ValueError):  # no text, or a file where a folder should be
+        return None
 
 
 def _uris(path: Path) -> Iterator[str]:

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from cluster.sources import hub, query
 from cluster.sources.base import AssetRef, uid_of
-from cluster.sources.companions import bring_companions
+from cluster.sources.companions import bring_companions, destination
 from cluster.sources.download import PATIENT, Policy, download
 from cluster.sources.licences import normal
 from cluster.sources.objaverse import ObjaverseSource, load, object_paths, package_base
@@ -212,12 +212,14 @@ class _GitHub:
             download(url, main, limit=DEFAULT.file_bytes, sha256=sha256, policy=self._in_time())
 
         def companion(name: str) -> Path | None:
-            to = self.folder / name
-            long = any(len(part.encode()) > 255 for part in name.split("/"))
-            if long or to.exists() or any(parent.is_file() for parent in to.parents):
-                return None  # the object itself, or a name that is a file and a folder
+            found = destination(self.folder, name)
+            if found is None:
+                return None
+            plain, to = found
+            if to.exists():
+                return to
             try:
-                self._file(repository, posixpath.join(posixpath.dirname(path), name), to, None)
+                self._file(repository, posixpath.join(posixpath.dirname(path), plain), to, None)
             except Rejected as rejected:
                 if rejected.reason in ("missing", "refused"):  # what the loader says of it
                     return None

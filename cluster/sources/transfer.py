@@ -1,7 +1,6 @@
 """The files of one asset, from a store into a folder: bounded in number, bytes and time, and checked."""
 
 import json
-import posixpath
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 from cluster.sources import access
 from cluster.sources.base import Unavailable
+from cluster.sources.companions import destination
 from cluster.sources.download import Policy, download
 from render import Rejected
 from render.limits import DEFAULT
@@ -59,16 +59,12 @@ class Transfer:
         """The file `name`, relative to the folder of the main file, put where the asset looks for it; None where there
         is none. Stores tell upper from lower case. Rejected: file_too_large.
         """
-        plain = posixpath.normpath(name)
-        to = self.folder / plain
-        try:
-            if to.exists():
-                return to if to.is_file() else None
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)  # "a/../b" is found only where there is an a
-        except OSError:  # a name too long, or a file where a folder should be
+        found = destination(self.folder, name)
+        if found is None:
             return None
-        if plain in (".", "..") or len(to.name.encode()) > 255:
-            return None
+        plain, to = found
+        if to.exists():
+            return to
         key = f"{self.parent}/{quote(plain) if self.on_web else plain}"
         try:
             self._bring(Place(key), to)

@@ -195,17 +195,20 @@ def test_a_companion_that_cannot_be_had_now_makes_the_asset_wait(hub: Hub, tmp_p
 def test_nothing_is_asked_for_outside_of_the_folder(hub: Hub, tmp_path: Path) -> None:
     source = parse(hub, "objaverse-xl:github")
     uris = ["../secret.bin", "/etc/passwd", "http://evil/x.bin", "file:///etc/passwd", "%2e%2e/secret.bin", "a/../../x",
-            "..\\x", "~/x", "asset.gltf", "x" * 300, "b/c", "b", "", "."]  # fmt: skip
+            "..\\x", "~/x", "asset.gltf", "x" * 300, "b/c", "b", "", ".", "y/../asset.gltf", "\ud800.bin"]  # fmt: skip
     data = json.dumps(
         {"asset": {"version": "2.0"}, "buffers": [{"uri": uri, "byteLength": 1} for uri in uris]}
     ).encode()
     hub.put(RAW + "in/bad.gltf", data)
     hub.put(RAW + "in/b/c", b"c")
     hub.put(RAW + "in/b", b"b")
+    for name in ("in/asset.gltf", "in/y/../asset.gltf"):
+        hub.put(RAW + name, b"another file")
     assert fetched(source, ref("github", "gltf", GITHUB + "in/bad.gltf", sha(data)), tmp_path / "f") == {
         "asset.gltf",
         "b/c",
     }
+    assert (tmp_path / "f" / "asset.gltf").read_bytes() == data
     assert set(hub.paths()) <= {RAW + "in/bad.gltf", RAW + "in/b/c"}
     assert {each.name for each in tmp_path.iterdir()} == {"f"}
 
