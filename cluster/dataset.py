@@ -55,7 +55,6 @@ def render_dataset(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     with store.claim(say) as claim, ExitStack() as connection:
-        store.sweep()
         stored = _stored(store)
         if settings.backend == "auto":
             if stored is None:
@@ -66,7 +65,9 @@ def render_dataset(
         for remark in tally.remarks() if tally else ():
             say(remark)
         names = [unit.name for unit in units]
+        claim.check()  # to list millions of assets takes a while
         header = _adopt(store, stored, job, settings, names, tally)
+        store.sweep()
         ledger = Ledger(store)
         summary = _as_it_stands(store, ledger, header, retry)
         if summary is None:
@@ -76,7 +77,7 @@ def render_dataset(
                 )
             except (Exception, KeyboardInterrupt):
                 if stored is None:
-                    _undo(store, ledger)
+                    _undo(claim, ledger)
                 raise
             _finish(claim, ledger, names, header, console)
             summary = Summary.of(tables.attempts(store))
@@ -234,11 +235,14 @@ def _clear(store: Store, ledger: Ledger, names: Sequence[str]) -> None:
     store.delete([shard for name in names if (shard := f"{layout.SHARDS}/{name}.tar") in there])
 
 
-def _undo(store: Store, ledger: Ledger) -> None:
-    """A job that could not begin leaves nothing: the next one may be another."""
+def _undo(claim: Claim, ledger: Ledger) -> None:
+    """A job that could not begin leaves nothing: the next one may be another. One that was followed by another touches
+    nothing: dataset.json is that one's now.
+    """
     with suppress(OSError, ValueError):
         if not ledger.units():
-            store.delete([layout.DATASET_JSON])
+            claim.check()
+            ledger.store.delete([layout.DATASET_JSON])
 
 
 def _finish(claim: Claim, ledger: Ledger, names: Sequence[str], header: dict[str, Any], console: Console) -> None:
@@ -252,9 +256,10 @@ def _finish(claim: Claim, ledger: Ledger, names: Sequence[str], header: dict[str
         )
     with counting(console, "tables") as advance:
         statistics = tables.finish(ledger, names, claim.check, advance)
-    _write(store, {**header, "statistics": statistics, "complete": True})
     claim.check()
+    _write(store, {**header, "statistics": statistics, "complete": True})
     store.sweep()
+    claim.check()
     ledger.discard()
 
 

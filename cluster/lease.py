@@ -30,6 +30,7 @@ BEAT = 10.0  # seconds between renewals
 PATIENCE = 60.0  # seconds without a change after which the holder counts as dead: six renewals missed
 SETTLE = 2.0  # seconds in which another taker would show itself
 TRIES = 3
+PARTING = 5.0  # seconds in which a renewal under way may end before the lease is left to itself
 
 
 class Lease:
@@ -60,10 +61,14 @@ class Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """Remove the lease, if it still is ours."""
+        """Remove the lease, if it still is ours. Where the store does not answer, nobody waits for that: the next job
+        finds a lease that does not change, and takes it over.
+        """
         self._stopped.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(PARTING)
+            if self._thread.is_alive():
+                return
         with suppress(OSError):
             if not self.lost and _holder(_content(self.store)) == self.token:
                 self.store.delete([layout.LOCK])
@@ -74,12 +79,15 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stopped.wait(BEAT):
-            # A store that cannot be reached says nothing of the lease; `check` will ask it again.
-            with suppress(OSError):
+            # A store that cannot be reached says nothing of the lease; `check` will ask it again. Whatever else its
+            # client raises must not end the renewal either: another job would take a living one for dead.
+            with suppress(Exception):
                 if (other := _holder(_content(self.store))) != self.token:
                     self._lose(other)
                     return
                 self.beats += 1
+                if self._stopped.is_set():
+                    return
                 _put(self.store, self.token, self.beats)
 
 
@@ -130,7 +138,8 @@ def _created(store: "ObjectStore", token: str) -> bool:
     try:
         _put(store, token, 0, **condition)
     except FileExistsError:
-        return False
+        # The store may have written it, and the answer was lost on its way: the second request then meets our own.
+        return _holder(_content(store)) == token
     except OSError as error:
         if not condition or "NotImplemented" not in str(error):
             raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import shards
+from cluster import segments
 from shards import layout
 
 REMEDIES = {
@@ -96,9 +97,10 @@ class LocalStore:
                 folder.rmdir()
 
     def sweep(self) -> None:
-        for place in (self.folder, self.folder / layout.SHARDS, self.folder / layout.UNITS):
-            for path in place.glob(f".*{layout.TEMPORARY}"):
-                path.unlink(missing_ok=True)
+        for folder in ("", layout.SHARDS, layout.UNITS):
+            for path in (self.folder / folder).glob(f".*{layout.TEMPORARY}"):
+                if segments.is_left_over(f"{folder}/{path.name}".lstrip("/")) and path.is_file():
+                    path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         with suppress(OSError):

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 import fsspec.asyn
 
-from cluster import lease
+from cluster import lease, segments
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -117,13 +117,25 @@ class ObjectStore:
             self.asked("removed", lambda fs, part=part: _removed(fs, part))  # type: ignore[misc]
 
     def sweep(self) -> None:
-        """Abort uploads in parts that nobody completed: their parts are invisible, and are paid for."""
+        """Abort uploads in parts that nobody completed: their parts are invisible, and are paid for. A store names a
+        thousand of its bucket at a time; those behind the uploads of others stay.
+        """
         bucket, _, prefix = self.root.partition("/")
-        if hasattr(self._fs, "list_multipart_uploads"):
-            with suppress(OSError):  # whoever may write may not be allowed to see them
-                for upload in self._fs.list_multipart_uploads(bucket):
-                    if upload["Key"].startswith(f"{prefix}/" if prefix else ""):
-                        self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+        prefix = f"{prefix}/" if prefix else ""
+        if not hasattr(self._fs, "list_multipart_uploads"):
+            return
+        with suppress(OSError):  # whoever may write may not be allowed to see them
+            aborted: set[str] = set()
+            while ours := [
+                upload
+                for upload in self._fs.list_multipart_uploads(bucket)
+                if upload["Key"].startswith(prefix)
+                and segments.is_ours(upload["Key"].removeprefix(prefix))
+                and upload["UploadId"] not in aborted
+            ]:
+                for upload in ours:
+                    self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+                    aborted.add(upload["UploadId"])
 
     def remove(self) -> None:
         """A prefix without objects is not there."""

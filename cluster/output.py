@@ -4,19 +4,30 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from cluster import segments
 from cluster.store import Store
 from shards import layout
 
 
 def refuse_strangers(store: Store, shards: set[str]) -> None:
     """ValueError where the place holds what no run of this job can have left. `shards` are the plan's names."""
-    known = layout.FINISHED | layout.UNFINISHED
     there = store.top()
-    strangers = [name for name in there if name not in known]
-    if strangers and layout.DATASET_JSON not in there:
-        raise ValueError(f"{store.text} holds {strangers[0]!r} and no dataset: give an empty or a new place as --out")
-    found = (PurePosixPath(name).name for name in store.sizes(layout.SHARDS) if name.endswith(".tar"))
-    if strangers := sorted(name for name in found if name not in shards):
+    found = {PurePosixPath(name).name for name in store.sizes(layout.SHARDS) if name.endswith(".tar")}
+    if layout.DATASET_JSON not in there:
+        known = layout.FINISHED | layout.UNFINISHED
+        if not found & shards:  # its dataset.json was damaged and removed; else these tables are not of this job
+            known -= {layout.MANIFEST, layout.LEDGER}
+        strangers = [name for name in there if name not in known and not segments.is_left_over(name)]
+        strangers += [
+            name
+            for name in sorted(store.sizes(layout.UNITS))
+            if not (segments.is_record(name) or segments.is_segment(name) or segments.is_left_over(name))
+        ]
+        if strangers:
+            raise ValueError(
+                f"{store.text} holds {strangers[0]!r} and no dataset: give an empty or a new place as --out"
+            )
+    if strangers := sorted(found - shards):
         raise ValueError(f"{store.text} holds the shard {strangers[0]} of another job: give another --out")
 
 

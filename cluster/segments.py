@@ -20,6 +20,8 @@ _UNIT = "[0-9]{6}-[0-9a-f]{1,12}"
 _RECORD = re.compile(f"{layout.UNITS}/{_UNIT}[.]json")
 _SEGMENT = re.compile(f"{layout.UNITS}/[0-9]{{4,6}}[.]parquet")
 _SHARD = re.compile(f"{layout.SHARDS}/{_UNIT}[.]tar")
+_TOP = frozenset({layout.DATASET_JSON, layout.MANIFEST, layout.LEDGER})
+_TEMPORARY = re.compile(f"[.](.+)[.][0-9a-f]{{8}}{re.escape(layout.TEMPORARY)}")
 
 ATTEMPTS = pa.schema(
     [
@@ -78,6 +80,18 @@ def is_segment(name: str) -> bool:
 
 def is_shard(name: str) -> bool:
     return _SHARD.fullmatch(name) is not None
+
+
+def is_ours(name: str) -> bool:
+    """Whether a job writes a file of this name, within the dataset."""
+    return name in _TOP or is_record(name) or is_segment(name) or is_shard(name)
+
+
+def is_left_over(name: str) -> bool:
+    """Whether an interrupted write of a job has left this file (shards/commit.py)."""
+    folder, _, file = name.rpartition("/")
+    found = _TEMPORARY.fullmatch(file)
+    return found is not None and is_ours(f"{folder}/{found[1]}" if folder else found[1])
 
 
 def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:

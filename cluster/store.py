@@ -70,7 +70,9 @@ class Store(Protocol):
         """Those that are there."""
 
     def sweep(self) -> None:
-        """Remove what interrupted writes left. Call it under `claim`."""
+        """Remove what interrupted writes of a job left, and nothing else. Call it under `claim`, once it is sure that
+        the place is that of a dataset.
+        """
 
     def remove(self) -> None:
         """Remove the place itself where nothing lies in it."""

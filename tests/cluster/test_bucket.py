@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import shards
-from cluster import lease
+from cluster import dataset, lease
 from cluster.dataset import render_dataset
 from cluster.lease import Lease
 from cluster.ledger import Ledger
@@ -92,22 +93,38 @@ def test_a_holder_that_was_followed_stops_before_the_tables(
 ) -> None:
     """The first job stalls when all is rendered; a second one comes, finishes, and the first one wakes up."""
     finished: list[int] = []
-    check = Lease.check
+    finish = dataset._finish
 
-    def stall(held: Lease) -> None:
+    def stall(held: Lease, *rest: Any) -> None:
         if not finished:
             finished.append(0)
             held._stopped.set()  # its thread stands still, as all of its process
             finished.append(render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=ALONE).views)
-        check(held)
+        finish(held, *rest)
 
-    monkeypatch.setattr(Lease, "check", stall)
+    monkeypatch.setattr(dataset, "_finish", stall)
     with pytest.raises(ValueError, match=r"was taken over by (process|another job)") as error:
         render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=ALONE)
     assert "\n" not in str(error.value)
     assert finished == [0, 2 * COUNT]
     assert hashes(out) == contents(undisturbed)
     assert len(Boxes(COUNT, scratch).loads()) == COUNT  # the second one had nothing to render
+
+
+def test_a_holder_that_was_followed_and_is_interrupted_undoes_nothing(
+    out: str, scratch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is committed yet, and dataset.json is its successor's."""
+
+    def followed(sources: object, settings: object, filters: object, store: ObjectStore, *rest: object) -> int:
+        store.write(".render.lock", b'{"holder": "process 1 on elsewhere #1", "beats": 3}')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lease, "BEAT", 1000.0)  # it finds out when it looks
+    monkeypatch.setattr(dataset, "render_units", followed)
+    with pytest.raises(KeyboardInterrupt):
+        render_dataset([Boxes(COUNT, scratch)], out, SETTINGS, shard_views=6, means=ALONE)
+    assert open_store(out).top() == [".render.lock", "dataset.json"]
 
 
 def test_a_bucket_that_may_not_be_written_ends_the_job_in_one_sentence(

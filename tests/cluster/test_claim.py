@@ -128,6 +128,58 @@ def test_a_lease_that_somebody_removed_is_lost(store: ObjectStore) -> None:
             claim.check()
 
 
+def test_a_lost_answer_costs_no_lease(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease was written, its answer went missing, and the request that follows meets it."""
+    whole = lease._put
+
+    def twice(store: ObjectStore, token: str, beats: int, **condition: object) -> None:
+        whole(store, token, beats, **condition)
+        if condition:
+            whole(store, token, beats, **condition)
+
+    monkeypatch.setattr(lease, "_put", twice)
+    said: list[str] = []
+    with store.claim(said.append) as claim:
+        claim.check()
+    assert said == []
+    assert store.top() == []
+
+
+def test_whatever_a_client_raises_the_lease_is_renewed(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed, whole = threading.Event(), lease._put
+
+    def odd(store: ObjectStore, token: str, beats: int, **condition: object) -> None:
+        if beats == 1:
+            raise RuntimeError("the client's loop is closed")
+        whole(store, token, beats, **condition)
+        if beats > 1:
+            renewed.set()
+
+    monkeypatch.setattr(lease, "_put", odd)
+    with store.claim() as claim:
+        assert renewed.wait(10)
+        claim.check()
+
+
+def test_nobody_waits_for_a_store_that_does_not_answer(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered, whole = threading.Event(), threading.Event(), lease._put
+
+    def slow(store: ObjectStore, token: str, beats: int, **condition: object) -> None:
+        if beats:
+            asked.set()
+            answered.wait(20)
+        else:
+            whole(store, token, beats, **condition)
+
+    monkeypatch.setattr(lease, "_put", slow)
+    monkeypatch.setattr(lease, "PARTING", 0.1)
+    with store.claim():
+        assert asked.wait(10)
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 5
+    answered.set()
+
+
 def test_a_damaged_lease_is_that_of_a_dead_holder(store: ObjectStore) -> None:
     store.write(".render.lock", b"\xff{")
     with store.claim() as claim:

@@ -222,6 +222,26 @@ def test_the_folder_of_another_config_is_refused(undisturbed: Path, scratch: str
     assert contents(undisturbed) == before
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        ["thesis.doc", ".editor-backup.tmp"],
+        ["units/chapter1.doc", "units/data.json"],
+        ["manifest.parquet", "ledger.parquet"],
+        [".x.tmp/file"],
+    ],
+)
+def test_the_folder_of_other_people_is_refused_and_left_alone(theirs: list[str], tmp_path: Path, scratch: str) -> None:
+    out = tmp_path / "out"
+    for name in theirs:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("precious")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="and no dataset: give an empty or a new place as --out"):
+        render_dataset([Boxes(2, scratch)], out, SETTINGS, means=ALONE)
+    assert contents(tmp_path) == before
+
+
 def test_a_dataset_is_finished_by_the_software_that_began_it(undisturbed: Path, tmp_path: Path, scratch: str) -> None:
     source, out = Boxes(COUNT, scratch), tmp_path / "out"
     shutil.copytree(undisturbed, out)

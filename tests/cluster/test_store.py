@@ -144,11 +144,39 @@ def test_more_objects_than_a_page_holds(server: s3.Server, tmp_path: Path, monke
 
 def test_uploads_that_nobody_completed_are_swept(server: s3.Server, tmp_path: Path) -> None:
     store = open_store(f"s3://{s3.BUCKET}/{tmp_path.name}")
-    for key in (f"{tmp_path.name}/manifest.parquet", "other/manifest.parquet"):
-        s3.client().create_multipart_upload(Bucket=s3.BUCKET, Key=key)
+    mine, others = (
+        f"{tmp_path.name}/shards/000001-0123abcd0123.tar",
+        [f"{tmp_path.name}/backup.bin", "manifest.parquet"],
+    )
+    uploads = {
+        key: s3.client().create_multipart_upload(Bucket=s3.BUCKET, Key=key)["UploadId"]
+        for key in (f"{tmp_path.name}/manifest.parquet", mine, *others)
+    }
     store.sweep()
-    assert s3.unfinished_uploads() == ["other/manifest.parquet"]
-    open_store(f"s3://{s3.BUCKET}/other").sweep()
+    assert sorted(s3.unfinished_uploads()) == sorted(others)
+    open_store(f"s3://{s3.BUCKET}").sweep()
+    assert s3.unfinished_uploads() == others[:1]
+    s3.client().abort_multipart_upload(Bucket=s3.BUCKET, Key=others[0], UploadId=uploads[others[0]])
+
+
+def test_left_over_files_are_swept_and_others_are_not(tmp_path: Path) -> None:
+    left = ["shards/.000001-0123abcd0123.tar.00ff00ff.tmp", "units/.0000.parquet.00ff00ff.tmp"]
+    left += [".dataset.json.00ff00ff.tmp", "units/.000001-0123abcd0123.json.00ff00ff.tmp"]
+    others = [
+        ".editor-backup.tmp",
+        "shards/.a.tar.00ff00ff.tmp",
+        "shards/x.tmp",
+        ".dataset.json.tmp",
+        ".x.00ff00ff.tmp",
+    ]
+    for name in left + others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".manifest.parquet.00ff00ff.tmp").mkdir()
+    open_store(tmp_path).sweep()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        others
+    )
 
 
 @pytest.mark.parametrize(
