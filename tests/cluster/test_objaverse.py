@@ -17,6 +17,7 @@ import pytest
 import shards
 from cluster import sources
 from cluster.dataset import Means, render_dataset
+from cluster.sources import hub as catalogues
 from cluster.sources.base import Unavailable
 from cluster.sources.filters import Filters
 from cluster.sources.objaverse import ObjaverseSource
@@ -365,3 +366,10 @@ def test_sources_do_not_import_what_they_do_not_use() -> None:
     code = "import json, sys, cluster.sources; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert not {"requests", "pandas", "objaverse"} & set(loaded)
+
+
+def test_a_catalogue_that_unfolds_to_gigabytes_of_objects_is_not_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.json.gz"
+    path.write_bytes(gzip.compress(b"[" + b"{}," * 5_100_000 + b"{}]", 1))
+    with pytest.raises(ValueError, match=r"holds more than 10,000,000 values\): delete it"):
+        catalogues.read_json(path)
