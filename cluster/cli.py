@@ -54,7 +54,7 @@ def render(
         str | None,
         typer.Option(
             help="redistributable, commercial, any, or names such as CC0-1.0,CC-BY-4.0. Default: redistributable, and "
-            "what is unknown of your own files.",
+            "files of your own of which nothing is stated.",
             show_default=False,
             rich_help_panel=ASSETS,
         ),

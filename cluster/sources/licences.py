@@ -8,6 +8,7 @@ manifest carries the licence of every sample. None of this is legal advice.
 
 import difflib
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 UNKNOWN = "unknown"
@@ -174,7 +175,38 @@ def _creative_commons(text: str) -> str | None:
 
 
 def redistributable(name: str) -> bool | None:
-    """Of a normal name: whether renderings of the asset may be passed on; None where the licence is not known."""
+    """Of a normal name: whether renderings of the asset may be passed on; None where the licence is not known. Of
+    "MIT OR Apache-2.0" one is enough; of "CC0-1.0 (model) AND CC-BY-4.0 (animation)" all count.
+    """
+    return _judged(name, _redistributable)
+
+
+def commercial(name: str) -> bool | None:
+    """Of a normal name: whether renderings may be passed on for money; None where the licence is not known."""
+    return _judged(name, _commercial)
+
+
+# what of an asset a licence is said to be for
+_SCOPE = re.compile(r"\s*\((?:(?:model|mesh|geometry|textures?|rig|animations?|sounds?)(?:, | and |))+\)\s*$")
+
+
+def _judged(name: str, judge: Callable[[str], bool | None]) -> bool | None:
+    """Over an SPDX expression; AND binds more tightly, and parentheses that hold more than a part of an asset are not
+    understood.
+    """
+    for joint, open_one in ((" OR ", True), (" AND ", False)):
+        if joint in name:
+            parts = [_SCOPE.sub("", part) for part in name.split(joint)]
+            if any("(" in part or ")" in part for part in parts):
+                return None
+            found = [_judged(normal(part), judge) for part in parts]
+            if open_one in found:
+                return open_one
+            return None if None in found else not open_one
+    return judge(name)
+
+
+def _redistributable(name: str) -> bool | None:
     if name in _NAMES:
         return name not in _CLOSED
     if _CC.fullmatch(name):
@@ -182,9 +214,9 @@ def redistributable(name: str) -> bool | None:
     return None
 
 
-def commercial(name: str) -> bool | None:
-    """Of a normal name: whether renderings may be passed on for money; None where the licence is not known."""
-    return redistributable(name) and "-NC" not in name if redistributable(name) is not None else None
+def _commercial(name: str) -> bool | None:
+    allowed = _redistributable(name)
+    return allowed and "-NC" not in name if allowed is not None else None
 
 
 def stricter(one: str, other: str) -> str:

@@ -56,7 +56,7 @@ SAID = [
     (math.nan, "unknown", None, None),
     ("Creative Commons", "Creative Commons", None, None),
     ("CC-BY-9.9", "CC-BY-9.9", None, None),
-    ("CC-BY-4.0 AND MIT", "CC-BY-4.0 AND MIT", None, None),
+    ("CC-BY-4.0 AND MIT", "CC-BY-4.0 AND MIT", True, True),
     ("CC BY 4.0, no redistribution", "CC BY 4.0, no redistribution", None, None),
     ("not MIT", "not MIT", None, None),
     ("CC NC-SA 1.0", "CC-NC-SA-1.0", True, False),  # of the first version, without attribution
@@ -130,3 +130,24 @@ def test_a_licence_that_a_user_names_may_leave_the_version_open() -> None:
         assert not any(licences.is_one_of(name, names) for name in lacks)
     with pytest.raises(ValueError, match=r"did you mean CC-BY-NC-4\.0\?"):
         licences.chosen("CC-BY-NCC-4.0")
+
+
+@pytest.mark.parametrize(
+    ("said", "may_be_passed_on", "for_money"),
+    [
+        ("MIT OR Apache-2.0", True, True),
+        ("CC0-1.0 (model) AND CC-BY-4.0 (rig, animation)", True, True),
+        ("CC0-1.0 AND CC-BY-NC-4.0", True, False),
+        ("CC-BY-ND-4.0 OR CC-BY-NC-4.0", True, False),
+        ("CC0-1.0 (model) AND CC-BY-ND-4.0 (textures)", False, False),
+        ("MIT AND house rules", None, None),
+        ("MIT (no redistribution) AND CC0-1.0", None, None),
+        ("CC0-1.0 AND (MIT OR CC-BY-ND-4.0)", None, None),
+        ("MIT OR CC-BY-ND-4.0 AND CC0-1.0", True, True),
+    ],
+)
+def test_expressions_are_judged_by_their_parts(
+    said: str, may_be_passed_on: bool | None, for_money: bool | None
+) -> None:
+    name = licences.normal(said)
+    assert (licences.redistributable(name), licences.commercial(name)) == (may_be_passed_on, for_money)
