@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.exceptions import FSTimeoutError
 
+from cluster.sources.addresses import without_queries
 from cluster.sources.base import Unavailable
-from cluster.sources.download import without_queries
 from render import Rejected
 
 WEB = ("http", "https")

@@ -8,45 +8,36 @@ leaves a file at `path` that is not the one asked for.
 import email.utils
 import hashlib
 import http.client
-import ipaddress
 import os
 import re
 import socket
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from cluster.sources.addresses import is_near, origin, without_queries
 from cluster.sources.base import Unavailable
+from cluster.sources.kinds import HEAD, Kind, flaw, foreign
 from render import Rejected
 from shards.randomness import generator
 
-Kind = Literal["glb", "gzip", "zip", "parquet"]
-
-MAGIC: dict[str, bytes] = {"glb": b"glTF", "gzip": b"\x1f\x8b", "zip": b"PK", "parquet": b"PAR1"}
 AGENT = "worldtrace (3D datasets; python-requests)"
 MISSING, FORBIDDEN = (404, 410, 451), (401, 403)
 TRANSIENT = (408, 421, 425, 429)  # and all from 500 on
 REDIRECTS = (301, 302, 303, 307, 308)
 CHUNK = 1 << 18
-HEAD = 512  # bytes in which HTML or a magic number shows
-MOST_UNPACKED = 8 << 30  # bytes a gzip file may expand to while it is checked
 PROGRESS = 1 << 20  # an attempt that brings as much is none of those that are counted
 
-_HTML = re.compile(rb"^(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head)", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_QUERY = re.compile(r"""(/[^\s?#'"<>]*)[?#][^\s'"<>]*""")
-_USER = re.compile(r"""(://)[^\s/?#@'"]*@""")
 
 
 @dataclass(frozen=True)
@@ -139,38 +130,6 @@ def download(
             time.sleep(pause)
 
 
-def flaw(path: Path, kind: Kind) -> str | None:
-    """What shows that the file is not a whole one of its kind, or None. Reads its ends; a gzip file is read through."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-        if reason := _foreign(head, kind, False):
-            return reason
-        length = file.seek(0, os.SEEK_END)
-        if kind == "glb":
-            announced = int.from_bytes(head[8:12], "little")
-            return None if 12 <= announced <= length else f"it has {length} bytes; its header says {announced}"
-        if kind == "parquet":
-            file.seek(max(0, length - 4))
-            return None if length >= 12 and file.read() == MAGIC["parquet"] else "its end is missing"
-        if kind == "zip":
-            return None if zipfile.is_zipfile(path) else "its table of contents is missing"
-        file.seek(0)
-        return _gzip_flaw(iter(lambda: file.read(CHUNK), b""))
-
-
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port, as a token may be bound to. ValueError for a port that is none."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def without_queries(text: str) -> str:
-    """A message without the queries and the user's part of addresses in it: a store that was redirected to signs them,
-    and a ledger is read by others.
-    """
-    return _QUERY.sub(r"\1", _USER.sub(r"\1", text))
-
-
 # --- one attempt -----------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +168,7 @@ def _receive(
                 raise _Trouble(f"the answer is encoded as {encoding!r}, which was not asked for")
             while chunk := _read(response):
                 part.write(chunk)
-                if len(part.head) == HEAD and (reason := _foreign(part.head, kind, part.page)):
+                if len(part.head) == HEAD and (reason := foreign(part.head, kind, part.page)):
                     part.restart()
                     raise _Trouble(reason)
             if total is None and (not part.size or (blind and not _chunked(response))):
@@ -268,27 +227,10 @@ def _next(at: str, target: str | None) -> str:
     except ValueError as error:
         raise _Trouble(f"it redirects to no address ({str(error)[:80]})") from error
     unsafe = urlsplit(at).scheme == "https" and scheme != "https"
-    if not target or scheme not in ("http", "https") or unsafe or (_is_near(there) and not _is_near(at)):
+    if not target or scheme not in ("http", "https") or unsafe or (is_near(there) and not is_near(at)):
         said = without_queries(target or "nowhere")[:80]
         raise _Trouble(f"it redirects to {said!r}, where this program does not follow")
     return there
-
-
-def _is_near(url: str) -> bool:
-    """Whether its host is this machine or its link, where clouds tell a node its credentials. A host that only a proxy
-    can resolve is not.
-    """
-    host = urlsplit(url).hostname or ""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return False
-    for *_, place in found:
-        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
-        if address.is_loopback or address.is_link_local or address.is_unspecified:
-            return True
-    return False
 
 
 def _refusal(url: str, response: requests.Response, first: bool, token: bool, bans: tuple[int, ...]) -> Exception:
@@ -340,7 +282,7 @@ def _read(response: requests.Response) -> bytes:
 def _checked(part: "_Part", kind: Kind | None, sha256: str | None, size: int | None) -> str:
     """The digest of the whole file; _Trouble, and back to the start, where it is not what it should be."""
     digest = part.digest()
-    reason = _foreign(part.head, kind, part.page)
+    reason = foreign(part.head, kind, part.page)
     if reason is None and size is not None and size != part.size:
         reason = f"it has {part.size} bytes; it should have {size}"
     if reason is None and sha256 is not None and digest != sha256.lower():
@@ -353,36 +295,6 @@ def _checked(part: "_Part", kind: Kind | None, sha256: str | None, size: int | N
         part.restart()
         raise _Trouble(reason)
     return digest
-
-
-def _foreign(head: bytes | bytearray, kind: Kind | None, page: bool) -> str | None:
-    """`page`: the server calls it HTML. Some do call a page something else, and a model may be one: where a kind is
-    asked for the bytes decide, else both must say so.
-    """
-    if (page or kind is not None) and _HTML.match(head):
-        return "the answer is a page of HTML"
-    if kind is not None and not head.startswith(MAGIC[kind]):
-        return f"the answer is no {kind} file"
-    return None
-
-
-def _gzip_flaw(chunks: Iterator[bytes]) -> str | None:
-    """A gzip file may have several members; each ends with the checksum of what it holds."""
-    unpacked, ended = 0, False
-    unpack = zlib.decompressobj(wbits=31)
-    try:
-        for chunk in chunks:
-            while chunk:
-                if ended:
-                    unpack, ended = zlib.decompressobj(wbits=31), False
-                unpacked += len(unpack.decompress(chunk, CHUNK))
-                chunk = unpack.unconsumed_tail or unpack.unused_data
-                ended = unpack.eof
-                if unpacked > MOST_UNPACKED:
-                    return f"it expands to more than {MOST_UNPACKED} bytes"
-    except zlib.error as error:
-        return f"it cannot be unpacked ({error})"
-    return None if ended else "its end is missing"
 
 
 # --- where the bytes go, and how long that may take ------------------------------------------------------------------

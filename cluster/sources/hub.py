@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from cluster.sources.base import Unavailable
-from cluster.sources.download import PATIENT, Kind, Policy, download, flaw
+from cluster.sources.download import PATIENT, Policy, download
+from cluster.sources.kinds import Kind, flaw
 from render import Rejected
 
 HUB = "https://huggingface.co"

@@ -34,8 +34,8 @@ from cluster.sources.download import (
     _retry_after,
     _Trouble,
     download,
-    flaw,
 )
+from cluster.sources.kinds import flaw
 from render import Rejected
 from tests.cluster.hub import HTML, QUICK, Hub, glb, serving
 
@@ -449,7 +449,7 @@ def test_every_kind_shows_where_its_end_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_gzip_bomb_is_no_gzip_file(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("cluster.sources.download.MOST_UNPACKED", 1 << 22)
+    monkeypatch.setattr("cluster.sources.kinds.MOST_UNPACKED", 1 << 22)
     path = tmp_path / "bomb"
     path.write_bytes(gzip.compress(bytes(1 << 24), mtime=0))
     assert "expands" in str(flaw(path, "gzip"))
