@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import render
 from cluster.sources import stated
@@ -36,6 +37,10 @@ class FileSource:
 
     path: str
 
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = False
+    own_terms: ClassVar[bool] = True
+
     @classmethod
     def parse(cls, text: str) -> "FileSource":
         """A path, or `folder:` and a path, whatever it begins with."""
@@ -57,18 +62,6 @@ class FileSource:
     def text(self) -> str:
         plain = Path(self.path).as_posix()
         return f"folder:{plain}" if ":" in plain.partition("/")[0] else plain  # which would read as a scheme
-
-    @property
-    def regime(self) -> Regime:
-        return "object"
-
-    @property
-    def remote(self) -> bool:
-        return False
-
-    @property
-    def own_terms(self) -> bool:
-        return True
 
     def assets(self) -> Iterable[AssetRef]:
         top = Path(self.path).absolute()

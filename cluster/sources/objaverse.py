@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import render
 from cluster.sources import hub, query
@@ -64,6 +64,10 @@ class ObjaverseSource:
     endpoint: str = field(default=hub.HUB, repr=False)
     policy: Policy = field(default=PATIENT, repr=False)
 
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = True
+    own_terms: ClassVar[bool] = False
+
     @classmethod
     def parse(cls, text: str) -> "ObjaverseSource":
         name, values = query.read(text, KEYS)
@@ -95,18 +99,6 @@ class ObjaverseSource:
                 "count": self.count,
             },
         )
-
-    @property
-    def regime(self) -> Regime:
-        return "object"
-
-    @property
-    def remote(self) -> bool:
-        return True
-
-    @property
-    def own_terms(self) -> bool:
-        return False
 
     def assets(self) -> Iterable[AssetRef]:
         paths = object_paths(self.base, self.endpoint, self.policy)

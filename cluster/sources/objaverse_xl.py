@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from cluster.sources import hub, query
@@ -78,6 +78,10 @@ class ObjaverseXLSource:
     hosts: Hosts = field(default=Hosts(), repr=False)
     policy: Policy = field(default=PATIENT, repr=False)
 
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = True
+    own_terms: ClassVar[bool] = False
+
     @classmethod
     def parse(cls, text: str) -> "ObjaverseXLSource":
         name, values = query.read(text, KEYS)
@@ -98,18 +102,6 @@ class ObjaverseXLSource:
             f"objaverse-xl:{self.name}",
             {"type": ",".join(self.type) or None, "start": self.start or None, "count": self.count},
         )
-
-    @property
-    def regime(self) -> Regime:
-        return "object"
-
-    @property
-    def remote(self) -> bool:
-        return True
-
-    @property
-    def own_terms(self) -> bool:
-        return False
 
     def assets(self) -> Iterable[AssetRef]:
         stop = None if self.count is None else self.start + self.count

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
 import render
@@ -37,6 +37,10 @@ class RemoteSource:
     """
 
     url: str
+
+    regime: ClassVar[Regime] = "object"
+    remote: ClassVar[bool] = True
+    own_terms: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -70,18 +74,6 @@ class RemoteSource:
     @property
     def text(self) -> str:
         return self.url
-
-    @property
-    def regime(self) -> Regime:
-        return "object"
-
-    @property
-    def remote(self) -> bool:
-        return True
-
-    @property
-    def own_terms(self) -> bool:
-        return True
 
     def assets(self) -> Iterable[AssetRef]:
         """FileNotFoundError, ValueError (no permission, nothing there) or OSError (not just now), in one sentence."""
