@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,9 +20,9 @@ Where = Annotated[
     str | None,
     typer.Option(
         "--where",
-        metavar="EXPR",
-        help="Only rows of the manifest for which EXPR holds, such as "
-        "`regime == object and coverage[3] > 0.01 and flags has untextured and key ~ chair`.",
+        metavar="SQL",
+        help="Only rows of the manifest for which this SQL condition holds, such as \"regime = 'object' and "
+        "L3 > 0.01 and list_contains(flags, 'untextured')\"; L0, L1, ... are the coverage of the layers.",
     ),
 ]
 
@@ -30,7 +31,9 @@ def narrowed(dataset: Dataset, where: str | None) -> Dataset:
     """The samples for which `where` holds."""
     if where is None:
         return dataset
-    return Dataset(dataset.directory, dataset.config, dataset.manifest.filter(select(dataset.manifest, where)))
+    return Dataset(
+        dataset.directory, dataset.config, dataset.manifest.filter(pa.array(select(dataset.manifest, where)))
+    )
 
 
 def row_of(dataset: Dataset, key: str) -> int:
