@@ -3,8 +3,8 @@
     regime = 'object' and z_max < 3 and L3 > 0.01 and list_contains(flags, 'untextured')
     asset like '%chair%' or source in ('objaverse', 'gso')
 
-`L0`, `L1`, ... stand for the entries of `coverage` (which SQL itself counts from 1). DuckDB sees the manifest and nothing
-else: no file, no network, no other statement.
+`L0`, `L1`, ... stand for the entries of `coverage` (which SQL itself counts from 1). DuckDB sees the manifest and
+nothing else: no file, no network, no other statement.
 """
 
 import re
