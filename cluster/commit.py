@@ -9,9 +9,9 @@ import ray
 
 import shards
 from cluster.ledger import Attempt, Ledger, Record
-from cluster.store import Store
 from cluster.tables import packed
 from shards import EncodedSample, Moments, layout
+from shards.store import Store
 
 
 def commit_unit(store: Store, unit: str, attempts: list[Attempt], batches: list[ray.ObjectRef]) -> None:

@@ -22,9 +22,9 @@ from cluster.sources import Source
 from cluster.sources.filters import Filters
 from cluster.stages import ON_GPU, Crew, chain
 from cluster.stopping import stopped_by_signals
-from cluster.store import Store
 from cluster.units import Unit
 from render import RenderSettings
+from shards.store import Store
 
 FOLLOW_EVERY = 5.0  # seconds between looks at the cluster
 WORKERS_PER_COMMITTER = 4

@@ -19,10 +19,10 @@ from cluster.progress import Summary, counting
 from cluster.software import versions
 from cluster.sources import Source
 from cluster.sources.filters import Filters, Tally
-from cluster.store import Claim, Store, open_store, under
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
 from shards import layout
+from shards.store import Claim, Store, open_store, under
 
 DEFAULTS = Means()
 

@@ -22,8 +22,8 @@ from cluster.ledger import Attempt, Ledger, Outcome
 from cluster.pool import Event, Finished, Lost, Pool, cause_of
 from cluster.progress import Counts
 from cluster.stages import Stage
-from cluster.store import Store
 from cluster.units import Task, Unit
+from shards.store import Store
 
 ATTEMPTS = 2  # at an asset whose worker crashes or hangs
 NODE_LOSSES = 5  # workers an asset may lose with their nodes before that counts against it

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from cluster import segments
-from cluster.store import Store
 from shards import layout
 from shards.archive import END
+from shards.store import Store, naming
 
 READ_AHEAD = 256  # records, each with the manifest rows of a unit
 
@@ -246,9 +246,9 @@ class Ledger:
         listed = self.store.sizes(layout.UNITS)
         loose, folded = {}, {}
         for name, size in listed.items():
-            if segments.is_record(name):
+            if naming.is_record(name):
                 loose[name.rpartition("/")[2].removesuffix(".json")] = size
-            elif segments.is_segment(name):
+            elif naming.is_segment(name):
                 folded[name] = size
         return loose, folded
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from cluster import segments
-from cluster.store import Store
 from shards import layout
+from shards.store import Store, naming
 
 
 def refuse_strangers(store: Store, shards: set[str]) -> None:
@@ -17,11 +16,11 @@ def refuse_strangers(store: Store, shards: set[str]) -> None:
         known = layout.FINISHED | layout.UNFINISHED
         if not found & shards:  # its dataset.json was damaged and removed; else these tables are not of this job
             known -= {layout.MANIFEST, layout.LEDGER}
-        strangers = [name for name in there if name not in known and not segments.is_left_over(name)]
+        strangers = [name for name in there if name not in known and not naming.is_left_over(name)]
         strangers += [
             name
             for name in sorted(store.sizes(layout.UNITS))
-            if not (segments.is_record(name) or segments.is_segment(name) or segments.is_left_over(name))
+            if not (naming.is_record(name) or naming.is_segment(name) or naming.is_left_over(name))
         ]
         if strangers:
             raise ValueError(

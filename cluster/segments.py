@@ -14,14 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards import layout, manifest
+from shards.store import naming
 
 UNITS = 1000  # of a block, which becomes a segment
-_UNIT = "[0-9]{6}-[0-9a-f]{1,12}"
-_RECORD = re.compile(f"{layout.UNITS}/{_UNIT}[.]json")
-_SEGMENT = re.compile(f"{layout.UNITS}/[0-9]{{4,6}}[.]parquet")
-_SHARD = re.compile(f"{layout.SHARDS}/{_UNIT}[.]tar")
-_TOP = frozenset({layout.DATASET_JSON, layout.MANIFEST, layout.LEDGER})
-_TEMPORARY = re.compile(f"[.](.+)[.][0-9a-f]{{8}}{re.escape(layout.TEMPORARY)}")
 
 ATTEMPTS = pa.schema(
     [
@@ -69,31 +64,6 @@ def name_of(block: int) -> str:
     return f"{layout.UNITS}/{block:04d}.parquet"
 
 
-def is_record(name: str) -> bool:
-    """By its name within the dataset."""
-    return _RECORD.fullmatch(name) is not None
-
-
-def is_segment(name: str) -> bool:
-    return _SEGMENT.fullmatch(name) is not None
-
-
-def is_shard(name: str) -> bool:
-    return _SHARD.fullmatch(name) is not None
-
-
-def is_ours(name: str) -> bool:
-    """Whether a job writes a file of this name, within the dataset."""
-    return name in _TOP or is_record(name) or is_segment(name) or is_shard(name)
-
-
-def is_left_over(name: str) -> bool:
-    """Whether an interrupted write of a job has left this file (shards/commit.py)."""
-    folder, _, file = name.rpartition("/")
-    found = _TEMPORARY.fullmatch(file)
-    return found is not None and is_ours(f"{folder}/{found[1]}" if folder else found[1])
-
-
 def table_of(rows: Iterable[dict[str, Any]]) -> pa.Table:
     """Of maps with unit, samples and attempts, as records hold them."""
     whole = [{**row, "end": end_of(row["samples"])} for row in rows]
@@ -133,7 +103,7 @@ def is_sound(table: pa.Table) -> bool:
     """
     if any(column.null_count for column in table.columns):
         return False
-    if "unit" in table.column_names and not all(re.fullmatch(_UNIT, unit) for unit in table["unit"].to_pylist()):
+    if "unit" in table.column_names and not all(re.fullmatch(naming.UNIT, unit) for unit in table["unit"].to_pylist()):
         return False
     if "samples" in table.column_names:
         samples = _flat(table["samples"])

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import shards
 from cluster import segments
 from cluster.ledger import Attempt, Ledger, attempt_of, stands
-from cluster.store import Store, under
 from shards import Moments, layout, manifest
+from shards.store import Store, under
 
 ROWS = 1 << 14  # of a table that are looked at together
 

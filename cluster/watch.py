@@ -8,8 +8,8 @@ import shards
 from cluster import tables
 from cluster.ledger import Attempt, Ledger
 from cluster.report import NO_PRICES, Prices, Report, Tally
-from cluster.store import open_store
 from shards import layout
+from shards.store import open_store
 
 
 class Watch:

@@ -28,7 +28,7 @@ from cluster import connection
 connection.prepare()
 from cluster.dataset import Means, render_dataset  # noqa: E402
 from cluster.ledger import Ledger  # noqa: E402
-from cluster.store import open_store  # noqa: E402
+from shards.store import open_store  # noqa: E402
 from tests.cluster.boxes import SETTINGS, Boxes  # noqa: E402
 from tests.cluster.conftest import contents  # noqa: E402
 from tests.cluster.nodes import Family, Nodes, until  # noqa: E402

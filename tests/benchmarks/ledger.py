@@ -20,8 +20,8 @@ from typing import Any
 
 from cluster import segments, tables
 from cluster.ledger import Attempt, Ledger, Record
-from cluster.store import open_store
 from shards import Moments
+from shards.store import open_store
 
 MOMENTS = tables.packed(1, Moments(1000))
 

@@ -29,10 +29,10 @@ import shards  # noqa: E402
 from cluster.crew import Means, render_units  # noqa: E402
 from cluster.job import Job  # noqa: E402
 from cluster.sources import parse  # noqa: E402
-from cluster.store import open_store  # noqa: E402
 from cluster.units import Unit, plan  # noqa: E402
 from render import RenderSettings  # noqa: E402
 from shards import Origin  # noqa: E402
+from shards.store import open_store  # noqa: E402
 
 
 def bare(source: Any, settings: RenderSettings, units: list[Unit], folder: Path) -> float:

@@ -241,8 +241,8 @@ def real_job(workers: int, assets: int, views: int, size: int, folder: Path) -> 
 
     connection.prepare()
     from cluster.dataset import Means, render_dataset
-    from cluster.store import open_store
     from render import settings_of
+    from shards.store import open_store
 
     settings = settings_of({"views": views, "height": size, "width": size, "backend": "cpu"}, [])
     source = sources.parse(f"procedural:objects?count={assets}")
@@ -329,8 +329,8 @@ def ledger_costs(job: Path, folder: Path, units: int = 2000) -> dict[str, float]
     """Seconds of CPU a unit of a folder on this disk: to write a record, to list, and to make the tables."""
     from cluster import tables
     from cluster.ledger import Ledger, Record
-    from cluster.store import open_store
     from shards import read_manifest
+    from shards.store import open_store
 
     rows = read_manifest(job).to_pylist()
     attempts = list(tables.attempts(open_store(str(job))))
@@ -513,7 +513,7 @@ def requests() -> None:
     connection.prepare()
     from cluster.dataset import Means, render_dataset
     from tests.cluster.boxes import SETTINGS, Boxes
-    from tests.cluster.s3 import BUCKET, serving
+    from tests.s3 import BUCKET, serving
 
     settings = SETTINGS.model_copy(update={"views": 1})
     counts: list[Counter[str]] = []

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import shards
-from cluster import dataset, lease
+from cluster import dataset
 from cluster.dataset import render_dataset
-from cluster.lease import Lease
 from cluster.ledger import Ledger
-from cluster.object_store import ObjectStore
-from cluster.store import open_store
-from tests.cluster import s3
+from shards.store import lease, open_store
+from shards.store.bucket import ObjectStore
+from shards.store.lease import Lease
+from tests import s3
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import ALONE, COUNT, contents
 

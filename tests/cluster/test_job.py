@@ -12,7 +12,7 @@ from cluster import dataset, tables
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
 from cluster.sources.filters import Filters
-from cluster.store import open_store
+from shards.store import open_store
 from shards.verify import repair, verify
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import ALONE, COUNT, contents, ledger

@@ -13,7 +13,7 @@ import pytest
 
 import shards
 from cluster.dataset import Means, render_dataset
-from cluster.store import open_store
+from shards.store import open_store
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import COUNT, contents
 

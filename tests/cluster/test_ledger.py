@@ -12,8 +12,8 @@ import pytest
 import shards
 from cluster import segments, tables
 from cluster.ledger import Attempt, Folding, Ledger, Record
-from cluster.store import open_store
 from shards import layout
+from shards.store import open_store
 
 
 def sample(name: str) -> shards.EncodedSample:

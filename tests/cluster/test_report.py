@@ -19,8 +19,8 @@ from cluster.commands.report import duration, page
 from cluster.commands.report import report as command
 from cluster.ledger import Attempt, Ledger, Record
 from cluster.report import PAUSE, RECENT, Histogram, Prices, Report, Spans, Tally
-from cluster.store import open_store
 from cluster.watch import Watch
+from shards.store import open_store
 from tests.cluster.boxes import SETTINGS, Boxes
 
 T0 = 1.7e9  # a time of day, in unix seconds

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 import fsspec.asyn
 
-from cluster import lease, segments
+from . import lease, naming
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -130,7 +130,7 @@ class ObjectStore:
                 upload
                 for upload in self._fs.list_multipart_uploads(bucket)
                 if upload["Key"].startswith(prefix)
-                and segments.is_ours(upload["Key"].removeprefix(prefix))
+                and naming.is_ours(upload["Key"].removeprefix(prefix))
                 and upload["UploadId"] not in aborted
             ]:
                 for upload in ours:

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from shards import layout
+from .. import layout
 
 if TYPE_CHECKING:
-    from cluster.object_store import ObjectStore
+    from .bucket import ObjectStore
 
 BEAT = 10.0  # seconds between renewals
 PATIENCE = 60.0  # seconds without a change after which the holder counts as dead: six renewals missed

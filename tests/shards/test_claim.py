@@ -7,11 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from cluster import lease
-from cluster.lease import Lease
-from cluster.object_store import ObjectStore
-from cluster.store import open_store
-from tests.cluster import s3
+from shards.store import lease, open_store
+from shards.store.bucket import ObjectStore
+from shards.store.lease import Lease
+from tests import s3
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +190,7 @@ def test_a_store_that_cannot_be_reached_for_a_while_costs_no_lease(
 ) -> None:
     if store.scheme != "s3":
         pytest.skip("it is always reached")
-    monkeypatch.setattr("cluster.object_store.PATIENCE", 0.0)
+    monkeypatch.setattr("shards.store.bucket.PATIENCE", 0.0)
     with store.claim() as claim:
         with monkeypatch.context() as patch:
             patch.setattr(server, "refuse", lambda method, path: ("403", "AccessDenied"))

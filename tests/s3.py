@@ -80,9 +80,9 @@ def client() -> Any:
 
 def forget() -> None:
     """The clients that this process has: the next one reads the environment anew."""
-    from cluster import object_store
+    from shards.store import bucket
 
-    object_store._filesystems.clear()
+    bucket._filesystems.clear()
 
 
 def objects(prefix: str = "") -> dict[str, bytes]:

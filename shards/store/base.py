@@ -1,7 +1,7 @@
 """Where a dataset is written: a folder, or a prefix in an object store. One interface, so that no one else asks which.
 
-`open_store("data")` is a folder (local_store.py); `open_store("s3://bucket/prefix")`, `gs://bucket/prefix` or
-`memory://name` is an object store (object_store.py), through fsspec.
+`open_store("data")` is a folder (local.py); `open_store("s3://bucket/prefix")`, `gs://bucket/prefix` or
+`memory://name` is an object store (bucket.py), through fsspec.
 
 Credentials come from the environment or the instance's role, on every machine for itself, and are written nowhere. For
 MinIO or another S3-compatible store set AWS_ENDPOINT_URL=https://host:port beside AWS_ACCESS_KEY_ID and
@@ -85,8 +85,8 @@ class Store(Protocol):
 
 def open_store(text: str | PathLike[str]) -> Store:
     """The store of the dataset at a path or URL. ValueError for a URL that cannot be one."""
-    from cluster.local_store import LocalStore
-    from cluster.object_store import SCHEMES, ObjectStore
+    from .bucket import SCHEMES, ObjectStore
+    from .local import LocalStore
 
     text = os.fspath(text)
     scheme, separator, rest = text.partition("://")

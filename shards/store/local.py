@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import shards
-from cluster import segments
-from shards import layout
+from .. import layout
+from ..commit import committed
+from . import naming
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full: make room and run the same command again, which goes on from there",
@@ -51,7 +51,7 @@ class LocalStore:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        with self._plainly("cannot be written"), shards.committed(self.folder / name) as file:
+        with self._plainly("cannot be written"), committed(self.folder / name) as file:
             yield file
 
     def read(self, name: str) -> bytes:
@@ -99,7 +99,7 @@ class LocalStore:
     def sweep(self) -> None:
         for folder in ("", layout.SHARDS, layout.UNITS):
             for path in (self.folder / folder).glob(f".*{layout.TEMPORARY}"):
-                if segments.is_left_over(f"{folder}/{path.name}".lstrip("/")) and path.is_file():
+                if naming.is_left_over(f"{folder}/{path.name}".lstrip("/")) and path.is_file():
                     path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import lease, object_store
-from cluster.store import Store, open_store
-from tests.cluster import s3
+from shards.store import Store, bucket, lease, open_store
+from tests import s3
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def interrupted(store: Store, name: str, size: int) -> None:
 @pytest.mark.parametrize("size", [10, 12 << 20])
 def test_a_write_that_fails_leaves_nothing(store: Store, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where parts of it were uploaded already, and where there was a file before."""
-    monkeypatch.setattr(object_store, "PART", 5 << 20)
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
     put(store, "manifest.parquet", b"before")
     for name in ("manifest.parquet", "ledger.parquet"):
         with pytest.raises(KeyError):
@@ -85,7 +84,7 @@ def test_a_write_that_fails_leaves_nothing(store: Store, size: int, monkeypatch:
 
 
 def test_an_object_of_several_parts_is_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "PART", 5 << 20)
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
     pieces = [os.urandom(700_001) for _ in range(18)]
     with store.writing("manifest.parquet") as file:
         for piece in pieces:
@@ -107,7 +106,7 @@ def test_it_outlives_a_fork(store: Store) -> None:
     if store.text.startswith("memory"):
         return
     code = (
-        "import os, sys; from cluster.store import open_store\n"
+        "import os, sys; from shards.store import open_store\n"
         "store = open_store(sys.argv[1]); store.read('shards/a')\n"
         "pid = os.fork()\n"
         "if not pid: os._exit(0 if store.read('shards/a') == b'1' else 1)\n"
@@ -185,7 +184,7 @@ def test_left_over_files_are_swept_and_others_are_not(tmp_path: Path) -> None:
 def test_throttling_is_waited_out(
     server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: str
 ) -> None:
-    monkeypatch.setattr(object_store.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(bucket.time, "sleep", lambda seconds: None)
     store = open_store(f"s3://{s3.BUCKET}/{tmp_path.name}")
     left = 9
 
@@ -203,7 +202,7 @@ def test_throttling_is_waited_out(
 def test_a_store_that_never_answers_is_given_up(
     server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "PATIENCE", 0.0)
+    monkeypatch.setattr(bucket, "PATIENCE", 0.0)
     store = open_store(f"s3://{s3.BUCKET}/{tmp_path.name}")
     with monkeypatch.context() as patch:
         patch.setattr(server, "refuse", lambda method, path: ("503", "SlowDown"))
@@ -244,7 +243,7 @@ def test_no_bucket_no_credentials_no_network(server: s3.Server, monkeypatch: pyt
         with pytest.raises(OSError, match="no credentials were found: set AWS_ACCESS_KEY_ID"):
             put(open_store(f"s3://{s3.BUCKET}/x"), "a", b"1")
     with monkeypatch.context() as patch:
-        patch.setattr(object_store, "PATIENCE", 0.0)
+        patch.setattr(bucket, "PATIENCE", 0.0)
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         s3.forget()
         with pytest.raises(OSError, match=r"cannot be reached .*see to the network") as error:
