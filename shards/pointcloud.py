@@ -13,6 +13,7 @@ import numpy as np
 
 from .commit import committed
 from .contract import LayeredView
+from .srgb import LINEAR
 
 HIDDEN = (150, 150, 150)  # colour of what no pixel of the image shows
 FORMATS = (".ply", ".glb")
@@ -59,7 +60,7 @@ def _ply(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
 def _glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
     position = (xyz * np.array([1, -1, -1], np.float32)).astype("<f4")
     color = np.ones((len(rgb), 4), "<f4")  # float: trimesh wraps 16-bit colours, 8 linear bits would band the darks
-    color[:, :3] = _linear()[rgb]
+    color[:, :3] = LINEAR[rgb]
     binary = position.tobytes() + color.tobytes()
     scene: dict = {"asset": {"version": "2.0", "generator": "worldtrace"}, "scene": 0, "scenes": [{"nodes": []}]}
     if len(xyz):  # glTF allows no empty accessor
@@ -87,9 +88,3 @@ def _glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
 
 def _chunk(data: bytes, kind: bytes) -> bytes:
     return struct.pack("<I4s", len(data), kind) + data
-
-
-def _linear() -> np.ndarray:
-    """sRGB byte -> linear value in [0, 1]: the 256 entries of the transfer function."""
-    c = np.arange(256) / 255
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)

@@ -184,6 +184,8 @@ def test_export_writes_points_and_arrays(dataset_on_disk: Path, tmp_path: Path) 
         np.testing.assert_array_equal(arrays["depth"], view.depth)
         np.testing.assert_array_equal(arrays["xyz"], view.xyz())
         np.testing.assert_array_equal(arrays["K"], view.K)
+    run("export", dataset_on_disk, "4", "--out", tmp_path / "a.exr")
+    assert (tmp_path / "a.exr").stat().st_size > 0
     run("export", dataset_on_disk, "clip-40-c000", "--frame", 2, "--out", tmp_path / "c.ply")
     fails("export", dataset_on_disk, "clip-40-c000", "--frame", 3, "--out", tmp_path / "c.ply", match="0 to 2")
     fails("export", dataset_on_disk, "nothing", "--out", tmp_path / "c.ply", match="shards ls")

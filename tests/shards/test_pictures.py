@@ -1,14 +1,22 @@
 """Sheets and point clouds: they show where the surfaces are, in the frame that the format says."""
 
+import base64
+import io
+import json
+import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import OpenEXR
 import pytest
 import trimesh
 from PIL import Image
+from rich.console import Console
 
-from shards import colorize, layer_pictures, layered_points, over_checkerboard, sheet, write_points
+from shards import colorize, layer_pictures, layered_points, over_checkerboard, sheet, terminal, write_points
+from shards.exr import write_exr
 from shards.pointcloud import HIDDEN
 from shards.sheet import BACKDROP
 from tests.shards.scenes import spheres_clip, spheres_view
@@ -111,3 +119,72 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 of 3 points"):
         write_points(tmp_path / "a.ply", np.where(np.arange(3)[:, None] == 1, np.nan, xyz), rgb)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_exr_has_the_layers_and_linear_premultiplied_colours(tmp_path: Path) -> None:
+    view = spheres_view(3)
+    path = write_exr(tmp_path / "a.exr", view)
+    file = OpenEXR.File(str(path))
+    channels = {name: channel.pixels for name, channel in file.channels().items()}
+    assert set(channels) == {"RGBA", "hits", *(f"L{l}.Z" for l in range(6))}
+    np.testing.assert_array_equal(np.stack([channels[f"L{l}.Z"] for l in range(6)]), view.depth)
+    np.testing.assert_array_equal(channels["hits"], view.hits)
+    rgba = channels["RGBA"].astype(float)
+    alpha = rgba[..., 3:]
+    np.testing.assert_allclose(alpha[..., 0] * 255, view.rgba[..., 3], atol=0.1)
+    linear = np.divide(rgba[..., :3], alpha, out=np.zeros_like(rgba[..., :3]), where=alpha > 0)
+    srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    shown = view.rgba[..., 3] > 0
+    np.testing.assert_allclose(255 * srgb[shown], view.rgba[shown][:, :3], atol=0.3)  # a half has 11 bits
+    about = json.loads(file.header()["worldtrace"])
+    np.testing.assert_array_equal(about["K"], view.K)
+    assert (about["key"], about["regime"]) == (view.key, view.regime)
+    again = write_exr(tmp_path / "b.exr", view)
+    assert again.read_bytes() == path.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [path, again]
+
+
+def printed(picture: Image.Image, environment: dict[str, str], **console: Any) -> str:
+    """What a terminal would be sent; empty where `show` says that it cannot."""
+    out = io.StringIO()
+    kind = {"force_terminal": True, "color_system": "truecolor", "width": 40} | console
+    done = terminal.show(picture, Console(file=out, **kind), environment)
+    assert done == bool(out.getvalue())
+    return out.getvalue()
+
+
+def test_a_terminal_shows_pixels_as_half_blocks() -> None:
+    """The escape sequences are read back: every pixel has its own colour and place."""
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    lines = printed(Image.fromarray(rgb), {}).splitlines()
+    assert len(lines) == 3
+    for v, line in enumerate(lines):
+        cells = re.findall(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▄+", line)
+        colors = np.array(cells, int).reshape(5, 2, 3)
+        np.testing.assert_array_equal(colors[:, 1], rgb[2 * v])
+        np.testing.assert_array_equal(colors[:, 0], rgb[2 * v + 1])
+    wide = printed(Image.new("RGB", (400, 100)), {})
+    assert {line.count("▄") for line in wide.splitlines()} == {40}
+    assert len(wide.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("environment", "pattern"),
+    [
+        ({"TERM": "xterm-kitty"}, r"\x1b_G[^;]*;([^\x1b]*)\x1b\\"),
+        ({"TERM_PROGRAM": "WezTerm"}, r"\x1b\]1337;File=inline=1:([^\x07]*)\x07"),
+    ],
+)
+def test_terminals_with_pictures_get_the_picture(environment: dict[str, str], pattern: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8))
+    text = printed(noise, environment)
+    parts = re.findall(pattern, text)
+    assert all(len(part) <= 4096 for part in parts) or "1337" in text
+    with Image.open(io.BytesIO(base64.b64decode("".join(parts)))) as back:
+        np.testing.assert_array_equal(np.asarray(back), np.asarray(noise))
+    assert "▄" in printed(noise, environment | {"TMUX": "/tmp/x"})  # which would swallow the picture
+
+
+def test_no_terminal_shows_nothing() -> None:
+    assert printed(Image.new("RGB", (4, 4)), {}, force_terminal=False) == ""
+    assert printed(Image.new("RGB", (4, 4)), {}, color_system=None) == ""

@@ -1,0 +1,73 @@
+"""A picture in the terminal: as an image where the terminal can show one, else as two coloured pixels a character."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.segment import Segment, Segments
+from rich.style import Style
+
+KITTY_CHUNK = 4096  # bytes of base64 in one escape sequence, as kitty's graphics protocol has it
+
+
+def show(picture: Image.Image, console: Console, environment: Mapping[str, str] = os.environ) -> bool:
+    """Print `picture`, at most as wide as the terminal. False where it is none, or has no colours: nothing is printed.
+
+    Kitty and Ghostty get kitty's graphics protocol, iTerm2 and WezTerm theirs, unless they are inside of tmux or
+    screen, which do not pass it on; all others half blocks of 24-bit (or 256) colours.
+    """
+    if not console.is_terminal or console.color_system in (None, "standard"):
+        return False
+    multiplexed = "TMUX" in environment or environment.get("TERM", "").startswith("screen")
+    if not multiplexed and environment.get("TERM") in ("xterm-kitty", "xterm-ghostty"):
+        console.file.write(kitty(picture))
+    elif not multiplexed and environment.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm"):
+        console.file.write(iterm(picture))
+    else:
+        console.print(half_blocks(picture, console.width), end="")
+    console.file.flush()
+    return True
+
+
+def half_blocks(picture: Image.Image, columns: int) -> Segments:
+    """Lower half blocks: the upper pixel is the background of the character, the lower one its foreground."""
+    scale = min(1.0, columns / picture.width)
+    width, rows = max(1, int(picture.width * scale)), max(1, round(picture.height * scale / 2))
+    pixels = np.asarray(picture.convert("RGB").resize((width, 2 * rows), Image.Resampling.BOX))
+    segments = []
+    for v in range(rows):
+        for u in range(width):
+            above, below = pixels[2 * v, u], pixels[2 * v + 1, u]
+            segments.append(Segment("▄", Style(color=_hex(below), bgcolor=_hex(above))))
+        segments.append(Segment.line())
+    return Segments(segments)
+
+
+def kitty(picture: Image.Image) -> str:
+    """https://sw.kovidgoyal.net/kitty/graphics-protocol: transmit a PNG in chunks and display it."""
+    data = _png(picture)
+    chunks = [data[i : i + KITTY_CHUNK] for i in range(0, len(data), KITTY_CHUNK)]
+    parts = [
+        f"\x1b_G{'a=T,f=100,' if i == 0 else ''}m={int(i + 1 < len(chunks))};{chunk}\x1b\\"
+        for i, chunk in enumerate(chunks)
+    ]
+    return "".join(parts) + "\n"
+
+
+def iterm(picture: Image.Image) -> str:
+    """https://iterm2.com/documentation-images.html: an inline file."""
+    return f"\x1b]1337;File=inline=1:{_png(picture)}\x07\n"
+
+
+def _png(picture: Image.Image) -> str:
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _hex(color: np.ndarray) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
