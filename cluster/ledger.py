@@ -16,20 +16,17 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby, islice
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from cluster import segments
-from shards import layout
+from shards import layout, manifest
 from shards.archive import END
+from shards.ledger import Status, plain
 from shards.store import Store, naming
 
 READ_AHEAD = 256  # records, each with the manifest rows of a unit
-
-LONGEST = 4096  # characters of a text: a path has as many
-
-Status = Literal["done", "rejected", "failed"]
 
 
 @dataclass
@@ -94,19 +91,6 @@ class Record:
         return self.attempts[-1].seconds_commit if self.attempts else 0.0
 
 
-def plain(text: str) -> str:
-    """`text` in one line that UTF-8 can hold and a terminal shows: what it cannot is spelled out (half of a surrogate
-    pair, a control character), and what is too long is cut.
-    """
-    if not text.isprintable():
-        text = "".join(each if each.isprintable() else _spelled(each) for each in text[: LONGEST + 1])
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def _spelled(character: str) -> str:
-    return " " if character.isspace() else character.encode("unicode_escape").decode()
-
-
 def attempt_of(row: dict[str, Any]) -> Attempt:
     """From a row of a table or a record, which an older or a later version may have written."""
     return Attempt(**{name: value for name, value in row.items() if name in _FIELDS and value is not None})
@@ -121,8 +105,11 @@ class Ledger:
 
     def write(self, record: Record) -> None:
         """Atomic: the record is there whole, or not at all."""
+        samples = [manifest.to_json_row(row) for row in record.samples]
+        attempts = [asdict(attempt) for attempt in record.attempts]
+        values = {"unit": record.unit, "samples": samples, "attempts": attempts}
         with self.store.writing(_name(record.unit)) as file:
-            file.write(json.dumps(asdict(record), separators=(",", ":")).encode())
+            file.write(json.dumps(values, separators=(",", ":")).encode())
 
     def read(self, unit: str) -> Record | None:
         """The record of a unit; None where there is none, or a damaged one."""
@@ -268,7 +255,8 @@ class Ledger:
             return None
         try:
             values = json.loads(content)
-            record = Record(values["unit"], values["samples"], [attempt_of(each) for each in values["attempts"]])
+            samples = [manifest.from_json_row(row) for row in values["samples"]]
+            record = Record(values["unit"], samples, [attempt_of(each) for each in values["attempts"]])
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             return None
         return record if record.unit == unit else None

@@ -13,44 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shards import layout, manifest
+from shards import layout, ledger, manifest
 from shards.store import naming
 
 UNITS = 1000  # of a block, which becomes a segment
 
-ATTEMPTS = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("asset", pa.string()),
-        ("source", pa.string()),
-        ("licence", pa.string()),
-        ("sha256", pa.string()),
-        ("attempt", pa.int32()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("views", pa.int32()),
-        ("views_rejected", pa.list_(pa.string())),
-        ("flags", pa.list_(pa.string())),
-        ("seconds_fetch", pa.float64()),
-        ("seconds_load", pa.float64()),
-        ("seconds_render", pa.float64()),
-        ("seconds_encode", pa.float64()),
-        ("seconds_commit", pa.float64()),
-        ("peak_memory", pa.int64()),
-        ("started", pa.float64()),
-        ("host", pa.string()),
-        ("node", pa.string()),
-        ("moments", pa.list_(pa.float64())),
-    ]
-)
 _SAMPLES = pa.struct([field.with_nullable(True) for field in manifest.SCHEMA])
 SCHEMA = pa.schema(
     [
         ("unit", pa.string()),
         ("end", pa.int64()),  # bytes of the shard that its samples cover; 0: there is none
         ("samples", pa.list_(_SAMPLES)),
-        ("attempts", pa.list_(pa.struct(list(ATTEMPTS)))),
+        ("attempts", pa.list_(pa.struct(list(ledger.SCHEMA)))),
     ]
 )
 
@@ -129,7 +103,7 @@ def samples_of(table: pa.Table) -> pa.Table:
 
 
 def attempts_of(table: pa.Table) -> pa.Table:
-    return _flat(table["attempts"]).cast(ATTEMPTS)
+    return _flat(table["attempts"]).cast(ledger.SCHEMA)
 
 
 def of_tables(attempts: pa.Table, samples: pa.Table) -> pa.Table:
@@ -154,7 +128,7 @@ def of_tables(attempts: pa.Table, samples: pa.Table) -> pa.Table:
             names,
             pa.array(ends, pa.int64()),
             _lists(samples.select(manifest.SCHEMA.names), samples_each).cast(SCHEMA.field("samples").type),
-            _lists(attempts.select(ATTEMPTS.names), attempts_each).cast(SCHEMA.field("attempts").type),
+            _lists(attempts.select(ledger.SCHEMA.names), attempts_each).cast(SCHEMA.field("attempts").type),
         ],
         schema=SCHEMA,
     )

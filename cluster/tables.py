@@ -15,6 +15,7 @@ import shards
 from cluster import segments
 from cluster.ledger import Attempt, Ledger, attempt_of, stands
 from shards import Moments, layout, manifest
+from shards.ledger import LedgerWriter, with_columns
 from shards.store import Store, under
 
 ROWS = 1 << 14  # of a table that are looked at together
@@ -37,10 +38,10 @@ def finish(
         samples_file = stack.enter_context(store.writing(layout.MANIFEST))
         attempts_file = stack.enter_context(store.writing(layout.LEDGER))
         samples = stack.enter_context(shards.ManifestWriter(samples_file))
-        attempts = stack.enter_context(pq.ParquetWriter(attempts_file, segments.ATTEMPTS, compression="zstd"))
+        attempts = stack.enter_context(LedgerWriter(attempts_file))
         for table in ledger.blocks(units):
             samples.write(segments.samples_of(table))
-            attempts.write_table(segments.attempts_of(table))
+            attempts.write(segments.attempts_of(table))
             for count, moments in _moments(store, table):
                 measured += count
                 whole.merge(moments)
@@ -97,7 +98,7 @@ def reopen(store: Store) -> None:
     with _table(store, layout.LEDGER) as ledger_file, _table(store, layout.MANIFEST) as manifest_file:
         rows = _blocks(manifest_file, "shard", manifest.SCHEMA)
         block, samples = next(rows, (-1, manifest.SCHEMA.empty_table()))
-        for wanted, attempts in _blocks(ledger_file, "unit", segments.ATTEMPTS):
+        for wanted, attempts in _blocks(ledger_file, "unit", shards.ledger.SCHEMA):
             while block != -1 and block < wanted:
                 block, samples = next(rows, (-1, samples))
             here = samples if block == wanted else samples.slice(0, 0)
@@ -132,7 +133,7 @@ def _blocks(file: pq.ParquetFile, column: str, schema: pa.Schema) -> Iterator[tu
     waiting: list[pa.Table] = []
     current = -1
     for batch in file.iter_batches(ROWS):
-        table = _as(pa.Table.from_batches([batch]), schema)
+        table = with_columns(pa.Table.from_batches([batch]), schema)
         numbers = [segments.block_of(name) for name in table[column].to_pylist()]
         begin = 0
         while begin < len(numbers):
@@ -147,15 +148,6 @@ def _blocks(file: pq.ParquetFile, column: str, schema: pa.Schema) -> Iterator[tu
             begin = end
     if waiting:
         yield current, pa.concat_tables(waiting)
-
-
-def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with the columns of `schema`: those that an older version did not know are empty."""
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names)
 
 
 def _grouped(batch: Any, by: str, what: list[tuple[str, str]]) -> list[dict[str, Any]]:
