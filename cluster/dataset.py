@@ -22,6 +22,7 @@ from cluster.sources.filters import Filters, Tally
 from cluster.units import Unit, digest_of_assets, plan
 from render import RenderSettings
 from shards import layout
+from shards.dataset_json import VERSION
 from shards.store import Claim, Store, open_store, under
 
 DEFAULTS = Means()
@@ -157,6 +158,7 @@ def _adopt(
         job = ours
     output.refuse_strangers(store, {f"{name}.tar" for name in names})
     header: dict[str, Any] = {
+        "version": stored["version"] if stored else VERSION,
         "layers": settings.layers,
         "size": [settings.height, settings.width],
         "job": job,
@@ -180,6 +182,12 @@ def _as_it_stands(store: Store, ledger: Ledger, header: dict[str, Any], retry: C
             if not set(retry) & {*summary.rejected, *summary.failed}:
                 ledger.discard()  # of a run that was killed while it did so
                 return summary
+    if header["version"] != VERSION:
+        raise ValueError(
+            f"{store.text} was begun in version {header['version']} of the format, and this worldtrace writes version "
+            f"{VERSION}: finish it with the worldtrace that began it, or give another --out"
+        )
+    if header["complete"]:
         tables.reopen(store)
         # From here on the records count: a run that is killed must not find the tables to stand again.
         header["complete"] = False

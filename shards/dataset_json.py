@@ -13,7 +13,7 @@ from .commit import committed
 from .layout import DATASET_JSON
 
 FORMAT = "worldtrace"
-VERSION = 1
+VERSION = 2  # of the format; 1 is read as well (docs/format.md)
 
 CONVENTIONS = {
     "camera": "OpenCV: +x right, +y down, +z forward; world_from_camera is 4x4, a rigid motion",

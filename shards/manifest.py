@@ -1,9 +1,12 @@
 """`manifest.parquet`: a row per sample, what it shows and where it lies; deterministic bytes, readable by pandas
 and DuckDB.
+
+Version 2 added the last four columns. Readers give a table of SCHEMA for version 1 as well: `shard_bytes` is computed,
+`shard_sha256` is "" and `members` and `planes` are empty.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from os import PathLike
@@ -15,9 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .archive import END
 from .commit import committed
 from .layout import MANIFEST
 
+DIGEST = 16  # bytes of SHA-256 that tell a damaged member: half of it, since `sha256` guards the whole sample
+MEMBER = pa.struct(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("digest", pa.binary(DIGEST), nullable=False),
+    ]
+)
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -42,9 +54,21 @@ SCHEMA = pa.schema(
         pa.field("z_max", pa.float32(), nullable=False),
         pa.field("flags", pa.list_(pa.string()), nullable=False),
         pa.field("overflow", pa.int64(), nullable=False),
+        pa.field("shard_bytes", pa.int64(), nullable=False),
+        pa.field("shard_sha256", pa.string(), nullable=False),
+        pa.field("members", pa.list_(pa.field("element", MEMBER, nullable=False)), nullable=False),
+        pa.field("planes", pa.list_(pa.string()), nullable=False),
     ]
 )
-
+ADDED = ("shard_bytes", "shard_sha256", "members", "planes")  # by version 2
+# text that few distinct values fill: read as a dictionary, 17 million rows of it take 4 bytes each
+REPEATED = ("shard", "asset", "source", "licence", "asset_sha256", "regime", "split", "shard_sha256")
+_IN_DICTIONARY = [
+    *REPEATED,
+    *("view", "frames", "height", "width", "layers", "coverage.list.element", "flags.list.element", "overflow"),
+    *("shard_bytes", "members.list.element.name", "planes.list.element"),
+]
+_ENCODED = {"key": "DELTA_BYTE_ARRAY", "z_min": "BYTE_STREAM_SPLIT", "z_max": "BYTE_STREAM_SPLIT"}
 
 ROW_GROUP = 1 << 17  # rows; the bytes of the file depend on it
 CHUNK = 1 << 12  # rows that are Python objects at a time
@@ -74,7 +98,16 @@ class ManifestWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd", compression_level=3, version="2.6")
+        self.writer = pq.ParquetWriter(
+            file,
+            SCHEMA,
+            compression="zstd",
+            compression_level=3,
+            version="2.6",
+            use_dictionary=_IN_DICTIONARY,
+            column_encoding=_ENCODED,
+            write_page_checksum=True,
+        )
         self.waiting: list[pa.Table] = []
         self.rows = 0
         self.keys: list[np.ndarray] = []
@@ -170,29 +203,99 @@ def _doubled(keys: Sequence[np.ndarray]) -> int:
     return int(suspects.size - np.unique(halves[suspects], axis=0).shape[0])
 
 
-def read_manifest(directory: str | PathLike[str]) -> pa.Table:
-    """The manifest as a table of SCHEMA. FileNotFoundError or ValueError say what is wrong and what to do."""
+def read_manifest(directory: str | PathLike[str], columns: Collection[str] | None = None) -> pa.Table:
+    """The manifest as a table of SCHEMA, or of these columns of it. FileNotFoundError or ValueError say what is wrong
+    and what to do.
+    """
     path = Path(directory) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: give the folder that `worldtrace render --out` wrote, or rebuild it with "
             "`worldtrace shards verify DIR --repair`"
         )
+    return parsed(path, str(path), columns)
+
+
+def parsed(
+    source: Any, text: str, columns: Collection[str] | None = None, dictionary: Collection[str] = ()
+) -> pa.Table:
+    """The same of a path, an Arrow buffer or a binary file; messages call it `text`. Columns come in the order of
+    SCHEMA; those in `dictionary` (of REPEATED) as dictionaries.
+    """
+    wanted = [name for name in SCHEMA.names if columns is None or name in columns]
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(source, read_dictionary=list(dictionary), page_checksum_verification=True) as file:
+            there = set(file.schema_arrow.names)
+            version = 1 if there.isdisjoint(ADDED) else 2
+            known = [name for name in SCHEMA.names if version == 2 or name not in ADDED]
+            if missing := [name for name in known if name not in there]:
+                raise ValueError(f"{text} has no column {', '.join(missing)}: it was not written by worldtrace")
+            needed = {*wanted, "shard", "offset", "bytes"} if version == 1 and "shard_bytes" in wanted else {*wanted}
+            table = file.read(columns=[name for name in known if name in needed])
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} is damaged ({first}): rebuild it with `worldtrace shards verify DIR --repair`"
+            f"{text} is damaged ({first}): rebuild it with `worldtrace shards verify DIR --repair`"
         ) from None
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}: it was not written by worldtrace")
-    if empty := [name for name in SCHEMA.names if table[name].null_count]:
+    if empty := [name for name in table.column_names if table[name].null_count]:
         raise ValueError(
-            f"{path} is damaged (a row has no {empty[0]}): rebuild it with `worldtrace shards verify DIR --repair`"
+            f"{text} is damaged (a row has no {empty[0]}): rebuild it with `worldtrace shards verify DIR --repair`"
         )
-    return table.select(SCHEMA.names).cast(SCHEMA)
+    if version == 1:
+        table = _filled(table, wanted)
+    fields = [SCHEMA.field(name) for name in wanted]
+    kept = [
+        field.with_type(table[field.name].type) if pa.types.is_dictionary(table[field.name].type) else field
+        for field in fields
+    ]
+    return table.select(wanted).cast(pa.schema(kept))
+
+
+def _filled(table: pa.Table, wanted: Collection[str]) -> pa.Table:
+    """A table of version 1 with those of the ADDED columns that are wanted."""
+    for name in ADDED:
+        if name not in wanted:
+            continue
+        if name == "shard_bytes":
+            column = _shard_bytes(table)
+        else:
+            empty = pa.scalar("" if name == "shard_sha256" else [], SCHEMA.field(name).type)
+            column = pa.repeat(empty, len(table))
+        table = table.append_column(SCHEMA.field(name), column)
+    return table
+
+
+def _shard_bytes(table: pa.Table) -> pa.Array:
+    """(n,) int64: the size of each row's shard, which ends with END after its last sample."""
+    shard = table["shard"].combine_chunks()
+    if not pa.types.is_dictionary(shard.type):
+        shard = shard.dictionary_encode()
+    which = shard.indices.to_numpy()
+    ends = np.zeros(len(shard.dictionary), np.int64)
+    np.maximum.at(ends, which, pc.add(table["offset"], table["bytes"]).to_numpy())
+    return pa.array(ends[which] + len(END), pa.int64())
+
+
+def members_of(members: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """The column `members` of a sample: name, bytes and digest of each, in their order in the archive."""
+    return [{"name": name, "bytes": len(members[name]), "digest": digest_of(members[name])} for name in sorted(members)]
+
+
+def digest_of(content: bytes) -> bytes:
+    """Of a member, as the manifest holds it."""
+    return hashlib.sha256(content).digest()[:DIGEST]
+
+
+def to_json_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON can hold it: digests as hexadecimal text."""
+    members = [{**member, "digest": member["digest"].hex()} for member in row["members"]]
+    return {**row, "members": members}
+
+
+def from_json_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse. ValueError, KeyError or TypeError where it is none."""
+    members = [{**member, "digest": bytes.fromhex(member["digest"])} for member in row["members"]]
+    return {**row, "members": members}
 
 
 def hash_of(table: pa.Table) -> str:
@@ -202,6 +305,9 @@ def hash_of(table: pa.Table) -> str:
     """
     digest = hashlib.sha256()
     for batch in table.select(["key", "sha256"]).to_batches(max_chunksize=1 << 16):
-        lines = pc.binary_join_element_wise(batch["key"], batch["sha256"], " ")
-        digest.update("".join(f"{line}\n" for line in lines.to_pylist()).encode())
+        lines = pc.binary_join_element_wise(batch["key"].cast(pa.string()), batch["sha256"], " ")
+        lines = pc.binary_join_element_wise(lines, "", "\n")
+        _, offsets, text = lines.buffers()
+        ends = np.frombuffer(offsets, np.int32)[lines.offset : lines.offset + len(lines) + 1]
+        digest.update(memoryview(text)[ends[0] : ends[-1]])
     return digest.hexdigest()

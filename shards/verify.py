@@ -13,7 +13,7 @@ from .archive import END, split_part, walk
 from .contract import Clip, Sample
 from .dataset_json import read_dataset_json
 from .layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
-from .manifest import read_manifest, write_manifest
+from .manifest import members_of, read_manifest, write_manifest
 from .reader import Dataset
 from .sample import decode, describe
 
@@ -80,14 +80,20 @@ def repair(directory: str | PathLike[str], progress: Progress | None = None) -> 
     rows: dict[str, dict[str, Any]] = {}
     problems: list[Problem] = []
     for done, path in enumerate(paths, start=1):
+        with path.open("rb") as file:
+            of_shard = {
+                "shard_bytes": path.stat().st_size,
+                "shard_sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
         try:
             for key, offset, part in walk(path):
                 where = f"{SHARDS}/{path.name}"
-                place = {"shard": path.name, "offset": offset, "bytes": len(part)}
+                place = {"shard": path.name, "offset": offset, "bytes": len(part), **of_shard}
                 try:
                     if key in rows:
                         raise ValueError(f"{key} is already in {rows[key]['shard']}")
-                    row = describe(key, _frames(decode(key, split_part(key, part, where))))
+                    members = split_part(key, part, where)
+                    row = {**describe(key, _frames(decode(key, members))), "members": members_of(members), "planes": []}
                     rows[key] = {**row, **place, "sha256": hashlib.sha256(part).hexdigest()}
                 except ValueError as error:
                     problems.append(Problem(where, f"left out: {error}"))
