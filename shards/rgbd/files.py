@@ -96,7 +96,7 @@ def read_pfm(path: Path) -> np.ndarray:
         begin = data.index(b"\n", data.index(fields[3], data.index(fields[2], 3))) + 1
     except (IndexError, ValueError):
         raise Unreadable("unreadable_depth", f"{path.name} is not a portable float map") from None
-    if kind != b"Pf" or not (0 < width and 0 < height and width * height <= PIXEL_LIMIT) or scale == 0:
+    if kind != b"Pf" or min(width, height) < 1 or width * height > PIXEL_LIMIT or scale == 0:
         raise Unreadable("unreadable_depth", f"{path.name} is no one-channel float map of {PIXEL_LIMIT} pixels at most")
     if len(data) - begin < 4 * width * height:
         raise Unreadable("truncated", f"{path.name} ends before its {width}x{height} pixels")
@@ -129,9 +129,12 @@ def read_npy(source: Path | bytes, name: str = "the array", reason: Reason = "un
 def read_npz_member(source: Path | bytes, member: str, reason: Reason = "unreadable_depth") -> np.ndarray:
     """One array of a .npz, whatever its compression claims: what it unpacks to is bounded."""
     data = source if isinstance(source, bytes) else read_bytes(source)
-    with _plainly(reason, _name(source, "the .npz")), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        with archive.open(f"{member}.npy") as file:
-            content = file.read(FILE_LIMIT + 1)
+    with (
+        _plainly(reason, _name(source, "the .npz")),
+        zipfile.ZipFile(io.BytesIO(data)) as archive,
+        archive.open(f"{member}.npy") as file,
+    ):
+        content = file.read(FILE_LIMIT + 1)
     if len(content) > FILE_LIMIT:
         raise Unreadable("too_large", f"{member} of {_name(source, 'the .npz')} unpacks to over {FILE_LIMIT >> 20} MiB")
     return read_npy(content, member, reason)
