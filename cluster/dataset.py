@@ -176,12 +176,11 @@ def _adopt(
 
 def _as_it_stands(store: Store, ledger: Ledger, header: dict[str, Any], retry: Collection[str]) -> Summary | None:
     """The summary of a dataset that is finished; None where something is to be done, and then the records count."""
-    if header["complete"]:
-        if tables.stand(store):
-            summary = Summary.of(tables.attempts(store))
-            if not set(retry) & {*summary.rejected, *summary.failed}:
-                ledger.discard()  # of a run that was killed while it did so
-                return summary
+    if header["complete"] and tables.stand(store):
+        summary = Summary.of(tables.attempts(store))
+        if not set(retry) & {*summary.rejected, *summary.failed}:
+            ledger.discard()  # of a run that was killed while it did so
+            return summary
     if header["version"] != VERSION:
         raise ValueError(
             f"{store.text} was begun in version {header['version']} of the format, and this worldtrace writes version "

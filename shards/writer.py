@@ -16,7 +16,7 @@ def write_shard(path: str | PathLike[str], samples: Iterable[EncodedSample]) -> 
     """Write `samples` in the order given; the same encoded samples give the same bytes, anywhere and at any time.
 
     Returns a complete manifest row a sample: with `shard` (the file's name), `offset` and `bytes` (of the sample's part
-    of the archive, headers included), `sha256` (of that part), `members`, and the bytes and sha256 of the shard. Samples
+    of the archive, headers included), `sha256` (of that part), `members`, and bytes and sha256 of the shard. Samples
     are taken one at a time, so a generator keeps memory flat.
     """
     path = Path(path)
