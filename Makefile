@@ -23,8 +23,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes: half of the time the tests of the cluster wait for Ray, which the others use (tests/conftest.py).
 test: lint
-	$(BIN)/pytest -m "not slow" --durations=15
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup --durations=15
 
 test-all: lint
 	$(BIN)/pytest

@@ -1,6 +1,19 @@
 """For all tests."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Before torch is imported, as in train/cli.py: threads that spin while they wait slow each other down.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares costly fixtures stays in one process of `pytest -n`: the cluster's Ray, else the file's."""
+    for item in items:
+        place = item.path.relative_to(HERE)
+        together = "cluster" if place.parts[0] == "cluster" else str(place)
+        item.add_marker(pytest.mark.xdist_group(together))
