@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from .unproject import unproject
+
 Regime = Literal["object", "scene", "dynamic", "rgbd"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
 
@@ -87,7 +89,7 @@ class LayeredView:
 
     def xyz(self) -> np.ndarray:
         """Camera-space points (L,H,W,3) float32 through the pixel centres; zero where A = 0."""
-        return (rays(self.K, *self.size)[None] * self.depth[..., None].astype(np.float64)).astype(np.float32)
+        return unproject(self.depth, self.hits, self.K)
 
 
 @dataclass(frozen=True, eq=False)
