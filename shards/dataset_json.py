@@ -1,9 +1,13 @@
 """`dataset.json`: what every reader must know before the first sample: version, conventions, size, statistics,
 provenance.
+
+From version 2 on it states its own digest: a flipped bit of the statistics must not reach training.
 """
 
+import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -26,6 +30,8 @@ CONVENTIONS = {
     "x_normalised = (x_asset - offset) * scale",
     "split": "by the asset's sha256: 90 % train, 5 % val, 5 % test",
 }
+_DIGEST = re.compile(rb'\n  "digest": "([0-9a-f]{64})"')  # two spaces before it: at the top level
+_NO_DIGEST = "0" * 64
 _SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "zstandard")
 
 
@@ -46,6 +52,7 @@ def dataset_json(config: Mapping[str, Any]) -> bytes:
 
     `config` needs "layers" (L) and "size" ([H, W]); "job" holds the job's configuration, "statistics" those of
     shards/moments.py. Keys are sorted and nothing depends on the time, so the bytes are a function of `config`.
+    "digest" is the sha256 of these bytes with 64 zeros in its place.
     """
     for name in ("layers", "size"):
         if name not in config:
@@ -56,9 +63,11 @@ def dataset_json(config: Mapping[str, Any]) -> bytes:
         "conventions": CONVENTIONS,
         "software": {name: _version(name) for name in _SOFTWARE},
         **config,
+        "digest": _NO_DIGEST,
     }
     try:
-        return json.dumps(whole, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
+        text = json.dumps(whole, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
+        return text.replace(_digest_line(_NO_DIGEST), _digest_line(hashlib.sha256(text).hexdigest()), 1)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the configuration is not plain JSON: {error}") from None
 
@@ -81,9 +90,27 @@ def parse_dataset_json(content: bytes, path: str) -> dict[str, Any]:
         ) from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not that of a worldtrace dataset")
-    if not isinstance(config.get("version"), int) or config["version"] > VERSION:
+    if type(config.get("version")) is not int or not 1 <= config["version"] <= VERSION:
         raise ValueError(f"{path} has version {config.get('version')}, this reader knows {VERSION}: update worldtrace")
+    if config["version"] >= 2 and not _is_sealed(content):
+        raise ValueError(
+            f"{path} is damaged, or was edited (its digest differs): restore it from a copy, or take it as it is with "
+            "`worldtrace shards verify DIR --repair`"
+        )
     return config
+
+
+def _is_sealed(content: bytes) -> bool:
+    """Whether the bytes are those of `dataset_json`."""
+    found = _DIGEST.findall(content)
+    if len(found) != 1:
+        return False
+    blank = content.replace(_digest_line(found[0].decode()), _digest_line(_NO_DIGEST), 1)
+    return hashlib.sha256(blank).hexdigest().encode() == found[0]
+
+
+def _digest_line(digest: str) -> bytes:
+    return b'\n  "digest": "%s"' % digest.encode()
 
 
 def _version(name: str) -> str:

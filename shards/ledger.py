@@ -1,15 +1,18 @@
 """`ledger.parquet`: a row per asset and attempt, or per group of frames that an importer read; what became of it.
 
 The render job, the importers and the operations on datasets all write it through `LedgerWriter`, a batch at a time.
-Every page carries a checksum. It holds times and names of hosts, so it differs from run to run, unlike the rest of a
+It is sealed (seal.py). It holds times and names of hosts, so it differs from run to run, unlike the rest of a
 dataset; samples can be read without it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from .seal import sealing
 
 Status = Literal["done", "rejected", "failed"]
 
@@ -88,7 +91,8 @@ class LedgerWriter:
     """ledger.parquet as a stream, into any binary file. Holds no more than ROWS rows."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.writer = pq.ParquetWriter(file, SCHEMA, compression="zstd", write_page_checksum=True)
+        self.sealing, sealed = sealing(file)
+        self.writer = pq.ParquetWriter(sealed, SCHEMA, compression="zstd", write_page_checksum=True)
         self.waiting: list[pa.Table] = []
         self.rows = 0
 
@@ -98,7 +102,10 @@ class LedgerWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
             self._flush()
-        self.writer.close()
+            self.sealing.close_sealed(self.writer)
+        else:
+            with suppress(Exception):  # the first error counts, and the file is thrown away
+                self.writer.close()
 
     def write(self, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
         """Rows in the order given; columns that they lack are null, others than those of SCHEMA are dropped."""

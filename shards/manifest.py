@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from .archive import END
 from .commit import committed
 from .layout import MANIFEST
+from .seal import sealing
 
 DIGEST = 16  # bytes of SHA-256 that tell a damaged member: half of it, since `sha256` guards the whole sample
 MEMBER = pa.struct(
@@ -98,8 +99,9 @@ class ManifestWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        self.sealing, sealed = sealing(file)
         self.writer = pq.ParquetWriter(
-            file,
+            sealed,
             SCHEMA,
             compression="zstd",
             compression_level=3,
@@ -144,8 +146,11 @@ class ManifestWriter:
                 raise ValueError(f"{doubled} keys come more than once; the same asset was rendered into two shards")
             if self.rows:
                 self._group(pa.concat_tables(self.waiting))
-        finally:
-            self.writer.close()
+        except BaseException:
+            with suppress(Exception):  # the first error counts, and the file is thrown away
+                self.writer.close()
+            raise
+        self.sealing.close_sealed(self.writer)
 
     def _group(self, table: pa.Table) -> None:
         self.writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP)

@@ -203,7 +203,7 @@ def test_what_is_committed_is_not_rendered_again(undisturbed: Path, tmp_path: Pa
         gone.unlink()
     (out / "shards" / f".{names[2]}.tar.0123abcd.tmp").write_bytes(b"half a shard")
     stored = json.loads((out / "dataset.json").read_text())
-    (out / "dataset.json").write_text(json.dumps({**stored, "complete": False, "statistics": None}))
+    (out / "dataset.json").write_bytes(shards.dataset_json({**stored, "complete": False, "statistics": None}))
 
     summary = render_dataset([source], out, SETTINGS, shard_views=6, means=ALONE)
     assert contents(out) == contents(undisturbed)
@@ -247,7 +247,7 @@ def test_a_dataset_is_finished_by_the_software_that_began_it(undisturbed: Path, 
     shutil.copytree(undisturbed, out)
     stored = json.loads((out / "dataset.json").read_text())
     stored["software"]["numpy"] = "1.0"
-    (out / "dataset.json").write_text(json.dumps(stored))
+    (out / "dataset.json").write_bytes(shards.dataset_json(stored))
     assert render_dataset([source], out, SETTINGS, shard_views=6).fresh_views == 0  # nothing to do for any version
     sorted((out / "shards").glob("*.tar"))[1].unlink()
     with pytest.raises(ValueError, match=r"begun with numpy 1\.0, but 2\..* install numpy==1\.0 and go on") as error:

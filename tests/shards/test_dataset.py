@@ -225,7 +225,7 @@ def test_what_is_not_a_dataset_is_refused_in_one_sentence(dataset_copy: Path, tm
         path.write_text(text)
         with pytest.raises(ValueError, match=match):
             shards.open(dataset_copy)
-    path.write_text(json.dumps(good))
+    path.write_bytes(shards.dataset_json(good))
     (dataset_copy / "manifest.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="--repair"):
         shards.open(dataset_copy)
