@@ -172,4 +172,4 @@ def z_from_distance(distance: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 def origin_sha256(corpus: str, place: str) -> str:
     """What decides the split of all frames of a place (shards/split.py)."""
-    return hashlib.sha256(f"rgbd\0{corpus}\0{place}".encode()).hexdigest()
+    return hashlib.sha256(f"rgbd\0{corpus}\0{place}".encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,162 @@
+"""Moving depth and colour between pixel grids without making up surfaces.
+
+All grids have pixel centres at +0.5. Depth is z along the optical axis and 0 where it is unknown.
+"""
+
+import numpy as np
+from PIL import Image
+
+AGREE = 0.05  # relative difference of neighbouring 1/z up to which they count as one surface
+DETAIL = 1.25  # times as fine as its depth an image may stay
+
+
+def rescaled(K: np.ndarray, scale_x: float, scale_y: float) -> np.ndarray:
+    """K of the same picture with `scale_x` times the columns and `scale_y` times the rows: exact, as centres are at
+    +0.5.
+    """
+    return np.diag([scale_x, scale_y, 1.0]) @ np.asarray(K, np.float64)
+
+
+def area_resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H,W,3) uint8 -> (height, width, 3): the mean over each new pixel's area where it shrinks, bilinear where it
+    grows.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((width, height), method), np.uint8)
+
+
+def sample_depth(depth: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Depth (H,W) at the points (u, v), arrays of one shape, in pixels -> float32 of that shape; 0 outside.
+
+    Between four pixels of one surface 1/z is interpolated, which is exact on a plane. Where one of the four is unknown,
+    or they differ by more than AGREE (an edge), the nearest pixel stands alone, so that no depth lies between two
+    surfaces and none grows into what is unknown.
+    """
+    height, width = depth.shape
+    with np.errstate(invalid="ignore"):
+        within = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v = np.where(within, u, 0.5), np.where(within, v, 0.5)
+    nearest = depth[v.astype(np.int64), u.astype(np.int64)]
+    left, top = np.floor(u - 0.5), np.floor(v - 0.5)
+    right, below = u - 0.5 - left, v - 0.5 - top
+    columns = [np.clip(left + d, 0, width - 1).astype(np.int64) for d in (0, 1)]
+    rows = [np.clip(top + d, 0, height - 1).astype(np.int64) for d in (0, 1)]
+    inverse = np.zeros(u.shape)
+    low, high = np.full(u.shape, np.inf), np.zeros(u.shape)
+    for row, of_row in zip(rows, (1 - below, below)):
+        for column, of_column in zip(columns, (1 - right, right)):
+            z = depth[row, column].astype(np.float64)
+            inverse += of_row * of_column / np.where(z > 0, z, np.inf)
+            low, high = np.minimum(low, z), np.maximum(high, z)
+    smooth = (low > 0) & (high <= low * (1 + AGREE))
+    found = np.where(smooth, 1 / np.where(smooth, inverse, 1), nearest)
+    return np.where(within, found, 0).astype(np.float32)
+
+
+def nearest_in_cell(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Sparse depth (H,W) -> (height, width): the nearest surface of all points in each new pixel, as a z-buffer has."""
+    v, u = np.nonzero(depth)
+    row = (2 * v + 1) * height // (2 * depth.shape[0])  # where its centre falls
+    column = (2 * u + 1) * width // (2 * depth.shape[1])
+    return _z_buffer(row * width + column, depth[v, u], height, width)
+
+
+def splat(points: np.ndarray, K: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Points (N,3) in the camera's frame -> depth (height, width) float32: the nearest of those in each pixel."""
+    points = points[np.isfinite(points).all(axis=1)]
+    points = points[points[:, 2] > 1e-3].astype(np.float64)
+    u = (K[0, 0] * points[:, 0] + K[0, 1] * points[:, 1]) / points[:, 2] + K[0, 2]
+    v = K[1, 1] * points[:, 1] / points[:, 2] + K[1, 2]
+    within = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v, z = u[within].astype(np.int64), v[within].astype(np.int64), points[within, 2]
+    return _z_buffer(v * width + u, z, height, width)
+
+
+def aligned(
+    image: np.ndarray, K_image: np.ndarray, depth: np.ndarray, K_depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image and a depth map of one camera centre and orientation, of their own resolution and intrinsics ->
+    (image, depth, K) on the grid of the image, which is shrunk first where it is finer than its depth.
+
+    Without a motion between the two cameras a pixel of one is a point of the other whatever its depth, and z is the
+    same: the depth is looked up, nothing is projected.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, DETAIL * max(K_depth[0, 0] / K_image[0, 0], K_depth[1, 1] / K_image[1, 1]))
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    K = rescaled(K_image, new_width / width, new_height / height)
+    u, v = transfer(K, K_depth, new_height, new_width)
+    return area_resized(image, new_height, new_width), sample_depth(depth, u, v), K
+
+
+def transfer(K: np.ndarray, K_other: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of a `height` x `width` grid with intrinsics K lie in a camera with K_other: (u, v), (H,W)."""
+    v, u = np.mgrid[0:height, 0:width].astype(np.float64) + 0.5
+    H = np.asarray(K_other, np.float64) @ np.linalg.inv(np.asarray(K, np.float64))
+    w = H[2, 0] * u + H[2, 1] * v + H[2, 2]
+    return (H[0, 0] * u + H[0, 1] * v + H[0, 2]) / w, (H[1, 0] * u + H[1, 1] * v + H[1, 2]) / w
+
+
+def unprojected(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """Depth (H,W) -> the points (N,3) of its known pixels, float64, in the camera's frame."""
+    v, u = np.nonzero(depth)
+    z = depth[v, u].astype(np.float64)
+    return np.stack([u + 0.5, v + 0.5, np.ones(u.size)], axis=1) @ np.linalg.inv(K).T * z[:, None]
+
+
+def reprojected(
+    depth: np.ndarray, K_depth: np.ndarray, camera_from_depth: np.ndarray, K: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Depth seen by one camera -> by one elsewhere: its points are moved and drawn, the nearest in a pixel wins.
+    What the first did not see stays unknown.
+    """
+    # twice as many points as pixels in each direction: a grid that is a little finer or turned gets no holes
+    rows, columns = depth.shape
+    v, u = np.mgrid[0 : 2 * rows, 0 : 2 * columns].astype(np.float64) / 2 + 0.25
+    fine = sample_depth(depth, u, v)
+    points = unprojected(fine, rescaled(K_depth, 2, 2))
+    moved = points @ camera_from_depth[:3, :3].T + camera_from_depth[:3, 3]
+    return splat(moved, K, height, width)
+
+
+def undistorted(
+    image: np.ndarray, K: np.ndarray, radial: tuple[float, float, float], tangential: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray | None:
+    """The picture that a pinhole camera with the same K takes, for the model of Brown and Conrady (OpenCV's k1, k2, p1,
+    p2, k3): bilinear at where each ray fell. Outside of what was seen it is black.
+
+    None where the model folds over within the picture: then it is no distortion that can be undone.
+    """
+    height, width = image.shape[:2]
+    v, u = np.mgrid[0:height, 0:width].astype(np.float64) + 0.5
+    y = (v - K[1, 2]) / K[1, 1]
+    x = (u - K[0, 2] - K[0, 1] * y) / K[0, 0]
+    r2 = x * x + y * y
+    k1, k2, k3 = radial
+    if (1 + r2 * (3 * k1 + r2 * (5 * k2 + 7 * k3 * r2))).min() <= 0:  # d(r)/dr of the distorted radius
+        return None
+    factor = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    p1, p2 = tangential
+    xd = x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+    yd = y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+    return _bilinear(image, K[0, 0] * xd + K[0, 1] * yd + K[0, 2], K[1, 1] * yd + K[1, 2])
+
+
+def _bilinear(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    within = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v = np.clip(u - 0.5, 0, width - 1), np.clip(v - 0.5, 0, height - 1)
+    left, top = np.minimum(u.astype(np.int64), width - 2), np.minimum(v.astype(np.int64), height - 2)
+    right, below = (u - left)[..., None].astype(np.float32), (v - top)[..., None].astype(np.float32)
+    upper = image[top, left] * (1 - right) + image[top, left + 1] * right
+    lower = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
+    return np.where(within[..., None], np.rint(upper * (1 - below) + lower * below), 0).astype(np.uint8)
+
+
+def _z_buffer(index: np.ndarray, z: np.ndarray, height: int, width: int) -> np.ndarray:
+    nearest = np.full(height * width, np.inf, np.float32)
+    np.minimum.at(nearest, index, z.astype(np.float32))
+    return np.where(np.isfinite(nearest), nearest, np.float32(0)).reshape(height, width)

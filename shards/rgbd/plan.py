@@ -1,0 +1,122 @@
+"""What is to be imported: which frames of which scenes, cut into units, each of which becomes one shard.
+
+A unit is a run of frames of one scene. Its name is a function of the corpus, the scene and the number of the run alone,
+so a corpus that grows between two imports keeps the shards it has.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from . import open_corpus
+from .base import Corpus, Scene, Unreadable, origin_sha256
+from .files import listing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the content of a shard: all of it stands in dataset.json, and a later import must agree with it."""
+
+    corpus: str
+    options: tuple[tuple[str, str], ...] = ()
+    size: int = 504
+    upscale: bool = False
+    every: int = 1
+    run: int = 256  # frames of a shard
+    layers: int = 6
+
+    def as_job(self) -> dict[str, Any]:
+        return {"from_rgbd": {**asdict(self), "options": dict(self.options)}}
+
+    def open(self, folder: Path) -> Corpus:
+        return open_corpus(self.corpus, folder, dict(self.options))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Frames `begin` to `end` (without it) of what `taken` gives of the scene. `broken` where it cannot be listed."""
+
+    name: str
+    scene: Scene
+    begin: int
+    end: int
+    broken: Unreadable | None = field(default=None, compare=False)
+
+    @property
+    def count(self) -> int:
+        return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which scenes (a pattern such as `scene00*`, and a file with one name a line) and how many frames in all."""
+
+    scenes: str = "*"
+    split_file: Path | None = None
+    limit: int | None = None
+
+    def listed(self) -> frozenset[str] | None:
+        """The names in the split file. ValueError where it holds none."""
+        if self.split_file is None:
+            return None
+        try:
+            lines = self.split_file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.split_file} cannot be read: {error}") from None
+        names = frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+        if not names:
+            raise ValueError(f"{self.split_file} names no scene: it should hold one in each line")
+        return names
+
+
+def plan(
+    corpus: Corpus, settings: Settings, selection: Selection, advance: Callable[[int], None] = lambda scenes: None
+) -> list[Unit]:
+    """The units, in the order of scenes. ValueError where the folder is not of this corpus, or nothing is selected."""
+    listed = selection.listed()
+    units: list[Unit] = []
+    left = selection.limit if selection.limit is not None else float("inf")
+    found = matched = 0
+    for scene in corpus.scenes():
+        found += 1
+        if not fnmatchcase(scene.name, selection.scenes) or (listed is not None and scene.name not in listed):
+            continue
+        matched += 1
+        advance(matched)
+        for unit in _units(corpus, scene, settings):
+            if left <= 0:
+                break
+            kept = unit if unit.count <= left else Unit(unit.name, scene, unit.begin, unit.begin + int(left))
+            left -= kept.count
+            units.append(kept)
+        if left <= 0:
+            break
+    if not found:
+        there = ", ".join(listing(corpus.folder)[:6]) or "nothing"
+        raise ValueError(f"{corpus.folder} is no {corpus.title} folder: expected {corpus.layout}; it holds {there}")
+    if not matched:
+        where = f" of {selection.split_file}" if selection.split_file is not None else ""
+        raise ValueError(
+            f"none of the {found} scenes in {corpus.folder} is one{where} that matches {selection.scenes!r}"
+        )
+    if not any(unit.count or unit.broken for unit in units):
+        raise ValueError(f"the {matched} scenes in {corpus.folder} hold no frame: expected {corpus.layout}")
+    return units
+
+
+def taken(corpus: Corpus, scene: Scene, every: int) -> list[tuple[int, str]]:
+    """(number in the scene, name) of every `every`-th frame."""
+    return list(enumerate(corpus.frames(scene)))[::every]
+
+
+def _units(corpus: Corpus, scene: Scene, settings: Settings) -> Iterator[Unit]:
+    digest = origin_sha256(corpus.name, scene.name)[:12]
+    try:
+        count = len(taken(corpus, scene, settings.every))
+    except Unreadable as error:
+        yield Unit(f"000000-{digest}", scene, 0, 0, error)
+        return
+    for begin in range(0, count, settings.run):
+        yield Unit(f"{begin // settings.run:06d}-{digest}", scene, begin, min(begin + settings.run, count))
