@@ -142,10 +142,11 @@ def undistorted(
     p1, p2 = tangential
     xd = x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
     yd = y * factor + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-    return _bilinear(image, K[0, 0] * xd + K[0, 1] * yd + K[0, 2], K[1, 1] * yd + K[1, 2])
+    return bilinear(image, K[0, 0] * xd + K[0, 1] * yd + K[0, 2], K[1, 1] * yd + K[1, 2])
 
 
-def _bilinear(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def bilinear(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Image (H,W,3) uint8 at the points (u, v), arrays of one shape, in pixels; black outside."""
     height, width = image.shape[:2]
     within = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     u, v = np.clip(u - 0.5, 0, width - 1), np.clip(v - 0.5, 0, height - 1)
