@@ -13,11 +13,12 @@ from .errors import CorruptSample
 from .layout import TEMPORARY
 from .manifest import ManifestWriter, read_manifest, write_manifest
 from .moments import Moments, moments_of_sample, statistics
-from .order import Order
+from .order import Order, Windows
 from .pointcloud import layered_points, write_points
 from .randomness import generator, seed_of
 from .reader import Dataset, open
 from .sample import EncodedSample, decode, encode
+from .sequence import History, Sequence
 from .sheet import colorize, layer_pictures, over_checkerboard, sheet
 from .split import SPLITS, Split, split_of
 from .writer import shard_into, write_shard
@@ -30,6 +31,7 @@ __all__ = [
     "CorruptSample",
     "Dataset",
     "EncodedSample",
+    "History",
     "LayeredView",
     "ManifestWriter",
     "Moments",
@@ -37,7 +39,9 @@ __all__ = [
     "Origin",
     "Regime",
     "Sample",
+    "Sequence",
     "Split",
+    "Windows",
     "colorize",
     "committed",
     "dataset_json",
