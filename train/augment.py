@@ -17,13 +17,14 @@ cuts the image, as a matting tool's would.
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from shards import LayeredView, rays
+from shards import LayeredView
+from shards.unproject import unproject
 from train.config import Augment, Geometric, MaskJitter, Photometric
 
 
@@ -39,14 +40,20 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """rgb (3,H,W) float32 in [0,1] | xyz (L,H,W,3) float32, camera frame, 0 where not valid | valid (H,W) bool |
-    weight (H,W) float32 in [0,1], 0 where not valid | K (3,3) float64."""
+    """rgb (3,H,W) float32 in [0,1] | depth (L,H,W) float32, 0 where not valid | valid (H,W) bool |
+    weight (H,W) float32 in [0,1], 0 where not valid | K (3,3) float64. Arrays may be those of the view: read only.
+    """
 
     rgb: np.ndarray
-    xyz: np.ndarray
+    depth: np.ndarray
     valid: np.ndarray
     weight: np.ndarray
     K: np.ndarray
+
+    @property
+    def xyz(self) -> np.ndarray:
+        """(L,H,W,3) float32, camera frame, 0 where not valid."""
+        return unproject(self.depth, self.valid * np.uint8(len(self.depth)), self.K)
 
 
 def prepare(view: LayeredView, layers: int, size: int, config: Augment, rng: np.random.Generator | None) -> Target:
@@ -56,21 +63,27 @@ def prepare(view: LayeredView, layers: int, size: int, config: Augment, rng: np.
     cut. Raises nothing: a view without a valid pixel gives a target without one.
     """
     v = View(view.rgba, _with_layers(view.depth, layers), view.valid, np.asarray(view.K, np.float64))
-    random = rng is not None and config.enabled
-    A, S = draw_geometry(v, size, config.geometric, rng) if random and rng is not None else (resize(v, size), np.eye(3))
-    v = warp(v, A, S, size)
+    if rng is None or not config.enabled:
+        if view.size != (size, size):
+            v = warp(v, resize(v, size), np.eye(3), size)
+        rgb = composite_planes(v.rgba, background(config.background, rng))
+        return Target(rgb, v.depth, v.valid, v.valid.astype(np.float32), v.K)
+    geometric, mask = config.geometric, config.mask
+    if "sparse" in view.info.get("flags", ()):
+        # LiDAR on pixels: a turned camera is not one of a car (App. C), and there is no outline that a tool could draw.
+        geometric = geometric.model_copy(update={"rotate": 0.0})
+        mask = mask.model_copy(update={"probability": 0.0})
+    v = warp(v, *draw_geometry(v, size, geometric, rng), size)
     colour = background(config.background, rng)
-    rgb = composite(v.rgba, colour)
-    if not random or rng is None:
-        return _target(rgb, v, v.valid, v.valid.astype(np.float32))
-    rgb = photometric(rgb, config.photometric, rng)
-    valid, weight, source = jitter_mask(v.valid, config.mask, rng)
+    rgb = photometric(composite(v.rgba, colour), config.photometric, rng)
+    valid, weight, source = jitter_mask(v.valid, mask, rng)
     # What left the mask leaves the image, its soft rim included; what never was in it (glass, haze) stays. The
     # background is exact elsewhere: noise and JPEG blocks are cut away with it, as where a photo is cut out.
     cut = ndimage.binary_dilation(v.valid & ~valid) & ~valid
     shown = (v.rgba[..., 3:] > 0) & ~cut[..., None]
-    v = replace(v, depth=v.depth[:, source[0], source[1]])
-    return _target(np.where(shown, rgb, colour), v, valid, weight)
+    rgb = np.clip(np.where(shown, rgb, colour), 0, 1).transpose(2, 0, 1)
+    depth = np.where(valid, v.depth[:, source[0], source[1]], np.float32(0))
+    return Target(np.ascontiguousarray(rgb, np.float32), depth, valid, weight, v.K)
 
 
 def draw_geometry(view: View, size: int, config: Geometric, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -266,6 +279,22 @@ def composite(rgba: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return colour + (image[..., :3] - colour) * image[..., 3:]
 
 
+def composite_planes(rgba: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """`composite` as (3,H,W), within [0,1]: by planes, and only in the box of what is not transparent."""
+    rgb = np.empty((3, *rgba.shape[:2]), np.float32)
+    rgb[:] = colour[:, None, None]
+    rows, columns = (np.flatnonzero(rgba[..., 3].max(axis=axis, initial=0)) for axis in (1, 0))
+    if rows.size:
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        red, green, blue, alpha = np.divide(rgba[box].transpose(2, 0, 1), np.float32(255), dtype=np.float32, order="C")
+        for plane, tint, out in zip((red, green, blue), colour, rgb):
+            plane -= tint
+            plane *= alpha
+            plane += tint
+            np.clip(plane, 0, 1, out=out[box])
+    return rgb
+
+
 # ---------------------------------------------------------------- mask
 
 
@@ -298,17 +327,10 @@ def jitter_mask(
     return jittered, weight.astype(np.float32), np.where(jittered & ~valid, nearest, own)
 
 
-# ----------------------------------------------------------------
-
-
-def _target(rgb: np.ndarray, view: View, valid: np.ndarray, weight: np.ndarray) -> Target:
-    directions = rays(view.K, *valid.shape).astype(np.float32)
-    xyz = directions[None] * view.depth[..., None] * valid[None, ..., None]
-    return Target(np.ascontiguousarray(np.clip(rgb, 0, 1).transpose(2, 0, 1), np.float32), xyz, valid, weight, view.K)
-
-
 def _with_layers(depth: np.ndarray, layers: int) -> np.ndarray:
-    return depth[np.minimum(np.arange(layers), len(depth) - 1)]
+    if layers <= len(depth):
+        return depth[:layers]
+    return np.concatenate([depth, depth[-1:].repeat(layers - len(depth), axis=0)])
 
 
 def _about_centre(matrix: np.ndarray, size: int) -> Step:

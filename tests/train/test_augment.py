@@ -1,6 +1,7 @@
 """Augmentation moves image, layers and camera together: every property is checked through the projection K' X."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -231,6 +232,47 @@ def test_background_shows_only_where_alpha_lets_it() -> None:
     rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [255, 0, 0, 51]]], np.uint8)
     out = augment.composite(rgba, np.array([0, 1, 0], np.float32))
     np.testing.assert_allclose(out[0], [[1, 0, 0], [0, 1, 0], [0.2, 0.8, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (1, 1, 1), (0.3, 0.7, 0.1)])
+@pytest.mark.parametrize("box", [(slice(0, 64), slice(0, 64)), (slice(7, 8), slice(5, 60)), (slice(9, 9), slice(0, 4))])
+def test_planes_are_those_of_the_plain_composite(colour: tuple[float, ...], box: tuple[slice, slice]) -> None:
+    rgba = np.zeros((64, 64, 4), np.uint8)
+    part = rgba[box]
+    part[:] = np.random.default_rng(1).integers(0, 256, part.shape)
+    part[..., 3] = np.where(part[..., 3] < 80, 0, part[..., 3])
+    tint = np.array(colour, np.float32)
+    expected = np.clip(augment.composite(rgba, tint), 0, 1).transpose(2, 0, 1)
+    found = augment.composite_planes(rgba, tint)
+    assert np.array_equal(found, expected)
+    assert found.flags.c_contiguous
+
+
+def test_without_augmentation_a_view_of_the_right_size_is_what_warping_by_nothing_gives() -> None:
+    view = plane_view()
+    target = augment.prepare(view, 2, 64, Augment(enabled=False, background="white"), generator(0))
+    warped = augment.warp(as_view(view), np.eye(3), np.eye(3), 64)
+    assert np.array_equal(target.rgb, augment.composite_planes(warped.rgba, np.ones(3, np.float32)))
+    assert np.array_equal(target.depth, warped.depth)
+    assert np.array_equal(target.valid, warped.valid)
+    assert np.array_equal(target.weight, warped.valid.astype(np.float32))
+    assert np.array_equal(target.K, warped.K)
+
+
+def test_sparse_depth_is_neither_turned_nor_given_another_outline() -> None:
+    """Where the camera is not turned, the points stay on the plane that they were on."""
+    view = plane_view()
+    sparse = replace(view, info={"flags": ["sparse"]})
+    config = Augment(geometric=Geometric(rotate=90, flip=0), mask=MaskJitter(probability=1))
+    *normal, distance = PLANES[0]
+    left = []
+    for i in range(10):
+        dense, still = (augment.prepare(v, 2, 64, config, generator(0, i)) for v in (view, sparse))
+        assert set(np.unique(still.weight)) == {0, 1}
+        off = [np.abs(t.xyz[0, t.weight == 1] @ np.array(normal) - distance).max() for t in (dense, still)]
+        assert off[1] < 0.02  # half a pixel, times the slope of the plane
+        left.append(off[0] > 0.04)
+    assert sum(left) > 6
 
 
 def test_pillow_samples_at_pixel_centres() -> None:
