@@ -1,4 +1,4 @@
-"""The order by windows of shards: a bijection that keeps few shards in use, and shuffles as well as its window allows."""
+"""The order by windows of shards: a bijection that keeps few shards in use and shuffles as well as that allows."""
 
 import hashlib
 import pickle
@@ -109,7 +109,7 @@ def test_seed_hash_and_epoch_each_give_other_windows() -> None:
 
 
 def test_rows_are_as_uniform_as_in_a_true_shuffle() -> None:
-    """Chi-square of (position, row) over many epochs: a shuffle that moved only within shards, or only shards, fails."""
+    """Chi-square of (position, row) over many epochs: a shuffle that moves only within shards fails."""
     order, epochs = Windows([4] * 12, 3, 1, "hash"), 600
     n = order.n
     ours = order.rows(np.arange(n * epochs)).reshape(epochs, n)
