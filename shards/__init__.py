@@ -6,6 +6,7 @@ comes when; `layout` names the files of a dataset. The format is described in do
 """
 
 from . import layout, manifest, moments
+from .cache import Cache
 from .commit import committed
 from .contract import REGIMES, Clip, LayeredView, Origin, Regime, Sample, forward_fill, rays
 from .dataset_json import dataset_json, parse_dataset_json, read_dataset_json, write_dataset_json
@@ -27,6 +28,7 @@ __all__ = [
     "REGIMES",
     "SPLITS",
     "TEMPORARY",
+    "Cache",
     "Clip",
     "CorruptSample",
     "Dataset",

@@ -15,6 +15,7 @@ from typing import Any
 
 from .commit import committed
 from .layout import DATASET_JSON
+from .store import Store, open_store, under
 
 FORMAT = "worldtrace"
 VERSION = 2  # of the format; 1 is read as well (docs/format.md)
@@ -72,12 +73,19 @@ def dataset_json(config: Mapping[str, Any]) -> bytes:
         raise ValueError(f"the configuration is not plain JSON: {error}") from None
 
 
-def read_dataset_json(directory: str | PathLike[str]) -> dict[str, Any]:
-    """The dictionary. FileNotFoundError / ValueError where it is missing, damaged, foreign or of a later version."""
-    path = Path(directory) / DATASET_JSON
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the folder that `worldtrace render --out` wrote")
-    return parse_dataset_json(path.read_bytes(), str(path))
+def read_dataset_json(place: Store | str | PathLike[str]) -> dict[str, Any]:
+    """The dictionary, from a path or URL. FileNotFoundError / ValueError where it is missing, damaged, foreign or of a
+    later version; OSError where it cannot be reached.
+    """
+    store = open_store(place) if isinstance(place, str | PathLike) else place
+    path = under(store, DATASET_JSON)
+    try:
+        content = store.read(DATASET_JSON)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"{path} is missing: give the folder or URL that `worldtrace render --out` wrote"
+        ) from None
+    return parse_dataset_json(content, path)
 
 
 def parse_dataset_json(content: bytes, path: str) -> dict[str, Any]:

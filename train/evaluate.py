@@ -102,8 +102,13 @@ def evaluate(
 
 def seen_in_training(run: Run, dataset: shards.Dataset, splits: Sequence[str]) -> bool:
     """Whether one of the run's own sources is this folder with one of these splits, or with all."""
-    here = dataset.directory.resolve()
-    return any(Path(s.path).resolve() == here and s.split in ("all", *splits) for s in run.config.data.sources)
+    here = _place(dataset.directory)
+    return any(_place(s.path) == here and s.split in ("all", *splits) for s in run.config.data.sources)
+
+
+def _place(path: str | Path) -> str:
+    """Two names of one folder become the same; a URL stays."""
+    return str(path) if "://" in str(path) else str(Path(path).resolve())
 
 
 def judge(run: Run, truth: Truth, mean: np.ndarray | None, seeds: int, steps: int) -> dict[str, dict[str, float]]:

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..reader import Dataset
 from ..split import SPLITS
-from ..where import select
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The dataset, as `worldtrace render --out` wrote it.")]
+Directory = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="The dataset that `worldtrace render --out` wrote: a folder, s3://, gs:// or https://."
+    ),
+]
 SplitOption = Annotated[str | None, typer.Option("--split", help=f"Only this split: {', '.join(SPLITS)}.")]
 Where = Annotated[
     str | None,
@@ -29,11 +31,7 @@ Where = Annotated[
 
 def narrowed(dataset: Dataset, where: str | None) -> Dataset:
     """The samples for which `where` holds."""
-    if where is None:
-        return dataset
-    return Dataset(
-        dataset.directory, dataset.config, dataset.manifest.filter(pa.array(select(dataset.manifest, where)))
-    )
+    return dataset if where is None else dataset.narrowed(where)
 
 
 def row_of(dataset: Dataset, key: str) -> int:

@@ -66,8 +66,9 @@ def info(directory: Directory, split: SplitOption = None) -> None:
     in_metres = ~normalised(whole) & (np.array(whole["regime"].to_pylist()) != "scene")
     if objects.any() or (dataset.statistics and in_metres.any()):
         console.print(_statistics(dataset, beside_released=not in_metres.any()))
-    if (directory / LEDGER).exists():
-        console.print(_ledger(pq.read_table(directory / LEDGER, columns=["status", "reason", "views_rejected"])))
+    if dataset.store.exists(LEDGER):
+        with dataset.store.reading(LEDGER) as file:
+            console.print(_ledger(pq.read_table(file, columns=["status", "reason", "views_rejected"])))
 
 
 def normalised(table: pa.Table) -> np.ndarray:

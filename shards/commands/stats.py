@@ -25,5 +25,5 @@ def stats(directory: Directory) -> None:
         ours, released = (" ".join(f"{v:10.6f}" for v in which[name]) for which in (statistics, RELEASED))
         typer.echo(f"{name:<5}{ours}    released object model:{released}")
     typer.echo(
-        f"over {statistics['points']} points of {statistics['samples']} samples, written to {directory / DATASET_JSON}"
+        f"over {statistics['points']} points of {statistics['samples']} samples, written to {directory}/{DATASET_JSON}"
     )

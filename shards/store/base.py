@@ -1,7 +1,8 @@
 """Where a dataset is written: a folder, or a prefix in an object store. One interface, so that no one else asks which.
 
 `open_store("data")` is a folder (local.py); `open_store("s3://bucket/prefix")`, `gs://bucket/prefix` or
-`memory://name` is an object store (bucket.py), through fsspec.
+`memory://name` is an object store (bucket.py), through fsspec; `https://host/path` is a web server (web.py), which is
+read alone.
 
 Credentials come from the environment or the instance's role, on every machine for itself, and are written nowhere. For
 MinIO or another S3-compatible store set AWS_ENDPOINT_URL=https://host:port beside AWS_ACCESS_KEY_ID and
@@ -9,7 +10,8 @@ AWS_SECRET_ACCESS_KEY, on the driver and on every node (AWS_ENDPOINT_URL_S3 and 
 """
 
 import os
-from collections.abc import Callable, Iterable
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from os import PathLike
 from typing import BinaryIO, Protocol
@@ -57,6 +59,17 @@ class Store(Protocol):
     def reading(self, name: str) -> AbstractContextManager[BinaryIO]:
         """A seekable file, for formats that are read in parts. FileNotFoundError where there is none."""
 
+    def size(self, name: str) -> int:
+        """Bytes. FileNotFoundError where there is no such file."""
+
+    def part(self, name: str, begin: int, size: int, patience: float | None = None) -> bytes:
+        """`size` bytes from `begin`; fewer, or EOFError, where the file ends before. FileNotFoundError where there is
+        none. `patience` are the seconds for which a store that cannot be reached is asked again.
+        """
+
+    def pieces(self, name: str, patience: float | None = None) -> Iterator[bytes]:
+        """The whole file, a piece at a time; `patience` begins anew with each."""
+
     def exists(self, name: str) -> bool:
         """Whether it is there now: never an answer of yesterday."""
 
@@ -87,6 +100,8 @@ def open_store(text: str | PathLike[str]) -> Store:
     """The store of the dataset at a path or URL. ValueError for a URL that cannot be one."""
     from .bucket import SCHEMES, ObjectStore
     from .local import LocalStore
+    from .web import SCHEMES as WEB
+    from .web import WebStore
 
     text = os.fspath(text)
     scheme, separator, rest = text.partition("://")
@@ -94,11 +109,29 @@ def open_store(text: str | PathLike[str]) -> Store:
         return LocalStore(os.path.abspath(text))
     if scheme == "file":
         return LocalStore(os.path.abspath(rest))
+    if scheme in WEB:
+        return WebStore(_web_address(text))
     if scheme not in SCHEMES:
-        raise ValueError(f"{text} has an unknown scheme {scheme!r}: give a folder, or one of {', '.join(SCHEMES)}")
+        known = ", ".join((*SCHEMES, *WEB))
+        raise ValueError(f"{text} has an unknown scheme {scheme!r}: give a folder, or one of {known}")
     if not rest.partition("/")[0]:
         raise ValueError(f"{text} names no bucket: give {scheme}://BUCKET/PREFIX")
     return ObjectStore(f"{scheme}://{rest.strip('/')}")
+
+
+def _web_address(text: str) -> str:
+    """Without the slash at its end. ValueError for one that names no host, or holds what must not stand in logs."""
+    address = urllib.parse.urlsplit(text)
+    if not address.hostname:
+        raise ValueError(f"{text} names no host: give {address.scheme}://HOST/PATH")
+    if address.username or address.password:
+        raise ValueError(
+            f"{address.scheme}://{address.hostname} is given with a password in its address, which ends up in logs: "
+            "give it without"
+        )
+    if address.query or address.fragment:
+        raise ValueError(f"{text} has a part behind ? or #: give the address of the folder that holds dataset.json")
+    return text.rstrip("/")
 
 
 def under(store: Store, name: str) -> str:

@@ -22,6 +22,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 PART = 64 << 20  # bytes: a smaller object is one request, a larger one is uploaded in parts of that size
 PATIENCE = 120.0  # seconds for which a store that throttles, or cannot be reached, is asked again
+PIECE = 16 << 20  # bytes that are read at a time of what is read whole
 LISTED = 1000  # objects that one request deletes
 
 TRANSIENT = frozenset(
@@ -75,6 +76,32 @@ class ObjectStore:
 
         with self.asked("read", opened) as file:
             yield file
+
+    def size(self, name: str) -> int:
+        return int(self.asked("read", lambda fs: fs.info(self.path(name), **self._fresh))["size"])
+
+    def part(self, name: str, begin: int, size: int, patience: float | None = None) -> bytes:
+        if size == 0:
+            return b""
+
+        def taken(fs: Any) -> bytes:
+            try:
+                return bytes(fs.cat_file(self.path(name), start=begin, end=begin + size))
+            except Exception as error:
+                if _code(error) in ("InvalidRange", "416"):
+                    return b""
+                raise
+
+        return self.asked("read", taken, patience)
+
+    def pieces(self, name: str, patience: float | None = None) -> Iterator[bytes]:
+        begin, size = 0, self.asked("read", lambda fs: fs.info(self.path(name), **self._fresh), patience)["size"]
+        while begin < size:
+            piece = self.part(name, begin, min(PIECE, size - begin), patience)
+            if not piece:
+                return
+            begin += len(piece)
+            yield piece
 
     def exists(self, name: str) -> bool:
         def info(fs: Any) -> bool:
@@ -207,9 +234,11 @@ class ObjectStore:
         elif name in ("NoRegionError", "ProfileNotFound", "InvalidConfigError"):
             said = f"{said.rstrip('.')}: mend ~/.aws/config or the environment"
         elif isinstance(error, PermissionError):
-            said = f"{said.rstrip('.') or 'denied'}: these credentials need to list, read, write and delete there"
+            needed = "list and read there" if what == "read" else "list, read, write and delete there"
+            said = f"{said.rstrip('.') or 'denied'}: these credentials need to {needed}"
         elif isinstance(error, FileNotFoundError):
-            said = "there is no such bucket: make it first, or give another --out"
+            remedy = "make it first, or give another --out" if what == "written" else "see to its name"
+            said = f"there is no such bucket: {remedy}"
         elif _passes(error):
             said = (
                 f"the store throttles or cannot be reached ({said.rstrip('.') or name}): see to the network, and run "

@@ -14,6 +14,8 @@ from .. import layout
 from ..commit import committed
 from . import naming
 
+PIECE = 1 << 20  # bytes that are read at a time
+
 REMEDIES = {
     errno.ENOSPC: "the disk is full: make room and run the same command again, which goes on from there",
     errno.EDQUOT: "your quota is used up: make room and run the same command again, which goes on from there",
@@ -61,6 +63,21 @@ class LocalStore:
     def reading(self, name: str) -> Iterator[BinaryIO]:
         with (self.folder / name).open("rb") as file:
             yield file
+
+    def size(self, name: str) -> int:
+        return (self.folder / name).stat().st_size
+
+    def part(self, name: str, begin: int, size: int, patience: float | None = None) -> bytes:
+        handle = os.open(self.folder / name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            return os.pread(handle, size, begin)
+        finally:
+            os.close(handle)
+
+    def pieces(self, name: str, patience: float | None = None) -> Iterator[bytes]:
+        with self.reading(name) as file:
+            while piece := file.read(PIECE):
+                yield piece
 
     def exists(self, name: str) -> bool:
         """To list a folder of NFS is to ask its server; to look for a file that was absent a moment ago may not be."""
