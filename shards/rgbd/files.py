@@ -85,6 +85,14 @@ def read_depth_png(source: Path | bytes, name: str = "the depth map") -> np.ndar
     return values.astype(np.uint16)
 
 
+def read_gray(source: Path | bytes, name: str = "the map") -> np.ndarray:
+    """(H,W) uint8 of a grey PNG of 8 bits, as stored."""
+    with _opened(source, "unreadable_depth", name, ("PNG",)) as image:
+        if image.mode not in ("L", "P"):
+            raise Unreadable("unreadable_depth", f"{_name(source, name)} is a PNG of mode {image.mode}, not 8-bit grey")
+        return np.asarray(image, np.uint8)
+
+
 def read_pfm(path: Path) -> np.ndarray:
     """(H,W) float32 of a one-channel portable float map. Rows are stored from the bottom; a negative scale says little
     endian.

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 AGREE = 0.05  # relative difference of neighbouring 1/z up to which they count as one surface
+HIDDEN = 0.15  # relative difference of depth that makes what is behind a thing of its own
 DETAIL = 1.25  # times as fine as its depth an image may stay
 
 
@@ -70,9 +71,31 @@ def splat(points: np.ndarray, K: np.ndarray, height: int, width: int) -> np.ndar
     points = points[points[:, 2] > 1e-3].astype(np.float64)
     u = (K[0, 0] * points[:, 0] + K[0, 1] * points[:, 1]) / points[:, 2] + K[0, 2]
     v = K[1, 1] * points[:, 1] / points[:, 2] + K[1, 2]
-    within = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    u, v, z = u[within].astype(np.int64), v[within].astype(np.int64), points[within, 2]
-    return _z_buffer(v * width + u, z, height, width)
+    return z_buffer(u, v, points[:, 2], height, width)
+
+
+def unhidden(depth: np.ndarray, reach: int) -> np.ndarray:
+    """Sparse depth (H,W) of a scanner that stands above the camera, without what only the scanner sees.
+
+    Over the edge of a near object it sees what is behind, and that falls onto the object's picture, below its edge. So
+    a point goes if a point within `reach` pixels above it, and half as far to the side, is nearer by more than HIDDEN.
+    The ground stays: what is nearer of it lies below.
+    """
+    height, width = depth.shape
+    cell = max(1, reach // 4)
+    rows, columns = -(-height // cell), -(-width // cell)
+    v, u = np.nonzero(depth)
+    z = depth[v, u]
+    nearest = np.full((rows + 4, columns + 4), np.inf, np.float32)
+    np.minimum.at(nearest, (v // cell + 4, u // cell + 2), z)
+    above = np.full((rows, columns), np.inf, np.float32)
+    for down in range(4):  # the four rows of cells above, and two columns to each side
+        for right in range(5):
+            above = np.minimum(above, nearest[down : down + rows, right : right + columns])
+    kept = z <= above[v // cell, u // cell] * (1 + HIDDEN)
+    found = np.zeros_like(depth)
+    found[v[kept], u[kept]] = z[kept]
+    return found
 
 
 def aligned(
@@ -155,6 +178,32 @@ def bilinear(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     upper = image[top, left] * (1 - right) + image[top, left + 1] * right
     lower = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
     return np.where(within[..., None], np.rint(upper * (1 - below) + lower * below), 0).astype(np.uint8)
+
+
+def ideal(
+    x: np.ndarray, y: np.ndarray, radial: tuple[float, float, float], tangential: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distorted normalised coordinates -> those of a pinhole, the inverse of the model of `undistorted`, by fixed-point
+    iteration (as OpenCV does).
+    """
+    k1, k2, k3 = radial
+    p1, p2 = tangential
+    xi, yi = x, y
+    for _ in range(20):
+        r2 = xi * xi + yi * yi
+        factor = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        xi, yi = (
+            (x - 2 * p1 * xi * yi - p2 * (r2 + 2 * xi * xi)) / factor,
+            (y - p1 * (r2 + 2 * yi * yi) - 2 * p2 * xi * yi) / factor,
+        )
+    return xi, yi
+
+
+def z_buffer(u: np.ndarray, v: np.ndarray, z: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Points at (u, v) in pixels with depth z -> depth (height, width) float32: the nearest of those in each pixel."""
+    with np.errstate(invalid="ignore"):
+        within = (u >= 0) & (u < width) & (v >= 0) & (v < height) & np.isfinite(z) & (z > 1e-3)
+    return _z_buffer(v[within].astype(np.int64) * width + u[within].astype(np.int64), z[within], height, width)
 
 
 def _z_buffer(index: np.ndarray, z: np.ndarray, height: int, width: int) -> np.ndarray:

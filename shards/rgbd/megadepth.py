@@ -25,6 +25,7 @@ import numpy as np
 from .base import Frame, Scene, Unreadable, intrinsics
 from .files import inside, listing, read_bytes, read_h5, read_image
 from .geometry import rescaled
+from .pose import from_quaternion, rigid
 
 PREFIX = "phoenix/S6/zl548/MegaDepth_v1"  # as the archive unpacks
 MODELS = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}  # parameters: f cx cy | fx fy cx cy
@@ -115,9 +116,7 @@ def _images(path: Path) -> dict[str, tuple[str, np.ndarray]]:
             camera, name = words[8], words[9]
         except (IndexError, ValueError):
             raise Unreadable("unreadable_camera", f"{path.name} has the line {line[:80]!r}") from None
-        camera_from_world = np.eye(4)
-        camera_from_world[:3, :3] = quaternion(w, x, y, z)
-        camera_from_world[:3, 3] = t
+        camera_from_world = rigid(from_quaternion((w, x, y, z)), t)
         if not np.isfinite(camera_from_world).all():
             raise Unreadable("unreadable_camera", f"{path.name} has no finite pose for {name}")
         found[Path(name).name] = camera, np.linalg.inv(camera_from_world)
@@ -131,16 +130,3 @@ def _lines(path: Path) -> list[str]:
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
-
-
-def quaternion(w: float, x: float, y: float, z: float) -> np.ndarray:
-    """The rotation (3,3) of a quaternion of any length; not finite for one of length 0."""
-    with np.errstate(all="ignore"):
-        w, x, y, z = np.array([w, x, y, z]) / np.sqrt(w * w + x * x + y * y + z * z)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
