@@ -1,30 +1,33 @@
 """The bytes of `layers.zst`: `hits` and the depth of every true hit, self-describing, bounded and checked.
 
-A header of 72 bytes (docs/format.md), then one zstd frame. Forward filling is redone at decode, so only true hits are
-stored. A reader learns every size from the header, before it allocates anything.
+A header of 72 bytes (docs/format.md), then one zstd frame. Depths become codes (quantise.py), codes become differences
+from what is expected (prediction.py), and these become bytes (packing.py). Forward filling is redone at decode, so
+only true hits are stored. A reader learns every size from the header, before it allocates anything.
 """
 
 import math
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import zstandard
 
 from .errors import CorruptSample
-from .inverse_depth import LARGEST_Q, dequantise, quantise, reconstruct, residuals, structure
+from .packing import ESCAPE, PACKINGS, Packing, least_bytes, pack, unpack
+from .prediction import PREDICTORS, Predictor, Structure, reconstruct, residuals, structure
+from .quantise import CODECS, LARGEST_Q, Codec, codes, depths
 
 MAGIC = b"WTLAYERS"
-VERSION = 1
-Codec = Literal["inverse", "float32"]
-CODECS: tuple[Codec, ...] = get_args(Codec)
+VERSION = 2  # what is written; 1 is read as well
+Choice = Literal["auto", Codec]
 DEFAULT_BOUND = 5e-5  # of relative depth error; a point at the mean object depth of 1.9 moves by 1e-4
 MAX_ELEMENTS = 1 << 26  # L*H*W of one image: 256 MB of float32, so that a damaged header cannot ask for more
-LEVEL = 9
+LEVEL = 6  # of zstd: 1.5 % more bytes than level 9, in two thirds of its time
+NOISY = 1 / 3  # share of large residuals of 1/z beyond which other codecs are tried: rendered surfaces have a fifth
 
-# magic, version, codec, reserved, L, H, W, hits, bound, step, raw bytes, compressed bytes, crc of frame, crc of header
+# magic, version, codec, layout, L, H, W, hits, bound, step, raw bytes, compressed bytes, crc of frame, crc of header
 _HEADER = struct.Struct("<8sHBBIIIQddQQII")
 _CRC = struct.Struct("<I")
 
@@ -32,6 +35,8 @@ _CRC = struct.Struct("<I")
 @dataclass(frozen=True)
 class Header:
     codec: Codec
+    predictor: Predictor
+    packing: Packing
     layers: int
     height: int
     width: int
@@ -43,12 +48,14 @@ class Header:
     frame_crc: int
 
 
-def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Codec = "inverse", bound: float = DEFAULT_BOUND) -> bytes:
+def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Choice = "auto", bound: float = DEFAULT_BOUND) -> bytes:
     """hits (H,W) uint8, depth (L,H,W) float32 forward-filled -> bytes.
 
-    `inverse` keeps |z' - z| <= bound * z for every hit and never changes the order of the layers; where it cannot (1/z
-    over more than 29 bits) `float32`, which is lossless, is written instead. ValueError: depth that is not finite
-    and positive at a true hit, or not forward-filled elsewhere.
+    `auto` takes `inverse`; for noisy depth, depth that a sensor gave in steps, and depth over too many orders of
+    magnitude whatever of `steps`, `inverse` and `log` is smallest. All keep |z' - z| <= bound * z for every hit and
+    never change the order of the layers; `steps` and `float32` are lossless. Depths that `inverse` or `log` cannot hold
+    within the bound become `log` or `float32`. ValueError: depth that is not finite and positive at a true hit, or not
+    forward-filled elsewhere; `steps` for depth in none.
     """
     layers, height, width = depth.shape
     if layers * height * width > MAX_ELEMENTS:
@@ -59,9 +66,9 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Codec = "inverse",
         raise ValueError(f"hits {hits.shape} {hits.dtype} and depth {depth.shape} {depth.dtype} do not belong together")
     if hits.size and int(hits.max()) > layers:
         raise ValueError(f"hits counts up to {int(hits.max())} surfaces, but there are {layers} layers")
-    if codec not in CODECS or not 1e-6 <= bound <= 1e-2:
+    if codec not in ("auto", *CODECS) or not 1e-6 <= bound <= 1e-2:
         raise ValueError(
-            f"codec {codec!r} with bound {bound}: choose {' or '.join(CODECS)} and a bound from 1e-6 to 1e-2"
+            f"codec {codec!r} with bound {bound}: choose auto, {', '.join(CODECS)} and a bound from 1e-6 to 1e-2"
         )
     box, hit = _hit_box(hits, layers)
     inside = depth[: hit.shape[0], box[0], box[1]]
@@ -72,22 +79,58 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Codec = "inverse",
         raise ValueError(
             "depth is not forward-filled: at l >= hits it repeats the last true hit, and is 0 where hits = 0"
         )
+    coded = _coded(z, structure(hit), hits.tobytes(), codec, bound)
+    fields = (CODECS.index(coded.codec), PREDICTORS.index(coded.predictor) | PACKINGS.index(coded.packing) << 4)
+    sizes = (layers, height, width, z.size, coded.bound, coded.step, coded.raw, len(coded.frame))
+    head = _HEADER.pack(MAGIC, VERSION, *fields, *sizes, zlib.crc32(coded.frame), 0)[: -_CRC.size]
+    return head + _CRC.pack(zlib.crc32(head)) + coded.frame
 
-    step = 0.0
-    quantised = quantise(z, bound) if codec == "inverse" else None
-    if quantised is None or _relative_error(dequantise(*quantised), z) > bound:
-        codec, bound, words = "float32", 0.0, z.view(np.uint32)
-    else:
+
+@dataclass(frozen=True)
+class _Coded:
+    codec: Codec
+    predictor: Predictor
+    packing: Packing
+    bound: float
+    step: float
+    raw: int
+    frame: bytes
+
+
+def _coded(z: np.ndarray, s: Structure, hits: bytes, choice: Choice, bound: float) -> _Coded:
+    """The smallest of what `choice` allows."""
+    found: list[_Coded] = []
+
+    def attempt(codec: Codec, *predictors: Predictor) -> float:
+        """Share of large residuals; 1 where the codec cannot hold these depths."""
+        quantised = codes(z, codec, bound)
+        if quantised is None:
+            return 1.0
         q, step = quantised
-        words = residuals(q, structure(hit))
-    # byte planes: the upper bytes are nearly constant and cost nothing
-    payload = np.empty(hits.size + 4 * z.size, np.uint8)
-    payload[: hits.size] = hits.reshape(-1)
-    payload[hits.size :].reshape(4, -1)[:] = words.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4).T
-    frame = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload.data)
-    fields = (CODECS.index(codec), 0, layers, height, width, z.size, bound, step, payload.size, len(frame))
-    head = _HEADER.pack(MAGIC, VERSION, *fields, zlib.crc32(frame), 0)[: -_CRC.size]
-    return head + _CRC.pack(zlib.crc32(head)) + frame
+        stated = bound if codec in ("inverse", "log") else 0.0
+        share = 1.0
+        for predictor in predictors:
+            words = residuals(q, s, predictor)
+            share = float(np.count_nonzero(words >= ESCAPE)) / max(words.size, 1)
+            packing: Packing = "planes" if share > 0.5 else "nibbles"
+            payload = hits + pack(words, packing)
+            frame = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
+            found.append(_Coded(codec, predictor, packing, stated, step, len(payload), frame))
+        return share
+
+    if choice == "auto":
+        stepped = z.size > 0 and attempt("steps", "plane", "left") < 1.0
+        if attempt("inverse", "plane") > NOISY or stepped:
+            attempt("log", "plane", "left")
+    else:
+        attempt(choice, "plane", "left")
+    if not found and choice == "inverse":
+        attempt("log", "plane", "left")
+    if not found and choice != "steps":
+        attempt("float32", "plane", "left")  # bits below the precision of the bound: subnormal numbers
+    if not found:
+        raise ValueError("the depths are no multiples of a known step, which codec steps needs: choose auto")
+    return min(found, key=lambda coded: len(coded.frame))
 
 
 def decode_layers(data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -110,17 +153,16 @@ def decode_layers(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     hits = np.frombuffer(payload, np.uint8, pixels).reshape(header.height, header.width).copy()
     if int(hits.sum(dtype=np.int64)) != header.count or (pixels and int(hits.max()) > header.layers):
         raise CorruptSample(f"layers: the hits do not sum to the {header.count} of the header, or exceed its layers")
+    try:
+        words = unpack(memoryview(payload)[pixels:], header.count, header.packing)
+    except ValueError as error:
+        raise CorruptSample(f"layers: {error}") from None
 
     box, hit = _hit_box(hits, header.layers)
-    planes = np.frombuffer(payload, np.uint8, offset=pixels).reshape(4, header.count)
-    words = np.ascontiguousarray(planes.T).view("<u4").reshape(-1).astype(np.uint32, copy=False)
-    if header.codec == "float32":
-        z = words.view(np.float32)
-    else:
-        q = reconstruct(words, structure(hit))
-        if q.size and not (int(q.min()) >= 1 and int(q.max()) < LARGEST_Q):
-            raise CorruptSample("layers: a quantised inverse depth is out of range")
-        z = dequantise(q, header.step)
+    q = words.view(np.int32) if header.predictor == "none" else reconstruct(words, structure(hit), header.predictor)
+    if header.codec != "float32" and q.size and not (int(q.min()) >= 1 and int(q.max()) < LARGEST_Q):
+        raise CorruptSample("layers: a code of a depth is out of range")
+    z = depths(q, header.codec, header.step)
     if z.size and not (np.isfinite(z).all() and float(z.min()) > 0):
         raise CorruptSample("layers: a depth is not finite and positive")
     return hits, _fill(z, hit, hits, box, header.layers)
@@ -130,20 +172,30 @@ def read_header(data: bytes) -> Header:
     """The validated header, without touching the payload. CorruptSample if it is damaged or of a later version."""
     if len(data) < _HEADER.size:
         raise CorruptSample(f"layers: {len(data)} bytes are fewer than a header")
-    magic, version, codec, reserved, *fields, frame_crc, crc = _HEADER.unpack_from(data)
+    magic, version, number, layout, *fields, frame_crc, crc = _HEADER.unpack_from(data)
     if magic != MAGIC or crc != zlib.crc32(data[: _HEADER.size - _CRC.size]):
         raise CorruptSample("layers: the header is damaged")
-    if version != VERSION or codec >= len(CODECS) or reserved:
-        raise CorruptSample(f"layers: version {version}, codec {codec} is newer than this reader; update worldtrace")
+    predictor, packing = layout & 15, layout >> 4
+    known = number < (2 if version == 1 else len(CODECS)) and predictor < len(PREDICTORS) and packing < len(PACKINGS)
+    if not 1 <= version <= VERSION or not known or (version == 1 and layout):
+        raise CorruptSample(
+            f"layers: version {version}, codec {number}, layout {layout} is newer than this reader; update worldtrace"
+        )
+    codec = CODECS[number]
+    if version == 1:
+        predictor = PREDICTORS.index("none" if codec == "float32" else "plane")
     layers, height, width, count, bound, step, raw, compressed = fields
     elements = layers * height * width
     if not (1 <= layers <= 255 and elements <= MAX_ELEMENTS and count <= elements):
         raise CorruptSample(f"layers: {layers} layers of {height}x{width} with {count} hits are outside the limits")
-    if raw != height * width + 4 * count:
+    least = height * width + least_bytes(count, PACKINGS[packing])
+    most = least if PACKINGS[packing] == "planes" else least + 4 * count
+    if not least <= raw <= most:
         raise CorruptSample(f"layers: {raw} unpacked bytes do not fit {height}x{width} with {count} hits")
-    if CODECS[codec] == "inverse" and not (math.isfinite(step) and step > 0):
-        raise CorruptSample(f"layers: step {step} is not a positive number")
-    return Header(CODECS[codec], layers, height, width, count, bound, step, raw, compressed, frame_crc)
+    if codec != "float32" and not (math.isfinite(step) and step > (1 if codec == "log" and count else 0)):
+        raise CorruptSample(f"layers: step {step} is none of codec {codec}")
+    kinds = (codec, PREDICTORS[predictor], PACKINGS[packing])
+    return Header(*kinds, layers, height, width, count, bound, step, raw, compressed, frame_crc)
 
 
 def _hit_box(hits: np.ndarray, layers: int) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -191,13 +243,3 @@ def _is_filled(depth: np.ndarray, box: tuple[slice, slice], hit: np.ndarray) -> 
             return False
         before = layer
     return True
-
-
-def _relative_error(decoded: np.ndarray, z: np.ndarray) -> float:
-    if not z.size:
-        return 0.0
-    exact = z.astype(np.float64)
-    error = np.subtract(decoded, exact)
-    np.abs(error, out=error)
-    error /= exact
-    return float(error.max())

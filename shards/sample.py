@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .codec import DEFAULT_BOUND, Codec, decode_layers, encode_layers
+from .codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers
 from .contract import REGIMES, Clip, LayeredView, Origin, Sample
 from .errors import CorruptSample
 from .image import decode_rgba, encode_rgba
@@ -31,7 +31,7 @@ class EncodedSample:
     row: dict[str, Any]
 
 
-def encode(sample: Sample, codec: Codec = "inverse", bound: float = DEFAULT_BOUND) -> EncodedSample:
+def encode(sample: Sample, codec: Choice = "auto", bound: float = DEFAULT_BOUND) -> EncodedSample:
     """A view or a clip -> its bytes, the same for the same arrays with the same versions of libwebp and zstd.
 
     ValueError names the sample and what is wrong with it.

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards import CorruptSample, forward_fill, generator
-from shards.codec import DEFAULT_BOUND, MAX_ELEMENTS, decode_layers, encode_layers, read_header
+from shards.codec import DEFAULT_BOUND, MAX_ELEMENTS, Choice, decode_layers, encode_layers, read_header
+from shards.packing import Packing, pack, unpack
 from tests.shards.scenes import spheres_view
 
 
@@ -29,15 +30,17 @@ def stacks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return hits, filled
 
 
-@settings(max_examples=150, deadline=None)
-@given(stacks(), st.sampled_from([1e-6, 5e-5, 1e-2]))
-def test_the_stated_bound_holds_and_nothing_else_changes(stack: tuple[np.ndarray, np.ndarray], bound: float) -> None:
+@settings(max_examples=200, deadline=None)
+@given(stacks(), st.sampled_from(["auto", "inverse", "log"]), st.sampled_from([1e-6, 5e-5, 1e-2]))
+def test_the_stated_bound_holds_and_nothing_else_changes(
+    stack: tuple[np.ndarray, np.ndarray], codec: Choice, bound: float
+) -> None:
     hits, depth = stack
-    data = encode_layers(hits, depth, bound=bound)
+    data = encode_layers(hits, depth, codec, bound)
     again_hits, again = decode_layers(data)
     header = read_header(data)
-    assert header.codec == ("inverse" if header.bound else "float32")
-    assert header.bound in (0.0, bound)
+    assert header.codec == codec or header.codec in {"auto": ("inverse", "log", "steps"), "inverse": ("log",)}[codec]
+    assert header.bound == (0.0 if header.codec == "steps" else bound)
     assert again.dtype == np.float32
     np.testing.assert_array_equal(again_hits, hits)
     exact = depth.astype(np.float64)
@@ -59,47 +62,65 @@ def test_float32_is_lossless(stack: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(again.view(np.uint32), depth.view(np.uint32))
 
 
-def test_depths_over_too_many_orders_of_magnitude_are_kept_losslessly() -> None:
+def test_depths_over_too_many_orders_of_magnitude_for_steps_of_inverse_depth_are_logarithmic() -> None:
     depth = np.array([[[1e-6, 1e6]]], np.float32)
-    data = encode_layers(np.ones((1, 2), np.uint8), depth)
-    assert read_header(data).codec == "float32"
-    np.testing.assert_array_equal(decode_layers(data)[1], depth)
+    for codec in ("auto", "inverse"):
+        data = encode_layers(np.ones((1, 2), np.uint8), depth, codec)
+        assert read_header(data).codec == "log"
+        np.testing.assert_allclose(decode_layers(data)[1], depth, rtol=DEFAULT_BOUND)
 
 
-def test_a_pixel_by_pixel_reader_written_from_the_format_agrees() -> None:
-    """The slow twin: docs/format.md as nested loops, without a line of the codec."""
-    view = spheres_view(3, 23, 31, count=4)
-    data = encode_layers(view.hits, view.depth)
-    step = struct.unpack_from("<d", data, 40)[0]
-    payload = zstandard.ZstdDecompressor().decompress(data[72:])
-    layers, height, width = struct.unpack_from("<III", data, 12)
-    hits = np.frombuffer(payload, np.uint8, height * width).reshape(height, width)
-    n = int(hits.sum())
-    planes = np.frombuffer(payload, np.uint8, offset=height * width).reshape(4, n).astype(np.int64)
-    zigzag = planes[0] + (planes[1] << 8) + (planes[2] << 16) + (planes[3] << 24)
-    signed = [int(z // 2) if z % 2 == 0 else -int(z // 2) - 1 for z in zigzag]
+def test_every_positive_float32_has_a_logarithmic_code() -> None:
+    every = np.array([[[1e-45, np.finfo(np.float32).tiny, 1.0, np.finfo(np.float32).max]]], np.float32)
+    _, again = decode_layers(encode_layers(np.ones((1, 4), np.uint8), every, "log"))
+    np.testing.assert_allclose(again.astype(np.float64), every.astype(np.float64), rtol=DEFAULT_BOUND)
 
-    def is_hit(l: int, v: int, u: int) -> bool:
-        return l >= 0 and 0 <= v < height and 0 <= u < width and hits[v, u] > l
 
-    pixels = [(l, v, u) for l in range(layers) for v in range(height) for u in range(width) if is_hit(l, v, u)]
-    linked = [p for p in pixels if is_hit(p[0], p[1], p[2] - 1)]
-    starts = [p for p in pixels if not is_hit(p[0], p[1], p[2] - 1)]
-    r = dict(zip(linked + starts, signed))
-    q: dict[tuple[int, int, int], int] = {}
-    d: dict[tuple[int, int, int], int] = {}
-    for l, v, u in pixels:
-        if is_hit(l, v, u - 1):
-            d[l, v, u] = r[l, v, u] + d.get((l, v - 1, u), 0)
-            q[l, v, u] = q[l, v, u - 1] + d[l, v, u]
-        else:
-            parents = [(l, v - 1, u), (l, v - 1, u + 1), (l, v - 1, u - 1), (l - 1, v, u)]
-            parent = next((p for p in parents if is_hit(*p)), None)
-            q[l, v, u] = r[l, v, u] + (q[parent] if parent else 0)
-    depth = np.zeros((layers, height, width), np.float32)
-    for l, v, u in pixels:
-        depth[l:, v, u] = np.float32(1.0 / (q[l, v, u] * step))
-    np.testing.assert_array_equal(decode_layers(data)[1], depth)
+def _sensor(noise: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """A room of one layer as a sensor sees it: holes, relative noise, depth in steps of `step` metres (0: in none)."""
+    rng = generator(3, "sensor")
+    v, u = np.mgrid[0:96, 0:128] / 100
+    z = np.minimum(1 / (0.2 + 0.1 * u + 0.3 * v), 1 / (0.6 - 0.1 * u)) * (1 + noise * rng.normal(size=u.shape))
+    z = np.rint(z / step) * step if step else z
+    hits = (rng.random(u.shape) > 0.05).astype(np.uint8)
+    return hits, np.where(hits > 0, z, 0).astype(np.float32)[None]
+
+
+@pytest.mark.parametrize("step", [1e-3, float(np.float32(1e-3)), 1 / 5000, 1 / 512])
+def test_depth_in_steps_comes_back_exactly_and_is_smaller(step: float) -> None:
+    hits, depth = _sensor(0.001, step)
+    data = encode_layers(hits, depth)
+    assert read_header(data).codec == "steps"
+    assert read_header(data).bound == 0.0
+    np.testing.assert_array_equal(decode_layers(data)[1].view(np.uint32), depth.view(np.uint32))
+    assert len(data) < len(encode_layers(hits, depth, "inverse"))
+
+
+def test_noisy_depth_is_coded_in_the_smallest_way() -> None:
+    hits, depth = _sensor(0.01, 0.0)
+    data = encode_layers(hits, depth)
+    assert read_header(data).codec == "log"
+    assert read_header(data).predictor == "left"
+    assert len(data) < len(encode_layers(hits, depth, "inverse"))
+    clean = encode_layers(*_sensor(0.0, 0.0))
+    assert (read_header(clean).codec, read_header(clean).predictor) == ("inverse", "plane")
+
+
+def test_a_codec_that_cannot_hold_the_depths_says_so() -> None:
+    with pytest.raises(ValueError, match=r"no multiples of a known step.*choose auto"):
+        encode_layers(*_sensor(0.01, 0.0), "steps")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 20), max_size=40), st.sampled_from(["planes", "nibbles"]))
+def test_words_are_packed_and_unpacked(words: list[int], packing: Packing) -> None:
+    array = np.array(words, np.uint32)
+    data = pack(array, packing)
+    np.testing.assert_array_equal(unpack(memoryview(data), array.size, packing), array)
+    for wrong in (data + b"\0\0\0\0", data[:-1]):
+        if wrong != data:
+            with pytest.raises(ValueError, match=r"residuals|buffer"):
+                unpack(memoryview(wrong), array.size, packing)
 
 
 def test_every_flipped_bit_and_every_truncation_is_found() -> None:
@@ -119,10 +140,10 @@ def test_every_flipped_bit_and_every_truncation_is_found() -> None:
 
 def _forged(data: bytes, payload: bytes | None = None, **fields: float) -> bytes:
     """`data` with other header fields or payload and right checksums: only the checks of meaning can refuse it."""
-    names = ("magic", "version", "codec", "reserved", "L", "H", "W", "count", "bound", "step", "raw", "compressed")
+    names = ("magic", "version", "codec", "layout", "L", "H", "W", "count", "bound", "step", "raw", "compressed")
     header = dict(zip(names, struct.unpack_from("<8sHBBIIIQddQQ", data)))
     frame = data[72:] if payload is None else zstandard.ZstdCompressor().compress(payload)
-    header |= {"compressed": len(frame), **fields}
+    header |= {"compressed": len(frame), **({} if payload is None else {"raw": len(payload)}), **fields}
     head = struct.pack("<8sHBBIIIQddQQI", *[header[name] for name in names], zlib.crc32(frame))
     return head + struct.pack("<I", zlib.crc32(head)) + frame
 
@@ -130,8 +151,13 @@ def _forged(data: bytes, payload: bytes | None = None, **fields: float) -> bytes
 @pytest.mark.parametrize(
     "fields",
     [
-        {"version": 2},
+        {"version": 3},
+        {"version": 0},
+        {"version": 1},
         {"codec": 7},
+        {"layout": 0x13},
+        {"layout": 0x21},
+        {"layout": 0x11},
         {"L": 0},
         {"L": 1},
         {"H": 1 << 30, "W": 1 << 30},

@@ -1,21 +1,24 @@
-"""The default depth codec: quantised 1/z, predicted by planes, vectorised over the hits of all layers at once.
+"""Which codes are expected, and what they differ by: vectorised over the hits of all layers at once.
 
 Over a planar surface 1/z is affine in the image. So with q = round(1 / (z step)) and horizontal differences
 d(v,u) = q(v,u) - q(v,u-1), a plane has d(v,u) = d(v-1,u): what is stored is the second difference r = d(v,u) -
 d(v-1,u), a small number of rounding noise. Where the row above has no such difference, r = d(v,u). The first pixel
 of a run in a row has no left neighbour: it is predicted from its parent, the first hit among up, up-right, up-left
 in the same layer, else the same pixel of the layer before, else the constant 0. Residuals live on true hits only;
-`hits` says where those are.
+`hits` says where those are. This is the predictor `plane`. Noise it would double: predictor `left` is r = d(v,u)
+everywhere.
 
 Both directions are linear, so decoding needs no loop over pixels: two segmented cumulative sums (down the columns
 for d, along the rows for q) and a forest of run starts resolved by pointer doubling. All sums are modulo 2^32.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
-LARGEST_Q = 1 << 29  # second differences of q then fit 32 bits after zigzag
+Predictor = Literal["none", "plane", "left"]
+PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)  # in the order of their numbers in the header
 
 
 @dataclass(frozen=True)
@@ -67,40 +70,21 @@ def structure(hit: np.ndarray) -> Structure:
     return Structure(linked, plane, up, starts, parent, number.reshape(padded.shape))
 
 
-def quantise(z: np.ndarray, bound: float) -> tuple[np.ndarray, float] | None:
-    """True depths (n,) float32 > 0 -> (q (n,) int32, step), or None where 1/z spans too much for 29 bits.
-
-    |1/z' - 1/z| <= step/2 bounds the relative error by step/2 * z_max / (1 - step/2 * z_max); the margin below pays
-    for that denominator and for rounding to float32.
-    """
-    if not z.size:
-        return np.zeros(0, np.int32), 1.0
-    step = 2.0 * bound * (1.0 - bound - 2.0**-23 / bound) / float(z.max())
-    q = np.rint(1.0 / (z.astype(np.float64) * step))
-    if not (0.0 < step < np.inf) or q.max() >= LARGEST_Q or q.min() < 1.0:
-        return None
-    return q.astype(np.int32), step
-
-
-def dequantise(q: np.ndarray, step: float) -> np.ndarray:
-    """q (n,) >= 1 -> z (n,) float32."""
-    with np.errstate(over="ignore"):  # only a forged step overflows; the caller refuses what is not finite
-        return (1.0 / (q.astype(np.float64) * step)).astype(np.float32)
-
-
-def residuals(q: np.ndarray, s: Structure) -> np.ndarray:
+def residuals(q: np.ndarray, s: Structure, predictor: Predictor = "plane") -> np.ndarray:
     """q (n,) int32 -> zigzag residuals (n,) uint32: those of linked hits in order, then those of run starts."""
     difference = np.zeros_like(q)
     np.subtract(q[1:], q[:-1], out=difference[1:])
-    second = np.take(difference, s.up, mode="wrap")  # -1 takes the last one, and is no plane
-    second *= s.plane
-    np.subtract(difference, second, out=second)
+    second = difference
+    if predictor == "plane":
+        second = np.take(difference, s.up, mode="wrap")  # -1 takes the last one, and is no plane
+        second *= s.plane
+        np.subtract(difference, second, out=second)
     start = q[s.starts] - np.where(s.parent >= 0, q[s.parent], 0) if q.size else q
     r = np.concatenate([second[s.linked], start])
     return ((r << 1) ^ (r >> 31)).view(np.uint32)
 
 
-def reconstruct(zigzag: np.ndarray, s: Structure) -> np.ndarray:
+def reconstruct(zigzag: np.ndarray, s: Structure, predictor: Predictor = "plane") -> np.ndarray:
     """The inverse of `residuals`: (n,) uint32 -> q (n,) int32 modulo 2^32. Any input gives some output; the caller
     checks it.
     """
@@ -109,12 +93,12 @@ def reconstruct(zigzag: np.ndarray, s: Structure) -> np.ndarray:
     if n == 0:
         return np.zeros(0, np.int32)
     m = s.starts.size
-    second = np.zeros(n, np.int32)
-    second[s.linked] = r[: n - m]
-    column = s.column()
-    difference = np.empty(n, np.int32)
-    difference[column] = _segmented_cumsum(second[column], ~s.plane[column])
-    difference[s.starts] = 0
+    difference = np.zeros(n, np.int32)
+    difference[s.linked] = r[: n - m]
+    if predictor == "plane":
+        column = s.column()
+        difference[column] = _segmented_cumsum(difference[column], ~s.plane[column])
+        difference[s.starts] = 0
     offset = _segmented_cumsum(difference, ~s.linked)
 
     run = np.cumsum(~s.linked, dtype=np.int32) - 1
