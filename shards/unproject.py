@@ -9,14 +9,14 @@ import numpy as np
 Box = tuple[slice, slice]
 
 
-def unproject(depth: np.ndarray, hits: np.ndarray, K: np.ndarray) -> np.ndarray:
+def unproject(depth: np.ndarray, hits: np.ndarray, K: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """depth (L,H,W) float32, forward-filled; hits (H,W) uint8; K (3,3) -> points (L,H,W,3) float32, camera frame.
 
     z is the depth itself, x and y are those of float64 within one rounding more; all are 0 where hits = 0. The last row
-    of K is 0, 0, 1, as every reader demands.
+    of K is 0, 0, 1, as every reader demands. `out` holds zeros beforehand, if it is given.
     """
     layers, height, width = depth.shape
-    xyz = np.zeros((layers, height, width, 3), np.float32)
+    xyz = np.zeros((layers, height, width, 3), np.float32) if out is None else out
     x, y = slopes(K, height, width)
     across, down = hits.max(axis=0, initial=0), hits.max(axis=1, initial=0)
     whole = _box(across, down, 0)

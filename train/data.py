@@ -9,64 +9,27 @@ on with the very next sample.
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 import shards
 from shards import Clip, CorruptSample, LayeredView, Order, generator
 from train import augment
+from train.batch import Batch, Unusable, joined
 from train.config import Augment, Data
 from train.log import read_lines, write_lines
+from train.slots import Parcel, Slots, can_share
 
 SUBSTITUTES = 8  # damaged samples in a row that are stepped over before the stream gives up
 TOLERATED = 0.001  # part of the samples read that may be damaged ...
 AT_LEAST = 4  # ... and the number of them from which that part is believed
 MIXTURE_BLOCK = 1000
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A sample that another one replaced: its global index, and why it was."""
-
-    index: int
-    reason: Literal["damaged", "empty"]
-    message: str
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """B samples.
-
-    rgb (B,3,H,W) float32 in [0,1], composited | xyz (B,L,H,W,3) float32 camera frame | valid A (B,H,W) bool |
-    weight (B,H,W) float32 of the loss | single_layer (B,) bool: Eq. 4 | index (B,) int64 global |
-    damaged: those in whose place others stand.
-    """
-
-    rgb: Tensor
-    xyz: Tensor
-    valid: Tensor
-    weight: Tensor
-    single_layer: Tensor
-    index: Tensor
-    damaged: tuple[Unusable, ...] = ()
-
-    def to(self, device: torch.device) -> "Batch":
-        return self._each(lambda x: x.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Batch":
-        return self._each(lambda x: x.pin_memory())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "damaged"}
-        return Batch(**{name: change(x) for name, x in tensors.items()}, damaged=self.damaged)
 
 
 @dataclass(frozen=True)
@@ -133,7 +96,8 @@ class Stream(Dataset[Batch]):
         target = augment.prepare(view, self.layers, self.data.size, self.augmentation, rng)
         return Batch(
             torch.from_numpy(target.rgb)[None],
-            torch.from_numpy(target.xyz)[None],
+            torch.from_numpy(target.depth)[None],
+            torch.from_numpy(target.K)[None],
             torch.from_numpy(target.valid)[None],
             torch.from_numpy(target.weight)[None],
             torch.tensor([view.single_layer]),
@@ -180,16 +144,16 @@ class Schedule(Sampler[list[int]]):
             raise ValueError(f"data.batch {batch} is not a multiple of {world} ranks x accumulation {accumulation}")
         self.start, self.stop, self.batch = start, stop, batch
         self.accumulation, self.rank, self.world = accumulation, rank, world
+        self.share = batch // (accumulation * world)
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulation
 
     def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch // (self.accumulation * self.world)
         for step in range(self.start, self.stop):
             for part in range(self.accumulation):
-                first = step * self.batch + (part * self.world + self.rank) * share
-                yield list(range(first, first + share))
+                first = step * self.batch + (part * self.world + self.rank) * self.share
+                yield list(range(first, first + self.share))
 
 
 @contextmanager
@@ -200,10 +164,14 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
     when it exits, would wait for ever. OSError or ValueError says in one sentence what could not be read.
     """
     workers = stream.data.workers
-    loader: DataLoader[Batch | Failure] = DataLoader(
+    slots = None
+    if workers and can_share():  # a slot for each batch that waits, one that is used and one that was used last
+        shape = (stream.layers, stream.data.size, stream.data.size)
+        slots = Slots(workers, stream.data.prefetch + 2, schedule.share, shape)
+    loader: DataLoader[Batch | Parcel | Failure] = DataLoader(
         _Reported(stream),
         batch_sampler=schedule,
-        collate_fn=collate,
+        collate_fn=_Collate(slots),
         num_workers=workers,
         prefetch_factor=stream.data.prefetch if workers else None,
         worker_init_fn=_one_thread,
@@ -230,21 +198,26 @@ class _Reported(Dataset[Batch | Failure]):
             return Failure(str(error), isinstance(error, OSError))
 
 
-def _raised(batch: Batch | Failure) -> Batch:
+def _raised(batch: Batch | Parcel | Failure) -> Batch:
     if isinstance(batch, Failure):
         raise (OSError if batch.of_system else ValueError)(batch.message)
-    return batch
+    return batch.open() if isinstance(batch, Parcel) else batch
 
 
-def collate(items: Sequence[Batch | Failure]) -> Batch | Failure:
-    """One batch of several, or the first failure among them."""
-    whole = [item for item in items if isinstance(item, Batch)]
-    if len(whole) < len(items):
-        return next(item for item in items if isinstance(item, Failure))
-    tensors = {
-        f.name: torch.cat([getattr(item, f.name) for item in whole]) for f in fields(Batch) if f.name != "damaged"
-    }
-    return Batch(**tensors, damaged=tuple(line for item in whole for line in item.damaged))
+@dataclass(frozen=True)
+class _Collate:
+    """One batch of several, in a slot of shared memory if it is a worker's, or the first failure among them."""
+
+    slots: Slots | None
+
+    def __call__(self, items: Sequence[Batch | Failure]) -> Batch | Parcel | Failure:
+        whole = [item for item in items if isinstance(item, Batch)]
+        if len(whole) < len(items):
+            return next(item for item in items if isinstance(item, Failure))
+        worker = get_worker_info()
+        if self.slots is None or worker is None:
+            return joined(whole)
+        return self.slots.joined(whole, worker.id)
 
 
 def _one_thread(worker: int) -> None:

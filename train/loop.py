@@ -22,7 +22,8 @@ from model import normalisation as maps
 from shards import seed_of
 from train import checkpoint, config, curves, parallel
 from train.config import Config
-from train.data import Batch, Damage, Schedule, Stream, Unusable, batches
+from train.batch import Batch, Unusable
+from train.data import Damage, Schedule, Stream, batches
 from train.log import Log, Silence
 from train.optimizer import Ema, Guard, adamw, learning_rate
 from train.parallel import Ranks

@@ -103,7 +103,7 @@ def _rank(text: dict, path: Path, rank: int, world: int, port: int, fault: str, 
 
 def _inject(loop: object, settings: Config, fault: str, step: int) -> None:
     """Let something happen to this rank in the forward pass of one step."""
-    from train.data import Unusable
+    from train.batch import Unusable
 
     sound = loop.loss_of  # type: ignore[attr-defined]
     calls = 0

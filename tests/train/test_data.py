@@ -13,7 +13,8 @@ import torch
 import shards
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
-from train.data import MIXTURE_BLOCK, Batch, Damage, Mixture, Schedule, Stream, Unusable, batches
+from train.batch import Batch, Unusable
+from train.data import MIXTURE_BLOCK, Damage, Mixture, Schedule, Stream, batches
 
 
 def stream_of(settings: Settings, **changes: object) -> Stream:

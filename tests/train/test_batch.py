@@ -1,0 +1,108 @@
+"""A batch is the same wherever its tensors lie, and its points are those of its views."""
+
+import gc
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import shards
+from shards import generator
+from tests.train.conftest import Settings
+from train import augment
+from train.batch import TENSORS, Batch, Unusable, joined, placed, points, size_of
+from train.config import Augment
+from train.data import Schedule, Stream, batches
+from train.slots import Parcel, Slots
+
+SHAPE = (6, 28, 28)
+
+
+def one(dataset: Path, index: int) -> Batch:
+    view = shards.open(dataset)[index]
+    assert isinstance(view, shards.LayeredView)
+    target = augment.prepare(view, 6, 28, Augment(), generator(0, "augment", index))
+    arrays = (target.rgb, target.depth, target.K, target.valid, target.weight)
+    tensors = (torch.from_numpy(array)[None] for array in arrays)
+    return Batch(*tensors, torch.tensor([False]), torch.tensor([index]), (Unusable(index, "empty", "nothing"),))
+
+
+@pytest.fixture(scope="module")
+def items(dataset: Path) -> list[Batch]:
+    return [one(dataset, index) for index in range(5)]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in TENSORS) and a.damaged == b.damaged
+
+
+def test_points_are_those_of_rays_in_float64(items: list[Batch]) -> None:
+    batch = joined(items)
+    for depth, K, found in zip(batch.depth, batch.K, batch.xyz):
+        expected = shards.rays(K.numpy(), 28, 28)[None] * depth.numpy()[..., None].astype(np.float64)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=3e-7, atol=1e-7)
+    assert not batch.xyz.permute(0, 2, 3, 1, 4)[~batch.valid].any()
+
+
+def test_a_gpu_would_find_the_same_points(items: list[Batch]) -> None:
+    batch = joined(items)
+    torch.testing.assert_close(points(batch.depth, batch.K), batch.xyz, rtol=3e-7, atol=1e-7)
+
+
+def test_a_batch_in_one_piece_of_memory_is_the_same(items: list[Batch]) -> None:
+    memory = torch.full((size_of(5, *SHAPE),), 77, dtype=torch.uint8)
+    batch = joined(items, memory)
+    assert same(batch, joined(items))
+    assert {getattr(batch, name).untyped_storage().data_ptr() for name in TENSORS} == {memory.data_ptr()}
+    tensors = placed(memory, 5, *SHAPE)
+    assert sum(t.numel() * t.element_size() for t in tensors.values()) <= len(memory)
+
+
+def test_a_slot_is_free_once_the_last_tensor_in_it_is_gone(items: list[Batch]) -> None:
+    slots = Slots(1, 2, 5, SHAPE)
+    first, second = slots.joined(items, 0), slots.joined(items[:2], 0)
+    assert isinstance(first, Parcel)
+    assert isinstance(second, Parcel)
+    assert {first.slot, second.slot} == {0, 1}
+    assert isinstance(slots.joined(items, 0), Batch), "both are taken, so it travels as torch has it"
+
+    batch = first.open()
+    assert same(batch, joined(items))
+    corner = batch.depth[3, 2, 5:9]  # a view of a view
+    kept = corner.clone()
+    del batch
+    gc.collect()
+    assert isinstance(slots.joined(items[::-1], 0), Batch), "a tensor still lies there"
+    assert torch.equal(corner, kept)
+    del corner
+    gc.collect()
+    again = slots.joined(items[::-1], 0)
+    assert isinstance(again, Parcel)
+    assert again.slot == first.slot
+    assert same(again.open(), joined(items[::-1]))
+
+
+def test_workers_do_not_share_slots_and_foreign_sizes_do_not_enter_them(items: list[Batch]) -> None:
+    slots = Slots(2, 1, 3, SHAPE)
+    parcels = [slots.joined(items[:3], worker) for worker in (0, 1)]
+    assert [p.slot for p in parcels if isinstance(p, Parcel)] == [0, 1]
+    assert isinstance(Slots(1, 1, 3, SHAPE).joined(items, 0), Batch)
+    assert isinstance(Slots(1, 1, 9, (6, 28, 29)).joined(items, 0), Batch)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="workers inherit memory only where forked")
+def test_batches_come_through_slots_and_are_not_overwritten_while_held(settings: Settings) -> None:
+    """More batches are kept than there are slots; every one still holds what was read in this process."""
+    config = settings(augment__enabled=True, data__workers=2, data__prefetch=1)
+    stream = Stream(config.data, config.augment, 6, config.seed)
+    with batches(stream, Schedule(0, 14, 4)) as found:
+        held = list(found)
+    storages = [batch.depth.untyped_storage().data_ptr() for batch in held]
+    in_slots = [batch.rgb.untyped_storage().data_ptr() == s for batch, s in zip(held, storages)]
+    assert len(set(storages)) == 14
+    assert 1 <= sum(in_slots) <= 6, "two workers with three slots each; the rest travelled as torch has it"
+    for step, batch in enumerate(held):
+        alone = joined([stream[index] for index in range(4 * step, 4 * step + 4)])
+        assert same(batch, alone)
