@@ -227,8 +227,6 @@ class Dataset:
         name = f"{SHARDS}/{shard}"
         try:
             part = self.store.part(name, begin, size) if begin >= 0 and size >= 0 else b""
-        except EOFError:
-            part = b""
         except FileNotFoundError:
             raise self._missing(shard) from None
         if len(part) != size or size < 0:

@@ -63,8 +63,8 @@ class Store(Protocol):
         """Bytes. FileNotFoundError where there is no such file."""
 
     def part(self, name: str, begin: int, size: int, patience: float | None = None) -> bytes:
-        """`size` bytes from `begin`; fewer, or EOFError, where the file ends before. FileNotFoundError where there is
-        none. `patience` are the seconds for which a store that cannot be reached is asked again.
+        """`size` bytes from `begin`, fewer where the file ends before. FileNotFoundError where there is none. `patience`
+        are the seconds for which a store that cannot be reached is asked again.
         """
 
     def pieces(self, name: str, patience: float | None = None) -> Iterator[bytes]:

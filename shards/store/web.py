@@ -81,7 +81,9 @@ class WebStore:
                     break
             return b"".join(pieces)
 
-        return self._asked(name, {"Range": f"bytes={begin}-{begin + size - 1}"}, taken, patience)
+        with suppress(EOFError):
+            return self._asked(name, {"Range": f"bytes={begin}-{begin + size - 1}"}, taken, patience)
+        return b""
 
     def pieces(self, name: str, patience: float | None = None) -> Iterator[bytes]:
         have, again = 0, _Again(self, name, patience)
