@@ -18,7 +18,7 @@ import shards
 from render import procedural
 from shards import LayeredView, Order, encode, write_dataset_json, write_manifest, write_shard
 from shards.cli import app
-from shards.commands.info import ROOMS
+from shards.summary import ROOMS
 from shards.commands.view import describe, serve
 from tests.shards.scenes import spheres_view
 
@@ -128,6 +128,7 @@ def test_stats_are_written_and_then_shown(dataset_copy: Path) -> None:
     text = run("stats", dataset_copy).stdout
     after = json.loads((dataset_copy / "dataset.json").read_text())
     assert after.pop("statistics") == shards.statistics(dataset_copy)
+    assert after.pop("digest") != before.pop("digest")
     assert after == before
     mean = shards.open(dataset_copy).statistics["mean"]  # type: ignore[index]
     assert f"{mean[2]:.6f}" in text
@@ -217,6 +218,7 @@ def test_the_viewer_serves_its_page(dataset_on_disk: Path) -> None:
 
 def test_help_teaches() -> None:
     text = run("--help").stdout
-    for command in ("info", "ls", "show", "verify", "stats", "export", "order", "view"):
+    assert re.search(r"\border\b", text)
+    for command in ("info", "ls", "show", "verify", "stats", "export", "view"):
         assert re.search(rf"\b{command}\b", text)
         assert "DIR" in run(command, "--help").stdout
