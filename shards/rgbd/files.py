@@ -21,7 +21,7 @@ from .base import Reason, Unreadable
 
 FILE_LIMIT = 256 << 20  # bytes of one image, depth map or camera file
 PIXEL_LIMIT = 1 << 26  # pixels of one of them: 8192 x 8192
-IMAGES = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM")  # MPO: a JPEG of a phone with a second picture behind
+IMAGES = ("JPEG", "PNG", "WEBP", "BMP", "PPM")  # JPEG opens MPO too: a phone's, with a second picture behind
 
 
 def inside(folder: Path, *parts: str) -> Path:
