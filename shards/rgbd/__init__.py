@@ -5,6 +5,7 @@
 
 import difflib
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -42,7 +43,7 @@ def open_corpus(name: str, folder: Path, options: Mapping[str, str] | None = Non
         if option not in known:
             raise ValueError(f"corpus {name} has no option {option!r}: {_nearest(option, known)}")
         values[option] = _as(known[option].default, text, f"option {option} of corpus {name}")
-    corpus: Corpus = reader(folder, **values)
+    corpus: Corpus = reader(Path(os.path.abspath(folder)), **values)
     return corpus
 
 
