@@ -1,0 +1,333 @@
+"""Datasets made of datasets: what goes in comes out, byte by byte, however often it was cut, killed and counted."""
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import webdataset
+
+import shards
+from shards import encode, ledger, rewrite, rewrite_choice, write_manifest, write_shard
+from shards.ledger import LedgerWriter
+from shards.rewrite import Made, Output
+from shards.rewrite_inputs import Input, open_input
+from shards.rewrite_plan import Cut, planned, size_of
+from shards.store import lease, open_store
+from tests.shards.conftest import write_dataset
+from tests.shards.scenes import spheres_view
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def samples(path: Path | str) -> dict[str, str]:
+    table = shards.open(path).manifest
+    return dict(zip(table["key"].to_pylist(), table["sha256"].to_pylist()))
+
+
+def with_ledger(root: Path) -> Path:
+    with (root / "ledger.parquet").open("wb") as file, LedgerWriter(file) as writer:
+        for index in range(40):
+            status, views = ("done", 1) if index < 31 else ("rejected", 0)
+            row = ledger.row(
+                unit="000000-unit", asset=f"a{index}", source="test", licence="l", status=status, views=views
+            )
+            writer.write([row])
+    return root
+
+
+def made(
+    command: str,
+    inputs: list[Input],
+    to: list[np.ndarray],
+    *outs: Path,
+    cut: Cut | None = None,
+    skip_damaged: bool = False,
+    workers: int = 2,
+    **options: object,
+) -> list[Made]:
+    cut = cut or Cut(samples=5, bytes=None)
+    header = rewrite_choice.header(command, inputs, cut, **options)
+    outputs = [Output(open_store(out), {**header, "part": number}) for number, out in enumerate(outs)]
+    return rewrite.rewrite(inputs, to, outputs, cut, skip_damaged=skip_damaged, workers=workers)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_ledger(write_dataset(tmp_path_factory.mktemp("source")))
+
+
+@pytest.mark.parametrize("cut", [Cut(1, None), Cut(7, None), Cut(1000, None), Cut(None, 30_000), Cut(4, 20_000), Cut()])
+def test_resharding_keeps_samples_order_and_hash(source: Path, tmp_path: Path, cut: Cut) -> None:
+    one = open_input(source)
+    (there,) = made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "a", cut=cut)
+    assert there.hash == shards.open(tmp_path / "a").hash == shards.open(source).hash == one.hash
+    for path in (tmp_path / "a" / "shards").iterdir():
+        with tarfile.open(path) as archive:
+            held = len({name.partition(".")[0] for name in archive.getnames()})
+        assert held <= (cut.samples or held)
+        assert path.stat().st_size <= (cut.bytes or np.inf) or held == 1
+    two = open_input(tmp_path / "a")
+    (back,) = made("reshard", [two], [rewrite_choice.everything(two)], tmp_path / "b", cut=Cut(12, None))
+    assert (back.samples, back.hash) == (31, one.hash)
+    for left, right in zip(shards.open(source), shards.open(tmp_path / "b"), strict=True):
+        assert left.key == right.key
+    assert not (tmp_path / "b" / "units").exists()
+
+
+def test_plain_webdataset_reads_what_was_written(source: Path, tmp_path: Path) -> None:
+    one = open_input(source)
+    made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "a")
+    paths = sorted(str(path) for path in (tmp_path / "a" / "shards").iterdir())
+    read = list(webdataset.WebDataset(paths, shardshuffle=False, empty_check=False))
+    assert [sample["__key__"] for sample in read] == list(samples(source))
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(source: Path, tmp_path: Path) -> None:
+    one = open_input(source)
+    for workers in (1, 2, 9):
+        made("filter", [one], [rewrite_choice.where(one, "view % 2 = 0")], tmp_path / str(workers), workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "9")
+
+
+def test_a_filter_keeps_what_it_says_and_a_filter_of_all_keeps_all(source: Path, tmp_path: Path) -> None:
+    one = open_input(source)
+    made("filter", [one], [rewrite_choice.where(one, "true")], tmp_path / "all")
+    assert samples(tmp_path / "all") == samples(source)
+    made("filter", [one], [rewrite_choice.where(one, "view >= 10 and frames = 1")], tmp_path / "some")
+    kept = shards.open(tmp_path / "some").manifest
+    wanted = [row for row in shards.open(source).manifest.to_pylist() if row["view"] >= 10 and row["frames"] == 1]
+    place = ["shard", "offset", "shard_bytes", "shard_sha256"]
+    assert kept.drop_columns(place).to_pylist() == [{k: v for k, v in row.items() if k not in place} for row in wanted]
+    # a condition that speaks of all rows means all of them, and not those of a part of the manifest
+    above = rewrite_choice.where(one, "bytes > (select avg(bytes) from manifest)")
+    sizes = one.table(["bytes"])["bytes"].to_numpy()
+    assert ((above == 0) == (sizes > sizes.mean())).all()
+
+
+@pytest.mark.parametrize("how", ["split", "regime", "0.5,0.25,0.25"])
+def test_a_merge_of_a_split_is_the_whole(source: Path, tmp_path: Path, how: str) -> None:
+    one = open_input(source)
+    if how[0].isdigit():
+        shares = [float(share) for share in how.split(",")]
+        names, to = [str(number) for number in range(3)], rewrite_choice.by_asset(one, shares, 0)
+    else:
+        names, to = rewrite_choice.by_column(one, how)
+    parts = [tmp_path / name for name in names]
+    made("split", [one], [to], *parts)
+    of = [samples(part) for part in parts]
+    assert sum(map(len, of)) == len({key for part in of for key in part}) == 31
+    if not how[0].isdigit():
+        column = [set(shards.open(part).manifest[how].to_pylist()) for part in parts]
+        assert column == [{name} for name in names]
+    inputs = [open_input(part) for part in parts]
+    merged = rewrite_choice.together(inputs, None)
+    made("merge", inputs, merged.to, tmp_path / "whole")
+    assert samples(tmp_path / "whole") == samples(source)
+    assert (merged.equal, merged.conflicts) == (0, 0)
+    with (tmp_path / "whole" / "ledger.parquet").open("rb") as left, (source / "ledger.parquet").open("rb") as right:
+        assert list(ledger.rows(left)) == list(ledger.rows(right))
+
+
+def test_views_of_an_asset_stay_together_and_shares_are_kept() -> None:
+    rows = 4000
+    assets = pa.array([f"{index // 4:064x}" for index in range(rows)])
+
+    class Fake:
+        def table(self, columns: list[str]) -> pa.Table:
+            return pa.table({"asset_sha256": pa.chunked_array([assets])})
+
+    to = rewrite_choice.by_asset(Fake(), [0.7, 0.2, 0.1], 3)  # type: ignore[arg-type]
+    assert (to.reshape(-1, 4) == to[::4, None]).all()
+    # three standard deviations of a draw of 1000 assets
+    for number, share in enumerate([0.7, 0.2, 0.1]):
+        assert abs((to == number).mean() - share) < 3 * np.sqrt(share * (1 - share) / 1000)
+    assert (to == rewrite_choice.by_asset(Fake(), [0.7, 0.2, 0.1], 3)).all()  # type: ignore[arg-type]
+    assert (to != rewrite_choice.by_asset(Fake(), [0.7, 0.2, 0.1], 4)).any()  # type: ignore[arg-type]
+
+
+def other_bytes(root: Path, key: str) -> Path:
+    """A dataset of two samples: one that is the source's, and one with the key of another and its own content."""
+    views = [spheres_view(0, 24, 28), spheres_view(99, 24, 28, key=key)]
+    write_manifest(root, write_shard(root / "shards" / "a.tar", map(encode, views)))
+    shards.write_dataset_json(root, {"layers": 6, "size": [24, 28], "job": {}})
+    return root
+
+
+def test_equal_samples_come_once_and_others_of_one_key_are_refused_or_chosen(source: Path, tmp_path: Path) -> None:
+    key = spheres_view(5).key
+    inputs = [open_input(source), open_input(other_bytes(tmp_path / "other", key))]
+    with pytest.raises(ValueError, match=rf"1 keys come with different bytes.*{key}.*--keep first"):
+        rewrite_choice.together(inputs, None)
+    for keep, of in (("first", 0), ("last", 1)):
+        merged = rewrite_choice.together(inputs, keep)
+        assert (merged.equal, merged.conflicts) == (1, 1)
+        made("merge", inputs, merged.to, tmp_path / keep)
+        found = samples(tmp_path / keep)
+        assert found == {**samples(source), key: samples(inputs[of].text)[key]}
+
+
+def test_what_may_not_be_mixed_is_said(source: Path, tmp_path: Path) -> None:
+    view = spheres_view(50, 16, 20, layers=3)
+    root = tmp_path / "small"
+    write_manifest(root, write_shard(root / "shards" / "a.tar", [encode(view)]))
+    shards.write_dataset_json(root, {"layers": 3, "size": [16, 20]})
+    inputs = [open_input(source), open_input(root)]
+    with pytest.raises(ValueError, match=r"has layers 3, .* 6: give --mixed"):
+        rewrite_choice.header("merge", inputs, Cut())
+    header = rewrite_choice.header("merge", inputs, Cut(), True)
+    assert (header["layers"], header["size"]) == (6, [24, 28])
+    shards.write_dataset_json(root, {"layers": 3, "size": [16, 20], "conventions": {"depth": "along the ray"}})
+    with pytest.raises(ValueError, match="another convention of depth"):
+        rewrite_choice.header("merge", [inputs[0], open_input(root)], Cut(), True)
+
+
+class Killed(BaseException):
+    """As the kernel does it: nothing is cleaned up by who is killed, beyond what the store does."""
+
+
+@pytest.mark.parametrize("last", [0, 1, 3, 6])
+def test_a_killed_run_is_gone_on_with(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    one = open_input(source)
+    to = [rewrite_choice.everything(one)]
+    made("reshard", [one], to, tmp_path / "whole", workers=1)
+    written: list[str] = []
+    real = rewrite.parts_into
+
+    def parts_into(file: object, name: str, parts: Iterator) -> list[dict]:
+        if len(written) == last:
+            raise Killed
+        written.append(name)
+        return real(file, name, parts)
+
+    monkeypatch.setattr(rewrite, "parts_into", parts_into)
+    with pytest.raises(Killed):
+        made("reshard", [one], to, tmp_path / "out", workers=1)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        shards.open(tmp_path / "out")
+    with pytest.raises(ValueError, match="not finished"):
+        open_input(tmp_path / "out")
+    again: list[str] = []
+    monkeypatch.setattr(rewrite, "parts_into", lambda f, name, p: again.append(name) or real(f, name, p))
+    made("reshard", [one], to, tmp_path / "out", workers=2)
+    assert not set(written) & set(again)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    again.clear()
+    made("reshard", [one], to, tmp_path / "out")  # finished: nothing to do
+    assert again == []
+    with pytest.raises(ValueError, match="holds another dataset"):
+        made("reshard", [one], to, tmp_path / "out", cut=Cut(4, None))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], int]] = {
+    "flipped": (lambda path: flip(path, 3000), 1),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-20_000]), 11),
+    "missing": (lambda path: path.unlink(), 12),
+}
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_no_damaged_sample_is_copied(source: Path, dataset_copy: Path, tmp_path: Path, name: str) -> None:
+    damage, most = DAMAGES[name]
+    damage(min((dataset_copy / "shards").iterdir()))
+    one = open_input(dataset_copy)
+    to = [rewrite_choice.everything(one)]
+    with pytest.raises(shards.CorruptSample, match=r"spheres.*000000-unit.tar: .*--skip-damaged"):
+        made("reshard", [one], to, tmp_path / "out")
+    (there,) = made("reshard", [one], to, tmp_path / "out", skip_damaged=True)
+    assert 1 <= len(there.lost) <= most
+    assert there.samples + len(there.lost) == 31
+    assert samples(tmp_path / "out").items() <= samples(source).items()
+    assert [sample.key for sample in shards.open(tmp_path / "out")] == list(samples(tmp_path / "out"))
+    config = shards.read_dataset_json(tmp_path / "out")
+    assert (config["lost"], config["statistics"]) == (len(there.lost), None)
+    with (tmp_path / "out" / "ledger.parquet").open("rb") as file:
+        rows = list(ledger.rows(file))
+    assert [row["reason"] for row in rows] == ["damaged"] * len(there.lost)
+    assert all("000000-unit.tar" in row["message"] for row in rows)
+
+
+def test_version_1_is_read_and_version_2_written(tmp_path: Path) -> None:
+    old = Path(__file__).parent / "version1"
+    one = open_input(old)
+    (there,) = made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "new")
+    assert there.hash == shards.open(old).hash
+    table = shards.open(tmp_path / "new").manifest
+    assert all(members for members in table["members"].to_pylist())
+    assert all(len(sha256) == 64 for sha256 in table["shard_sha256"].to_pylist())
+    assert shards.read_dataset_json(tmp_path / "new")["version"] == 2
+
+
+def test_places_that_are_not_free_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = open_input(source)
+    to = [rewrite_choice.everything(one)]
+    (tmp_path / "link").symlink_to(source)
+    for out in (source, source / "inside", source.parent, tmp_path / "link"):
+        with pytest.raises(ValueError, match="read or written too: give another --out"):
+            made("reshard", [one], to, out)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"holds 'notes\.txt'"):
+        made("reshard", [one], to, tmp_path / "taken")
+    assert contents(tmp_path / "taken") == {"notes.txt": b"precious"}
+    monkeypatch.setattr(rewrite.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 70_000_000}))
+    monkeypatch.setattr(rewrite, "SPARE", 69_990_000)
+    with pytest.raises(OSError, match=r"GB free: make room"):
+        made("reshard", [one], to, tmp_path / "out")
+
+
+def test_a_bucket_serves_as_a_folder_does(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SETTLE", 0.0)
+    one = open_input(source)
+    to = [rewrite_choice.where(one, "split = 'train'")]
+    made("filter", [one], to, tmp_path / "local")
+    (there,) = made("filter", [one], to, "memory://rewritten")  # type: ignore[arg-type]
+    two = open_input("memory://rewritten")
+    assert (two.hash, two.samples) == (there.hash, there.samples)
+    made("filter", [two], [rewrite_choice.everything(two)], tmp_path / "back")
+    assert samples(tmp_path / "back") == samples(tmp_path / "local")
+    names = {"dataset.json", "manifest.parquet", "ledger.parquet", "shards"}
+    assert set(open_store("memory://rewritten").top()) == names
+
+
+def test_a_plan_holds_no_more_than_a_shard_of_each_output(source: Path) -> None:
+    one = open_input(source)
+    to = np.arange(31, dtype=np.int16) % 3
+    plans = list(planned([one], [to], Cut(4, None)))
+    assert [len(plan.table) for plan in plans if plan.output == 1] == [4, 4, 2]
+    assert len({plan.stem for plan in plans}) == len(plans)
+    keys = [
+        key for output in range(3) for plan in plans if plan.output == output for key in plan.table["key"].to_pylist()
+    ]
+    assert sorted(keys) == sorted(samples(source))
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    assert [size_of(text) for text in ("256MB", "1 GiB", "1.5kb", "77")] == [256_000_000, 1 << 30, 1500, 77]
+    with pytest.raises(ValueError, match="256MB"):
+        size_of("large")
+    with pytest.raises(ValueError, match="0 samples"):
+        Cut(samples=0)
+
+
+def test_where_a_dataset_comes_from_is_told_without_a_path(source: Path, tmp_path: Path) -> None:
+    one = open_input(source)
+    made("filter", [one], [rewrite_choice.everything(one)], tmp_path / "a", where="true")
+    config = shards.read_dataset_json(tmp_path / "a")
+    assert config["derived"]["where"] == "true"
+    assert config["derived"]["from"][0]["hash"] == one.hash
+    assert config["derived"]["from"][0]["job"] == {"seed": 0}
+    assert "job" not in config  # a render job that is run again must not take it for its own
+    assert str(tmp_path) not in json.dumps(config)
+    assert str(source) not in json.dumps(config)
