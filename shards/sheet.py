@@ -56,7 +56,7 @@ def sheet(samples: Iterable[Sample], out: str | PathLike[str] | None = None, til
 
     `tile` is the height and width in pixels that each picture is fitted into. ValueError if there is no sample.
     """
-    views = [view for sample in samples for view in _views(sample)]
+    views = [view for sample in samples for view in views_of(sample)]
     if not views:
         raise ValueError("a sheet needs at least one sample: the selection is empty")
     font = ImageFont.load_default(12)
@@ -68,11 +68,8 @@ def sheet(samples: Iterable[Sample], out: str | PathLike[str] | None = None, til
         y = gap + row * (tile + label + gap)
         for column, picture in enumerate(layer_pictures(view)):
             x = gap + column * (tile + gap)
-            image = Image.fromarray(picture)
-            scale = tile / max(image.size)
-            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-            image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
-            page.paste(image, (x + (tile - size[0]) // 2, y + label + (tile - size[1]) // 2))
+            image = _tile(picture, tile)
+            page.paste(image, (x + (tile - image.width) // 2, y + label + (tile - image.height) // 2))
             text = view.key if column == 0 else f"L{column - 1}  {100 * float((view.hits >= column).mean()):.1f} %"
             draw.text((x + 2, y + 2), _fitted(draw, text, font, tile - 4), fill=(225, 225, 225), font=font)
     if out is not None:
@@ -81,7 +78,27 @@ def sheet(samples: Iterable[Sample], out: str | PathLike[str] | None = None, til
     return page
 
 
-def _views(sample: Sample) -> list[LayeredView]:
+def strip(view: LayeredView, tile: int, columns: int) -> Image.Image:
+    """RGBA and the layers of one view without any text, `columns` of them in a row, each fitted into `tile` pixels."""
+    pictures = layer_pictures(view)
+    columns = min(columns, len(pictures))
+    page = Image.new("RGB", (columns * tile, -(-len(pictures) // columns) * tile), BACKDROP)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        image = _tile(picture, tile)
+        page.paste(image, (column * tile + (tile - image.width) // 2, row * tile + (tile - image.height) // 2))
+    return page
+
+
+def _tile(picture: np.ndarray, tile: int) -> Image.Image:
+    image = Image.fromarray(picture)
+    scale = tile / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+
+
+def views_of(sample: Sample) -> list[LayeredView]:
+    """The view itself, or a few frames of a clip, evenly spaced."""
     if not isinstance(sample, Clip):
         return [sample]
     chosen = np.unique(np.linspace(0, len(sample.frames) - 1, CLIP_FRAMES).round().astype(int))

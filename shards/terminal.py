@@ -4,6 +4,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -12,25 +13,32 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 
 KITTY_CHUNK = 4096  # bytes of base64 in one escape sequence, as kitty's graphics protocol has it
+Way = Literal["kitty", "iterm", "blocks"]
 
 
-def show(picture: Image.Image, console: Console, environment: Mapping[str, str] = os.environ) -> bool:
-    """Print `picture`, at most as wide as the terminal. False where it is none, or has no colours: nothing is printed.
+def way(console: Console, environment: Mapping[str, str] = os.environ) -> Way | None:
+    """How this terminal can show a picture; None where it is none, or has too few colours.
 
-    Kitty and Ghostty get kitty's graphics protocol, iTerm2 and WezTerm theirs, unless they are inside of tmux or
-    screen, which do not pass it on; all others half blocks of 24-bit (or 256) colours.
+    Kitty and Ghostty have kitty's graphics protocol, iTerm2 and WezTerm their own, unless they are inside of tmux or
+    screen, which do not pass it on; all others get half blocks of 24-bit (or 256) colours.
     """
     if not console.is_terminal or console.color_system in (None, "standard"):
-        return False
+        return None
     multiplexed = "TMUX" in environment or environment.get("TERM", "").startswith("screen")
     if not multiplexed and environment.get("TERM") in ("xterm-kitty", "xterm-ghostty"):
-        console.file.write(kitty(picture))
-    elif not multiplexed and environment.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm"):
-        console.file.write(iterm(picture))
-    else:
+        return "kitty"
+    if not multiplexed and environment.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm"):
+        return "iterm"
+    return "blocks"
+
+
+def draw(picture: Image.Image, console: Console, way: Way) -> None:
+    """Print `picture`; as half blocks at most as wide as the terminal."""
+    if way == "blocks":
         console.print(half_blocks(picture, console.width), end="")
+    else:
+        console.file.write(kitty(picture) if way == "kitty" else iterm(picture))
     console.file.flush()
-    return True
 
 
 def half_blocks(picture: Image.Image, columns: int) -> Segments:

@@ -1,5 +1,6 @@
 """`worldtrace shards show`: one sample or a contact sheet, in the terminal or as a PNG."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,11 @@ import typer
 from rich.console import Console
 
 from .. import reader, terminal
-from ..commit import committed
-from ..sheet import sheet
+from ..contract import Sample
+from ..sheet import sheet, strip, views_of
 from .arguments import Directory, SplitOption, Where, narrowed, row_of
+
+SMALLEST = 24  # characters, and so pixels, that a picture in the terminal is wide at least
 
 
 def show(
@@ -35,10 +38,23 @@ def show(
         rows = [row_of(dataset, key) for key in keys]
     else:
         rows = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist()
-    page = sheet((dataset[row] for row in rows), out, tile)
-    if out is None and not terminal.show(page, Console()):
-        out = Path("sheet.png")
-        with committed(out) as file:
-            page.save(file, "PNG")
-    if out is not None:
+    samples = (dataset[row] for row in rows)
+    console = Console()
+    way = terminal.way(console) if out is None else None
+    if way == "blocks":
+        _as_text(samples, console)
+    elif way is not None:
+        terminal.draw(sheet(samples, tile=tile), console, way)
+    else:
+        out = out or Path("sheet.png")
+        sheet(samples, out, tile)
         typer.echo(f"{out}: {len(rows)} of {len(dataset)} samples")
+
+
+def _as_text(samples: Iterable[Sample], console: Console) -> None:
+    """Key and coverage as text, which half blocks are too coarse for, then as many pictures in a row as fit."""
+    columns = max(1, min(7, console.width // SMALLEST))
+    for view in (view for sample in samples for view in views_of(sample)):
+        shares = " ".join(f"{100 * float((view.hits > l).mean()):.1f}" for l in range(view.layers))
+        console.print(f"{view.key}   coverage % {shares}", highlight=False, soft_wrap=True)
+        terminal.draw(strip(view, console.width // columns, columns), console, "blocks")

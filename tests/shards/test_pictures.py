@@ -18,7 +18,7 @@ from rich.console import Console
 from shards import colorize, layer_pictures, layered_points, over_checkerboard, sheet, terminal, write_points
 from shards.exr import write_exr
 from shards.pointcloud import HIDDEN
-from shards.sheet import BACKDROP
+from shards.sheet import BACKDROP, strip
 from tests.shards.scenes import spheres_clip, spheres_view
 
 
@@ -145,11 +145,11 @@ def test_exr_has_the_layers_and_linear_premultiplied_colours(tmp_path: Path) -> 
 
 
 def printed(picture: Image.Image, environment: dict[str, str], **console: Any) -> str:
-    """What a terminal would be sent; empty where `show` says that it cannot."""
+    """What a terminal would be sent; empty where there is no way to show a picture."""
     out = io.StringIO()
-    kind = {"force_terminal": True, "color_system": "truecolor", "width": 40} | console
-    done = terminal.show(picture, Console(file=out, **kind), environment)
-    assert done == bool(out.getvalue())
+    screen = Console(file=out, **({"force_terminal": True, "color_system": "truecolor", "width": 40} | console))
+    if (way := terminal.way(screen, environment)) is not None:
+        terminal.draw(picture, screen, way)
     return out.getvalue()
 
 
@@ -183,6 +183,16 @@ def test_terminals_with_pictures_get_the_picture(environment: dict[str, str], pa
     with Image.open(io.BytesIO(base64.b64decode("".join(parts)))) as back:
         np.testing.assert_array_equal(np.asarray(back), np.asarray(noise))
     assert "▄" in printed(noise, environment | {"TMUX": "/tmp/x"})  # which would swallow the picture
+
+
+def test_a_strip_has_the_pictures_in_rows() -> None:
+    view = spheres_view(3, 40, 40)
+    page = np.asarray(strip(view, 40, 4))
+    assert page.shape == (80, 160, 3)
+    for place, picture in enumerate(layer_pictures(view)):
+        row, column = divmod(place, 4)
+        np.testing.assert_array_equal(page[40 * row :, 40 * column :][:40, :40], picture)
+    assert (page[40:, 120:] == BACKDROP).all()
 
 
 def test_no_terminal_shows_nothing() -> None:
