@@ -1,8 +1,11 @@
-"""`worldtrace shards`: look into a dataset. Each command is one file under `commands/`."""
+"""`worldtrace shards`: look into datasets, check, change and import them. Each command is one file in
+`commands/`.
+"""
 
 import typer
 
 from .commands.export import export
+from .commands.from_rgbd import from_rgbd
 from .commands.info import info
 from .commands.ls import ls
 from .commands.order import order
@@ -11,6 +14,12 @@ from .commands.stats import stats
 from .commands.verify import verify
 from .commands.view import view
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a dataset of layered views.")
-for command in (info, ls, show, verify, stats, export, order, view):
-    app.command()(command)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into datasets, check and change them.")
+PANELS = {
+    "Look": (info, ls, show, view, export, order),
+    "Check": (verify, stats),
+    "Other people's data": (from_rgbd,),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(command.__name__.rstrip("_").replace("_", "-"), rich_help_panel=panel)(command)
