@@ -6,16 +6,15 @@ only true hits are stored. A reader learns every size from the header, before it
 """
 
 import math
-import struct
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import zstandard
 
+from . import container
+from .container import MAX_ELEMENTS, Fields
 from .errors import CorruptSample
-from .packing import ESCAPE, PACKINGS, Packing, least_bytes, pack, unpack
+from .packing import ESCAPE, PACKINGS, Packing, fits, pack, packing_of, unpack
 from .prediction import PREDICTORS, Predictor, Structure, reconstruct, residuals, structure
 from .quantise import CODECS, LARGEST_Q, Codec, codes, depths
 
@@ -23,13 +22,7 @@ MAGIC = b"WTLAYERS"
 VERSION = 2  # what is written; 1 is read as well
 Choice = Literal["auto", Codec]
 DEFAULT_BOUND = 5e-5  # of relative depth error; a point at the mean object depth of 1.9 moves by 1e-4
-MAX_ELEMENTS = 1 << 26  # L*H*W of one image: 256 MB of float32, so that a damaged header cannot ask for more
-LEVEL = 6  # of zstd: 1.5 % more bytes than level 9, in two thirds of its time
 NOISY = 1 / 3  # share of large residuals of 1/z beyond which other codecs are tried: rendered surfaces have a fifth
-
-# magic, version, codec, layout, L, H, W, hits, bound, step, raw bytes, compressed bytes, crc of frame, crc of header
-_HEADER = struct.Struct("<8sHBBIIIQddQQII")
-_CRC = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -43,9 +36,7 @@ class Header:
     count: int
     bound: float
     step: float
-    raw: int
-    compressed: int
-    frame_crc: int
+    fields: Fields
 
 
 def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Choice = "auto", bound: float = DEFAULT_BOUND) -> bytes:
@@ -80,10 +71,12 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Choice = "auto", b
             "depth is not forward-filled: at l >= hits it repeats the last true hit, and is 0 where hits = 0"
         )
     coded = _coded(z, structure(hit), hits.tobytes(), codec, bound)
-    fields = (CODECS.index(coded.codec), PREDICTORS.index(coded.predictor) | PACKINGS.index(coded.packing) << 4)
-    sizes = (layers, height, width, z.size, coded.bound, coded.step, coded.raw, len(coded.frame))
-    head = _HEADER.pack(MAGIC, VERSION, *fields, *sizes, zlib.crc32(coded.frame), 0)[: -_CRC.size]
-    return head + _CRC.pack(zlib.crc32(head)) + coded.frame
+    layout = PREDICTORS.index(coded.predictor) | PACKINGS.index(coded.packing) << 4
+    shape = (layers, height, width)
+    kind = CODECS.index(coded.codec)
+    return container.packed(
+        MAGIC, VERSION, kind, layout, shape, z.size, coded.bound, coded.step, coded.raw, coded.frame
+    )
 
 
 @dataclass(frozen=True)
@@ -112,10 +105,9 @@ def _coded(z: np.ndarray, s: Structure, hits: bytes, choice: Choice, bound: floa
         for predictor in predictors:
             words = residuals(q, s, predictor)
             share = float(np.count_nonzero(words >= ESCAPE)) / max(words.size, 1)
-            packing: Packing = "planes" if share > 0.5 else "nibbles"
+            packing = packing_of(words)
             payload = hits + pack(words, packing)
-            frame = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
-            found.append(_Coded(codec, predictor, packing, stated, step, len(payload), frame))
+            found.append(_Coded(codec, predictor, packing, stated, step, len(payload), container.compressed(payload)))
         return share
 
     if choice == "auto":
@@ -136,19 +128,7 @@ def _coded(z: np.ndarray, s: Structure, hits: bytes, choice: Choice, bound: floa
 def decode_layers(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """-> (hits (H,W) uint8, depth (L,H,W) float32 forward-filled). CorruptSample if anything is not as it must be."""
     header = read_header(data)
-    frame = memoryview(data)[_HEADER.size :]
-    if len(frame) != header.compressed or zlib.crc32(frame) != header.frame_crc:
-        raise CorruptSample(
-            f"layers: the {len(frame)} bytes after the header are not the {header.compressed} that were written"
-        )
-    try:
-        if zstandard.frame_content_size(frame) != header.raw:
-            raise CorruptSample("layers: the zstd frame declares another size than the header")
-        payload = zstandard.ZstdDecompressor().decompress(frame, max_output_size=header.raw, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise CorruptSample(f"layers: {error}") from None
-    if len(payload) != header.raw:
-        raise CorruptSample(f"layers: {len(payload)} bytes unpacked where the header says {header.raw}")
+    payload = container.unpacked(data, header.fields, "layers")
     pixels = header.height * header.width
     hits = np.frombuffer(payload, np.uint8, pixels).reshape(header.height, header.width).copy()
     if int(hits.sum(dtype=np.int64)) != header.count or (pixels and int(hits.max()) > header.layers):
@@ -170,32 +150,27 @@ def decode_layers(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def read_header(data: bytes) -> Header:
     """The validated header, without touching the payload. CorruptSample if it is damaged or of a later version."""
-    if len(data) < _HEADER.size:
-        raise CorruptSample(f"layers: {len(data)} bytes are fewer than a header")
-    magic, version, number, layout, *fields, frame_crc, crc = _HEADER.unpack_from(data)
-    if magic != MAGIC or crc != zlib.crc32(data[: _HEADER.size - _CRC.size]):
-        raise CorruptSample("layers: the header is damaged")
-    predictor, packing = layout & 15, layout >> 4
+    fields = container.read_fields(data, MAGIC, "layers")
+    version, number, layers, count, step = fields.version, fields.kind, fields.layers, fields.count, fields.step
+    predictor, packing = fields.layout & 15, fields.layout >> 4
     known = number < (2 if version == 1 else len(CODECS)) and predictor < len(PREDICTORS) and packing < len(PACKINGS)
-    if not 1 <= version <= VERSION or not known or (version == 1 and layout):
+    if not 1 <= version <= VERSION or not known or (version == 1 and fields.layout):
         raise CorruptSample(
-            f"layers: version {version}, codec {number}, layout {layout} is newer than this reader; update worldtrace"
+            f"layers: version {version}, codec {number}, layout {fields.layout} is newer than this reader; "
+            "update worldtrace"
         )
     codec = CODECS[number]
     if version == 1:
         predictor = PREDICTORS.index("none" if codec == "float32" else "plane")
-    layers, height, width, count, bound, step, raw, compressed = fields
-    elements = layers * height * width
-    if not (1 <= layers <= 255 and elements <= MAX_ELEMENTS and count <= elements):
-        raise CorruptSample(f"layers: {layers} layers of {height}x{width} with {count} hits are outside the limits")
-    least = height * width + least_bytes(count, PACKINGS[packing])
-    most = least if PACKINGS[packing] == "planes" else least + 4 * count
-    if not least <= raw <= most:
-        raise CorruptSample(f"layers: {raw} unpacked bytes do not fit {height}x{width} with {count} hits")
+    pixels = fields.height * fields.width
+    if not fits(fields.raw - pixels, count, PACKINGS[packing]):
+        raise CorruptSample(
+            f"layers: {fields.raw} unpacked bytes do not fit {fields.height}x{fields.width} with {count} hits"
+        )
     if codec != "float32" and not (math.isfinite(step) and step > (1 if codec == "log" and count else 0)):
         raise CorruptSample(f"layers: step {step} is none of codec {codec}")
     kinds = (codec, PREDICTORS[predictor], PACKINGS[packing])
-    return Header(*kinds, layers, height, width, count, bound, step, raw, compressed, frame_crc)
+    return Header(*kinds, layers, fields.height, fields.width, count, fields.bound, step, fields)
 
 
 def _hit_box(hits: np.ndarray, layers: int) -> tuple[tuple[slice, slice], np.ndarray]:

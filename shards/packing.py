@@ -1,21 +1,22 @@
-"""Residuals as bytes that zstd makes little of: four bits where a residual is small, four byte planes where it is not.
+"""Residuals as bytes that zstd makes little of: half a byte where they are small, words where they are not.
 
 Most residuals of a smooth surface are below 15: two of them share a byte, whose repetitions zstd finds in a fourth of
-the bytes that words would take. Of noise most are not, and then all are kept as byte planes.
+the bytes that words would take. Of noise most are not, and then all are kept as words: the lowest bytes of all, then the second ones, and so
+on.
 """
 
 from typing import Literal, get_args
 
 import numpy as np
 
-Packing = Literal["planes", "nibbles"]
+Packing = Literal["words", "nibbles"]
 PACKINGS: tuple[Packing, ...] = get_args(Packing)  # in the order of their numbers in the header
 ESCAPE = 15
 
 
 def pack(words: np.ndarray, packing: Packing) -> bytes:
     """(n,) uint32 -> bytes."""
-    if packing == "planes":
+    if packing == "words":
         return _planes(words)
     n = words.size
     nibbles = np.zeros(n + n % 2, np.uint8)
@@ -27,7 +28,7 @@ def pack(words: np.ndarray, packing: Packing) -> bytes:
 
 def unpack(data: memoryview, count: int, packing: Packing) -> np.ndarray:
     """The inverse: `count` words, (count,) uint32. ValueError where `data` does not hold so many."""
-    if packing == "planes":
+    if packing == "words":
         return _words(np.frombuffer(data, np.uint8), count)
     pairs = np.frombuffer(data, np.uint8, (count + 1) // 2)
     nibbles = np.empty((pairs.size, 2), np.uint8)
@@ -43,9 +44,15 @@ def unpack(data: memoryview, count: int, packing: Packing) -> np.ndarray:
     return words
 
 
-def least_bytes(count: int, packing: Packing) -> int:
-    """How many bytes `count` words take at the least; at the most there are 4 more for each."""
-    return 4 * count if packing == "planes" else (count + 1) // 2
+def fits(size: int, count: int, packing: Packing) -> bool:
+    """Whether `count` words can be packed into `size` bytes."""
+    least = 4 * count if packing == "words" else (count + 1) // 2
+    return least <= size <= (least if packing == "words" else least + 4 * count)
+
+
+def packing_of(words: np.ndarray) -> Packing:
+    """That which suits them: words where more than half would escape."""
+    return "words" if 2 * np.count_nonzero(words >= ESCAPE) > words.size else "nibbles"
 
 
 def _planes(words: np.ndarray) -> bytes:

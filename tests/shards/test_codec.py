@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards import CorruptSample, forward_fill, generator
-from shards.codec import DEFAULT_BOUND, MAX_ELEMENTS, Choice, decode_layers, encode_layers, read_header
+from shards.codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers, read_header
+from shards.container import MAX_ELEMENTS
 from shards.packing import Packing, pack, unpack
 from tests.shards.scenes import spheres_view
 
@@ -112,7 +113,7 @@ def test_a_codec_that_cannot_hold_the_depths_says_so() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 20), max_size=40), st.sampled_from(["planes", "nibbles"]))
+@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 20), max_size=40), st.sampled_from(["words", "nibbles"]))
 def test_words_are_packed_and_unpacked(words: list[int], packing: Packing) -> None:
     array = np.array(words, np.uint32)
     data = pack(array, packing)
