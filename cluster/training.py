@@ -12,11 +12,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from cluster import connection
+from shards import mixture
 from train import config
 from train.config import Config
 
@@ -130,12 +131,13 @@ def settled(settings: Config) -> Config:
     path = (
         _absolute(data.path)
         if isinstance(data.path, str)
-        else [source.model_copy(update={"path": _absolute(source.path)}) for source in data.path]
+        else mixture.plain(mixture.changed(data.mixed, lambda source: replace(source, path=_absolute(source.path))))
     )
+    cache = data.cache and data.cache.model_copy(update={"folder": _absolute(data.cache.folder)})
     return settings.model_copy(
         update={
             "out": _absolute(settings.out),
-            "data": data.model_copy(update={"path": path}),
+            "data": data.model_copy(update={"path": path, "cache": cache}),
             "model": settings.model.model_copy(
                 update={"start": settings.model.start and _absolute(settings.model.start)}
             ),

@@ -14,12 +14,14 @@ Weights count against those beside them, so they are all numbers or all of rows.
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import yaml
 
 from .randomness import generator
 from .split import SPLITS
@@ -139,6 +141,16 @@ class Mixture:
             self._block = block, source, place
         return self._block[1], self._block[2]
 
+
+class Yaml(yaml.SafeLoader):
+    """PyYAML reads 1e-4 as a string (YAML 1.1 wants 1.0e-4); everybody who writes a number so means it."""
+
+
+Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 _Weighted = tuple[float, "list[_Weighted] | None"]  # a weight among its neighbours, and what it is shared out to
 

@@ -8,7 +8,7 @@ datasets (shards/growth.py) together. It is a function of (seed, generations, in
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 
 from . import mixture
+from .cache import Cache
 from .commit import committed
 from .growth import Generation, Grown, Held, came, held, row_counts
 from .mixture import Mixed, Mixture, Source
 from .order import Order, Windows
 from .reader import Dataset
+from .reader import open as open_dataset
 
 DATA_JSON = "data.json"
 FORMAT, VERSION = "worldtrace sequence", 1
+_TOGETHER = 4096  # indices that are looked up at a time
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,15 @@ class Sequence:
     def row(self, source: int, place: int) -> int:
         return int(self.orders[source].rows(np.array([place]))[0])
 
-    def locate(self, index: int) -> Located:
-        source, place = self[index]
-        return Located(index, self.orders[source].epoch(place)[0], source, place, self.row(source, place))
+    def located(self, first: int, count: int) -> Iterator[Located]:
+        """Where the samples at global indices `first` to `first + count` - 1 come from."""
+        for begin in range(first, first + count, _TOGETHER):
+            found = np.array([self[i] for i in range(begin, min(begin + _TOGETHER, first + count))])
+            rows = np.empty(len(found), np.int64)
+            for s in np.unique(found[:, 0]):
+                rows[found[:, 0] == s] = self.orders[s].rows(found[found[:, 0] == s, 1])
+            for i, ((s, place), row) in enumerate(zip(found.tolist(), rows.tolist())):
+                yield Located(begin + i, self.orders[s].epoch(place)[0], s, place, row)
 
     @property
     def hash(self) -> str:
@@ -74,12 +83,12 @@ class Sequence:
         return mixture.shares(self.mixed, self.generations[-1].rows)
 
     def ahead(self, source: int, place: int) -> tuple[int, list[str]]:
-        """What a reader with a cache should fetch when it is at `place` of a source: the shards of this stretch of its
-        order and of the next one, in the order of first need; and where this stretch ends.
+        """What a reader with a cache should fetch when it is at `place` of a source: the shards of the rest of this
+        stretch of its order and of the next one, in the order of first need; and where this stretch ends.
         """
         order, dataset = self.orders[source], self.datasets[source]
-        begin, end = order.stretch(place)
-        shards = dataset.shard_of[order.rows(np.arange(begin, order.stretch(end)[1]))]
+        end = order.stretch(place)[1]
+        shards = dataset.shard_of[order.rows(np.arange(place, order.stretch(end)[1]))]
         first = np.sort(np.unique(shards, return_index=True)[1])
         return end, [dataset.shards[i] for i in shards[first]]
 
@@ -130,6 +139,25 @@ class Sequence:
             return Order(len(dataset) if among is None else len(among), self.seed, key, among)
         counts = row_counts(dataset)
         return Windows(counts if which is None else counts[which], window, self.seed, key, among)
+
+
+def opened(mixed: Mixed, cache: Cache | None = None) -> list[Dataset]:
+    """The datasets of a mixture. The ValueError or OSError that says what is wrong with one names it."""
+    found = []
+    for source in mixture.leaves(mixed):
+        split = None if source.split == "all" else source.split
+        try:
+            dataset = open_dataset(source.path, split, where=source.where, cache=cache)
+        except (ValueError, OSError) as error:
+            if source.path in str(error):
+                raise
+            kind = next(k for k in (FileNotFoundError, OSError, ValueError) if isinstance(error, k))
+            raise kind(f"{source.path}: {error}") from None
+        if not len(dataset):
+            which = f"split {source.split!r}" + (f" where {source.where}" if source.where else "")
+            raise ValueError(f"{source.path}: no samples in {which}; render more or choose another split (all: every)")
+        found.append(dataset)
+    return found
 
 
 def identities(sources: Items[Source], datasets: Items[Dataset]) -> tuple[str, ...]:
@@ -186,6 +214,15 @@ class History:
         if hashes != kept[-1].hashes:
             kept += (Generation(index, hashes, tuple(len(d) for d in datasets)),)
         return replace(self, mixed=mixed, generations=kept, shards=tuple(shards))
+
+    def without_later(self, datasets: Items[Dataset]) -> list[Dataset]:
+        """The datasets less the shards that have come since, of which the run knows nothing yet."""
+        known = [{shard.name for shard in shards} for shards in self.shards]
+        masks = [np.array([name in names for name in d.shards], bool)[d.shard_of] for d, names in zip(datasets, known)]
+        return [
+            d if mask.all() else Dataset(d.store, d.config, d.selection.narrowed(mask), d.cache)
+            for d, mask in zip(datasets, masks)
+        ]
 
     def hash_at(self, g: int) -> str:
         """`Sequence.hash` as it was in generation g."""

@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shards import mixture
+from shards.mixture import Mixed
 
 SHIPPED = Path(__file__).parent / "configs"
 
@@ -22,17 +25,37 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Section):
-    """One dataset of a mixture: `weight` is its share of the samples, relative to the other sources."""
+Split = Literal["train", "val", "test", "all"]
 
-    path: str
-    weight: float = Field(default=1.0, gt=0)
-    split: Literal["train", "val", "test", "all"] = "train"
+
+class Cache(_Section):
+    """Where shards that come over a network are kept on this machine, and how much of its disk they may take."""
+
+    folder: str
+    limit: str | int  # bytes, or text such as "200 GB"
+
+    @model_validator(mode="after")
+    def _known_unit(self) -> "Cache":
+        if self.bytes <= 0:
+            raise ValueError("a cache needs room: write limit as bytes or as text such as 200 GB")
+        return self
+
+    @property
+    def bytes(self) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([KMGT]?B?)", str(self.limit).strip())
+        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].strip("B") or " ")) if match else 0
 
 
 class Data(_Section):
-    path: str | list[Source]
-    split: Literal["train", "val", "test", "all"] = "train"  # for a `path` that is one folder
+    """`path` is one dataset (a folder or URL), to which `split`, `where` and `window` apply, or a list of sources and
+    groups (shards/mixture.py), each of which has its own.
+    """
+
+    path: str | list[dict[str, Any]]
+    split: Split = "train"
+    where: str | None = None  # SQL over the manifest: only these samples
+    window: int | None = Field(default=None, gt=0)  # shards in use at a time; None: a permutation of all samples
+    cache: Cache | None = None  # for a `path` that is a URL; without it each sample is fetched when it is needed
     size: int = Field(default=504, gt=0)  # pixels a side, after augmentation; a multiple of the model's patch
     batch: int = Field(default=512, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
     workers: int = Field(
@@ -41,8 +64,21 @@ class Data(_Section):
     prefetch: int = Field(default=2, gt=0)  # batches each worker holds ready
 
     @property
-    def sources(self) -> list[Source]:
-        return [Source(path=self.path, split=self.split)] if isinstance(self.path, str) else self.path
+    def mixed(self) -> Mixed:
+        if isinstance(self.path, str):
+            return (mixture.source("data", self.path, self.split, self.where, self.window),)
+        return mixture.parse(self.path)
+
+    @property
+    def sources(self) -> list[mixture.Source]:
+        return mixture.leaves(self.mixed)
+
+    @model_validator(mode="after")
+    def _of_one_folder(self) -> "Data":
+        alone = [name for name in ("where", "window") if getattr(self, name) is not None]
+        if alone and not isinstance(self.path, str):
+            raise ValueError(f"data.{alone[0]} stands beside a list of sources: write it into those that it is for")
+        return self
 
 
 class Model(BaseModel):
@@ -177,12 +213,13 @@ FREE_ON_RESUME = (
     "checkpoint",
     "parallel",
     "data.path",
+    "data.cache",
     "data.workers",
     "data.prefetch",
 )
 
 # What may differ between the ranks of one run: where things lie on their machines, and how these read and compute.
-FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.workers", "data.prefetch")
+FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.cache", "data.workers", "data.prefetch")
 
 
 def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -200,7 +237,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that got furthest
-        path = ".".join(str(part) for part in first["loc"] if part not in ("str", "list[Source]"))
+        path = ".".join(str(part) for part in first["loc"] if part != "str" and not str(part).startswith("list["))
         if first["type"] == "missing":
             raise ValueError(f"{path}: not set; put it in the file or write {path}=VALUE after it") from None
         message = first["msg"].removeprefix("Value error, ")
@@ -251,7 +288,7 @@ def _read(config: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{config}: no such file, and the shipped configs are {', '.join(shipped())}")
     try:
-        tree = yaml.load(path.read_text(), Loader=_Loader)
+        tree = yaml.load(path.read_text(), Loader=mixture.Yaml)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -271,7 +308,7 @@ def _override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ValueError(f"{text}: {section} is a value, it has no {leaf}")
         try:
-            node[leaf] = yaml.load(value, Loader=_Loader)
+            node[leaf] = yaml.load(value, Loader=mixture.Yaml)
         except yaml.YAMLError:
             raise ValueError(f"{text}: {value!r} is not a YAML value") from None
     return tree
@@ -290,12 +327,12 @@ def _known() -> Known:
 
 
 def _section(section: type[BaseModel]) -> Known:
-    return {
-        name: _section(info.annotation)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-        else None
-        for name, info in section.model_fields.items()
-    }
+    known: Known = {}
+    for name, info in section.model_fields.items():
+        kinds = [k for k in (info.annotation, *get_args(info.annotation)) if isinstance(k, type)]  # also `Cache | None`
+        below = next((k for k in kinds if issubclass(k, BaseModel)), None)
+        known[name] = None if below is None else _section(below)
+    return known
 
 
 def _dataclass(kind: Any) -> Known:
@@ -309,9 +346,9 @@ def _reject_unknown(tree: Mapping[str, Any]) -> None:
     paths = list(_paths(known, ""))
     sources = tree.get("data", {}).get("path") if isinstance(tree.get("data"), Mapping) else None
     if isinstance(sources, list):
-        paths += [f"data.path.{i}.{name}" for i in range(len(sources)) for name in Source.model_fields]
+        mixture.parse(sources)
     for path in _used(tree, ""):
-        if path not in paths:
+        if path not in paths and not path.startswith("data.path."):
             raise ValueError(f"{path}: unknown; {_suggestion(path, paths)}")
 
 
@@ -350,14 +387,3 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML reads 1e-4 as a string (YAML 1.1 wants 1.0e-4); everybody who writes a learning rate means a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)

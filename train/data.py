@@ -6,20 +6,18 @@ number of ranks, accumulation steps and workers; so the whole state of the strea
 on with the very next sample.
 """
 
-import hashlib
-import json
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 import shards
-from shards import Clip, CorruptSample, LayeredView, Order, generator
+from shards import Cache, Clip, CorruptSample, History, LayeredView, generator
+from shards.sequence import opened
 from train import augment
 from train.batch import Batch, Unusable, joined
 from train.config import Augment, Data
@@ -29,7 +27,6 @@ from train.slots import Parcel, Slots, can_share
 SUBSTITUTES = 8  # damaged samples in a row that are stepped over before the stream gives up
 TOLERATED = 0.001  # part of the samples read that may be damaged ...
 AT_LEAST = 4  # ... and the number of them from which that part is believed
-MIXTURE_BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -40,51 +37,35 @@ class Failure:
     of_system: bool  # an OSError, which may pass; else the data are to blame
 
 
-class Mixture:
-    """Which source global index i comes from, and its place in that source's own order.
-
-    In every block of 1000 indices each source has a fixed count, its weight to a thousandth, at shuffled places. So the
-    shares hold exactly, each source is visited without repetition, and nothing has to be remembered.
-    """
-
-    def __init__(self, weights: Sequence[float], seed: int) -> None:
-        share = np.asarray(weights, np.float64) / np.sum(weights) * MIXTURE_BLOCK
-        counts = np.floor(share).astype(np.int64)
-        counts[np.argsort(counts - share, kind="stable")[: MIXTURE_BLOCK - counts.sum()]] += 1
-        self.counts, self.seed = counts, seed
-        self._block: tuple[int, np.ndarray] = (-1, np.zeros(0))
-
-    def __getitem__(self, index: int) -> tuple[int, int]:
-        if len(self.counts) == 1:
-            return 0, index
-        block, place = divmod(index, MIXTURE_BLOCK)
-        if self._block[0] != block:
-            sources = np.repeat(np.arange(len(self.counts)), self.counts)
-            self._block = block, generator(self.seed, "mixture", block).permutation(sources)
-        sources = self._block[1]
-        source = int(sources[place])
-        return source, int(block * self.counts[source] + np.count_nonzero(sources[:place] == source))
-
-
 class Stream(Dataset[Batch]):
     """Map-style: `stream[i]` is a Batch of one, for any i >= 0; worker processes index it."""
 
-    def __init__(self, data: Data, augmentation: Augment, layers: int, seed: int) -> None:
+    def __init__(
+        self, data: Data, augmentation: Augment, layers: int, seed: int, history: History | None = None
+    ) -> None:
+        """`history`: what the run has noted about its data; without it the datasets have never grown."""
         self.data, self.augmentation, self.layers, self.seed = data, augmentation, layers, seed
-        self.sources = [shards.open(s.path, split=None if s.split == "all" else s.split) for s in data.sources]
-        for source, opened in zip(data.sources, self.sources):
-            if not len(opened):
-                raise ValueError(
-                    f"{source.path}: no samples in split {source.split!r}; render more or set data.split=all"
-                )
-        self.mixture = Mixture([s.weight for s in data.sources], seed)
-        self.orders = [Order(len(d), seed, d.hash) for d in self.sources]
+        cache = None if data.cache is None else Cache(data.cache.folder, data.cache.bytes)
+        self.sources = opened(data.mixed, cache)
+        for dataset in self.sources:  # now, so that the workers, which are forked, share it
+            assert len(dataset.selection.offset) == len(dataset.shard_of)
+        self.follow(history)
+        if cache is not None:
+            parts = [f"{s.path} ({f'2 windows of {s.window} shards' if s.window else 'whole'})" for s in data.sources]
+            needed = sum(self.sequence.needed_bytes(s) for s in range(len(parts)))
+            cache.check(needed, f"the shards that are read at a time, of {', '.join(parts)}")
+        self._fetched: dict[int, tuple[int, int]] = {}  # source -> places whose shards this process has asked for
+
+    def follow(self, history: History | None) -> None:
+        """Take the sequence that the run has noted, of which these datasets are the newest generation."""
+        self.sequence = shards.Sequence(self.data.mixed, self.sources, self.seed, history)
 
     @property
     def hash(self) -> str:
-        """Of the manifests (of the splits in use) and the weights: the same hash and seed give the same samples."""
-        parts = [[opened.hash, source.weight] for opened, source in zip(self.sources, self.data.sources)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        """Of the manifests (of the splits in use) and the weights: the same hash and seed give the same samples, as
+        long as the datasets do not grow.
+        """
+        return self.sequence.hash
 
     @property
     def samples(self) -> int:
@@ -107,24 +88,36 @@ class Stream(Dataset[Batch]):
 
     def view(self, index: int) -> tuple[LayeredView, tuple[Unusable, ...]]:
         """The view of global index i; a sample that is damaged or empty is replaced by the next in order."""
-        source, place = self.mixture[index]
-        dataset, order = self.sources[source], self.orders[source]
+        source, place = self.sequence[index]
+        self._fetch(source, place)
+        dataset, order = self.sources[source], self.sequence.orders[source]
         damaged: list[Unusable] = []
+        absent = 0
         for attempt in range(SUBSTITUTES):
             try:
-                view = self._read(dataset, int(order[place + attempt]), index)
-            except CorruptSample as error:
+                view = self._read(dataset, int(order[place + attempt * order.stride]), index)
+            except (CorruptSample, FileNotFoundError) as error:
                 damaged.append(Unusable(index, "damaged", str(error)))
+                absent += isinstance(error, FileNotFoundError)
                 continue
             if view.valid.any():
                 return view, tuple(damaged)
             damaged.append(Unusable(index, "empty", f"{view.key}: no valid pixel, so nothing to learn from"))
-        raise ValueError(f"{SUBSTITUTES} samples in a row cannot be used, the last one: {damaged[-1].message}")
+        kind = OSError if absent == SUBSTITUTES else ValueError  # a file system that is not there may come back
+        raise kind(f"{SUBSTITUTES} samples in a row cannot be used, the last one: {damaged[-1].message}")
+
+    def _fetch(self, source: int, place: int) -> None:
+        """Ask for the shards that come next, where they come through a cache."""
+        begin, end = self._fetched.get(source, (0, 0))
+        if self.sources[source].cache is not None and not begin <= place < end:
+            end, names = self.sequence.ahead(source, place)
+            self._fetched[source] = place, end
+            self.sources[source].expect(names)
 
     def _read(self, dataset: "shards.Dataset", row: int, index: int) -> LayeredView:
         try:
             sample = dataset[row]
-        except CorruptSample:
+        except (CorruptSample, FileNotFoundError):
             sample = dataset[row]  # a network file system may have served half a read
         if isinstance(sample, Clip):
             # A static model takes one frame of a clip; whole clips are for a model with temporal blocks.

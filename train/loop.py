@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from model import Loss, Normalisation, WTConfig, WTDiT, draw_times, objective, preset
 from model import normalisation as maps
-from shards import seed_of
+from shards import History, seed_of
+from shards.sequence import DATA_JSON
 from train import checkpoint, config, curves, parallel
-from train.config import Config
 from train.batch import Batch, Unusable
+from train.config import Config
 from train.data import Damage, Schedule, Stream, batches
 from train.log import Log, Silence
 from train.optimizer import Ema, Guard, adamw, learning_rate
@@ -75,14 +77,16 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
     ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}"})
     with ranks.together():
         saved = _previous(out, settings, console) if ranks.first else None
+        history = _history(out, saved, settings, stream) if ranks.first else None
     before = ranks.tell(saved.step if saved else None)
+    stream.follow(ranks.tell(history))
     known = {}
     with ranks.together():  # rank 0 has the weights; `spread` gives them to the others
         model, inherited = build(settings, resumed=before is not None or not ranks.first)
         if ranks.first and saved is None:
             known = maps.to_dict(normalisation_for(stream, settings.model.normalisation, inherited))
         elif saved is not None:
-            _check_same(out, saved, settings, stream, model)
+            _check_same(out, saved, settings, model)
             known = saved.state["normalisation"]
             model.load_state_dict(saved.tensors.pop("model"))
     normalisation = maps.from_dict(ranks.tell(known))
@@ -101,6 +105,8 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
     with ranks.together():
         if ranks.first:
             config.save(settings, out / "config.yaml")
+            if history is not None:
+                history.write(out)
 
     def save(step: int, last: bool) -> None:
         """By rank 0, the others wait. A failure ends the run where nothing could be saved later."""
@@ -117,6 +123,7 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
                 "model": model.config.to_dict(),
                 "normalisation": maps.to_dict(normalisation),
                 "data": stream.hash,
+                "generations": len(stream.sequence.generations),
                 "guard": guard.state(),
             }
             try:
@@ -136,6 +143,8 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
         else Silence() as log,
     ):
         log.say(_opening(settings, model, stream, ranks, first))
+        if len(grown := stream.sequence.generations) > 1 and grown[-1].first == first * settings.data.batch:
+            log.say(f"the data have grown from {sum(grown[-2].rows)} to {sum(grown[-1].rows)} samples")
         for step in range(first + 1, settings.steps + 1):
             began, waited = time.perf_counter(), 0.0
             rate = learning_rate(step - 1, settings.steps, settings.optimizer)
@@ -236,10 +245,31 @@ def _previous(out: Path, settings: Config, console: Console) -> checkpoint.Check
     return saved
 
 
-def _check_same(out: Path, saved: checkpoint.Checkpoint, settings: Config, stream: Stream, model: WTDiT) -> None:
-    """ValueError where the samples or the model have changed under a run."""
-    if saved.state["data"] != stream.hash:
-        raise ValueError(f"{out}: its run was trained on other samples than data.path holds now; use another out=")
+def _history(out: Path, saved: checkpoint.Checkpoint | None, settings: Config, stream: Stream) -> History:
+    """What the run knows of its data from here on. ValueError where they have changed otherwise than by growing."""
+    begun = partial(History.begun, settings.data.mixed, stream.sources, settings.seed, settings.data.batch)
+    if saved is None:
+        return begun()
+    known = History.read(out)
+    if known is not None and known.hash_at(-1) != saved.state["data"]:  # a later one may have come after it was saved
+        index = saved.step * settings.data.batch
+        older = [g for g, of in enumerate(known.generations) if of.first < index or not g]
+        known = known if known.hash_at(older[-1]) == saved.state["data"] else None
+    if known is not None:
+        try:
+            return known.resumed(settings.data.mixed, stream.sources, saved.step * settings.data.batch)
+        except ValueError as error:
+            raise ValueError(f"{out}: its run was trained on other samples than data.path holds now: {error}") from None
+    if saved.state["data"] != stream.hash or saved.state.get("generations", 1) != 1:
+        raise ValueError(
+            f"{out}: its run was trained on other samples than data.path holds now, and no {DATA_JSON} there says on "
+            "which; restore it, or use another out="
+        )
+    return begun()  # of a run from before there were notes
+
+
+def _check_same(out: Path, saved: checkpoint.Checkpoint, settings: Config, model: WTDiT) -> None:
+    """ValueError where the model has changed under a run."""
     changed = config.differing(WTConfig.from_dict(saved.state["model"]).to_dict(), model.config.to_dict())
     if changed:
         raise ValueError(

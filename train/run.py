@@ -81,7 +81,9 @@ def normalisation_for(stream: Stream, kind: str = "auto", inherited: Normalisati
     """
     if kind == "auto" and inherited is not None:
         return inherited
-    regimes = {regime for source in stream.sources for regime in pc.unique(source.manifest["regime"]).to_pylist()}
+    regimes = {
+        regime for each in stream.sources for regime in pc.unique(each.columns(["regime"])["regime"]).to_pylist()
+    }
     if kind == "log_median" or (kind == "auto" and not regimes <= {"object", "dynamic"}):
         return LogMedian()
     known = [source.statistics or shards.statistics(source) for source in stream.sources]
@@ -90,8 +92,7 @@ def normalisation_for(stream: Stream, kind: str = "auto", inherited: Normalisati
             raise ValueError(
                 f"{source.path}: nothing to take mean and deviation from; set model.normalisation=log_median"
             )
-    shares = np.array([source.weight for source in stream.data.sources])
-    return pooled([found for found in known if found is not None], shares / shares.sum())
+    return pooled([found for found in known if found is not None], stream.sequence.shares)
 
 
 def pooled(statistics: Sequence[Mapping[str, Any]], shares: np.ndarray) -> ZScore:

@@ -96,6 +96,7 @@ def test_a_killed_worker_costs_steps_and_not_a_bit(settings: Settings) -> None: 
     assert sorted(p.name for p in Path(c.out).iterdir()) == [
         "checkpoints",
         "config.yaml",
+        "data.json",
         "metrics.jsonl",
         "training.png",
     ]

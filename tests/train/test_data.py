@@ -14,7 +14,7 @@ import shards
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
 from train.batch import Batch, Unusable
-from train.data import MIXTURE_BLOCK, Damage, Mixture, Schedule, Stream, batches
+from train.data import Damage, Schedule, Stream, batches
 
 
 def stream_of(settings: Settings, **changes: object) -> Stream:
@@ -80,17 +80,6 @@ def test_an_epoch_shows_every_sample_once_and_epochs_differ(settings: Settings) 
 def test_other_seeds_give_other_orders(settings: Settings) -> None:
     orders = {tuple(stream_of(settings, seed=seed).view(i)[0].key for i in range(8)) for seed in range(4)}
     assert len(orders) == 4
-
-
-def test_a_mixture_keeps_its_shares_and_repeats_nothing() -> None:
-    mixture = Mixture([0.6, 0.25, 0.15], seed=1)
-    drawn = [mixture[i] for i in range(3 * MIXTURE_BLOCK)]
-    for source, share in enumerate((600, 250, 150)):
-        assert [place for s, place in drawn if s == source] == list(range(3 * share))
-    early = np.bincount([s for s, _ in drawn[:200]], minlength=3) / 200
-    assert np.abs(early - [0.6, 0.25, 0.15]).max() < 0.12, "shuffled inside a block"
-    fresh = Mixture([0.6, 0.25, 0.15], seed=1)
-    assert [fresh[i] for i in (2500, 17, 999)] == [drawn[i] for i in (2500, 17, 999)], "no memory"
 
 
 def test_single_layer_sources_mix_in(settings: Settings, dataset: Path, tmp_path: Path) -> None:

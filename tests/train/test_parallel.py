@@ -63,6 +63,7 @@ def test_two_ranks_take_the_steps_of_one(alone: Config, settings: Settings, tmp_
         assert sorted(p.name for p in Path(c.out).iterdir()) == [
             "checkpoints",
             "config.yaml",
+            "data.json",
             "metrics.jsonl",
             "training.png",
         ]
