@@ -112,8 +112,8 @@ def test_masks_and_depth_of_another_resolution(tmp_path: Path) -> None:
     write_folder(tmp_path, depth=z, given={"K": fine.tolist()})
     Image.fromarray(image).save(tmp_path / "images/a.png")
     (tmp_path / "masks").mkdir()
-    mask = np.full(z.shape, 255, np.uint8)
-    mask[:, : mask.shape[1] // 2] = 0
+    mask = np.full((4 * H, 4 * W), 255, np.uint8)
+    mask[:, : 2 * W] = 0
     Image.fromarray(mask).save(tmp_path / "masks/a.png")
     frame = only(read_all("folder", tmp_path))
     height, width = frame.depth.shape
@@ -121,7 +121,7 @@ def test_masks_and_depth_of_another_resolution(tmp_path: Path) -> None:
     assert not frame.depth[:, : width // 2 - 1].any()
     assert_on_stage(frame, 2e-3, share=0.3, edges=0.03)  # where the ball ends, the nearest pixel stands alone
     assert_on_stage(frame, 0.1, share=0.3)
-    Image.fromarray(image[:, : 5 * W]).save(tmp_path / "images/a.png")
+    Image.fromarray(np.ascontiguousarray(image[:, : 5 * W])).save(tmp_path / "images/a.png")
     with pytest.raises(Unreadable) as caught:
         read_all("folder", tmp_path)
     assert caught.value.reason == "size_mismatch"
