@@ -21,7 +21,6 @@ H, W = 96, 128
 K = intrinsics(110.0, 112.0, 66.0, 46.0)  # of the picture
 H_DEPTH, W_DEPTH = 60, 80
 K_DEPTH = intrinsics(68.0, 68.5, 41.0, 29.0)
-JPEG = {"quality": 98, "subsampling": 0}
 POSES = [camera(), camera(0.0, 0.3, -0.05)]
 
 
@@ -60,7 +59,7 @@ def axis_angle_of(R: np.ndarray) -> np.ndarray:
 
 def jpeg(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, **JPEG)
+    Image.fromarray(image).save(path, quality=98, subsampling=0)
     return path
 
 
@@ -313,7 +312,7 @@ def waymo(root: Path) -> np.ndarray:
         {**frame, **camera_key},
         {"image": picture, "pose.transform": vehicle_at_shot},
     )
-    calibration = {f"intrinsic.{name}": value for name, value in lens.items()}
+    calibration: dict[str, Any] = {f"intrinsic.{name}": value for name, value in lens.items()}
     calibration |= {"extrinsic.transform": vehicle_from_theirs, "height": H, "width": W}
     component(root, "camera_calibration", "CameraCalibrationComponent", camera_key, calibration)
     scanner_values = {"extrinsic.transform": mounting, "beam_inclination.min": low, "beam_inclination.max": high}
