@@ -41,6 +41,7 @@ class LayeredView:
     `single_layer` says that only layer 0 is known (paper, Eq. 4). `info` is JSON: camera and light parameters, view
     index, seed, `normalisation` {"scale": s, "offset": [3]} with x_normalised = (x_asset - offset) * s, verdict `flags`
     (list of str), `overflow` (pixels whose surfaces exceeded what was peeled), and whatever else the renderer records.
+    `planes` may hold normals, facing and material of the true hits (shards/planes.py); most views have none.
     """
 
     key: str
@@ -53,6 +54,7 @@ class LayeredView:
     origin: Origin
     single_layer: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
+    planes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layers, height, width = self.depth.shape

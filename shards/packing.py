@@ -1,8 +1,8 @@
 """Residuals as bytes that zstd makes little of: half a byte where they are small, words where they are not.
 
 Most residuals of a smooth surface are below 15: two of them share a byte, whose repetitions zstd finds in a fourth of
-the bytes that words would take. Of noise most are not, and then all are kept as words: the lowest bytes of all, then the second ones, and so
-on.
+the bytes that words would take. Of noise most are not: then all are kept as words, the lowest bytes of all first, then
+the second ones, and so on.
 """
 
 from typing import Literal, get_args

@@ -1,12 +1,12 @@
 """One sample as members of a shard, and back: the meaning of `<key>.rgba.webp`, `<key>.layers.zst` and `<key>.json`.
 
 A clip is one sample whose frames are numbered: `<key>.000.rgba.webp`, `<key>.000.layers.zst`, ..., and one
-`<key>.json`.
+`<key>.json`, which says once what its frames have in common. Optional planes are members too: `<key>.normals.zst`.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,12 @@ from .codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers
 from .contract import REGIMES, Clip, LayeredView, Origin, Sample
 from .errors import CorruptSample
 from .image import decode_rgba, encode_rgba
+from .planes import PLANES, SUFFIX, Plane, decode_plane, encode_plane, planes_in
+from .shared import merged, parted
 from .split import split_of
 
-SAMPLE_VERSION = 1
+SAMPLE_VERSION = 2  # what is written; 1, whose clips share nothing, is read as well
+LARGEST_META = 1 << 30  # frames times bytes of the JSON member: bounds what the frames of a forged one unfold to
 KEY = re.compile(r"[a-z0-9_-]{1,80}\Z")  # webdataset ends the key at the first dot; ustar names have 100 bytes
 
 
@@ -45,6 +48,7 @@ def encode(sample: Sample, codec: Choice = "auto", bound: float = DEFAULT_BOUND)
             prefix = frame_prefix(t, isinstance(sample, Clip))
             members[f"{prefix}rgba.webp"] = encode_rgba(frame.rgba)
             members[f"{prefix}layers.zst"] = encode_layers(frame.hits, frame.depth, codec, bound)
+            members |= _planes(prefix, frame, frames[0])
         members["json"] = _to_json(sample, frames)
         read_meta(sample.key, members)  # what decode would refuse is not written
     except ValueError as error:
@@ -52,9 +56,14 @@ def encode(sample: Sample, codec: Choice = "auto", bound: float = DEFAULT_BOUND)
     return EncodedSample(sample.key, dict(sorted(members.items())), describe(sample.key, frames))
 
 
-def decode(key: str, members: Mapping[str, bytes]) -> Sample:
-    """The inverse of `encode`; `members` as in EncodedSample. CorruptSample names the key and the member at fault."""
+def decode(key: str, members: Mapping[str, bytes], planes: Sequence[Plane] = ()) -> Sample:
+    """The inverse of `encode`; `members` as in EncodedSample. Of the optional planes those in `planes` are decoded
+    (`planes_in(members)`: all that there are). CorruptSample names the key and the member at fault.
+    """
     meta = read_meta(key, members)
+    if missing := [plane for plane in planes if plane not in planes_in(members)]:
+        there = ", ".join(planes_in(members)) or "none"
+        raise ValueError(f"{key} has no plane {missing[0]}: it has {there}; give `planes=` to the render job")
     frames = []
     for t, entry in enumerate(meta["frames"]):
         prefix = frame_prefix(t, meta["clip"])
@@ -73,6 +82,10 @@ def decode(key: str, members: Mapping[str, bytes]) -> Sample:
                     origin=Origin(**meta["origin"]),
                     single_layer=entry["single_layer"],
                     info=entry["info"],
+                    planes={
+                        name: decode_plane(name, _member(members, f"{prefix}{name}{SUFFIX}"), hits, len(depth))
+                        for name in planes
+                    },
                 )
             )
         except ValueError as error:
@@ -86,10 +99,12 @@ def decode(key: str, members: Mapping[str, bytes]) -> Sample:
 
 def read_meta(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     """The JSON member: {version, key, clip, regime, origin, frames: [{key, K, world_from_camera, single_layer,
-    info}]}, with every type and range that readers, and the manifest, rely on. CorruptSample names what is amiss.
+    info}]}, with every type and range that readers, and the manifest, rely on. Frames are whole: what the member says
+    of them once is in each. CorruptSample names what is amiss.
     """
     try:
-        meta = json.loads(_member(members, "json"), parse_constant=_no_number)
+        text = _member(members, "json")
+        meta = json.loads(text, parse_constant=_no_number)
         _require(isinstance(meta, dict), "the JSON member is not a map")
         version = meta.get("version")
         _require(type(version) is int and version >= 1, f"version {version!r} is not a number from 1 on")
@@ -101,6 +116,10 @@ def read_meta(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
         clip, frames = meta.get("clip"), meta.get("frames")
         _require(type(clip) is bool and isinstance(frames, list), "clip is not true or false, or frames not a list")
         _require(bool(frames) and (clip or len(frames) == 1), f"{len(frames)} frames cannot be")
+        if "shared" in meta:
+            _require(version >= 2 and clip and len(frames) * len(text) <= LARGEST_META, "what frames share cannot be")
+            frames = meta["frames"] = [merged(meta["shared"], frame) for frame in frames]
+            del meta["shared"]
         for frame in frames:
             _check_frame(frame)
         return dict(meta)
@@ -133,6 +152,7 @@ def describe(key: str, frames: tuple[LayeredView, ...]) -> dict[str, Any]:
         "z_max": max(farthest),
         "flags": sorted({str(flag) for f in frames for flag in f.info.get("flags", ())}),
         "overflow": sum(int(f.info.get("overflow", 0)) for f in frames),
+        "planes": sorted(first.planes),
     }
 
 
@@ -148,26 +168,45 @@ def _depth_range(frame: LayeredView) -> tuple[float, float]:
 
 def _to_json(sample: Sample, frames: tuple[LayeredView, ...]) -> bytes:
     origin = sample.origin
-    meta = {
+    entries = [
+        {
+            "key": frame.key,
+            "K": np.asarray(frame.K, np.float64).tolist(),
+            "world_from_camera": np.asarray(frame.world_from_camera, np.float64).tolist(),
+            "single_layer": bool(frame.single_layer),
+            "info": dict(frame.info),
+        }
+        for frame in frames
+    ]
+    meta: dict[str, Any] = {
         "version": SAMPLE_VERSION,
         "key": sample.key,
         "clip": isinstance(sample, Clip),
         "regime": sample.regime,
         "origin": {"uid": origin.uid, "source": origin.source, "sha256": origin.sha256, "licence": origin.licence},
-        "frames": [
-            {
-                "key": frame.key,
-                "K": np.asarray(frame.K, np.float64).tolist(),
-                "world_from_camera": np.asarray(frame.world_from_camera, np.float64).tolist(),
-                "single_layer": bool(frame.single_layer),
-                "info": dict(frame.info),
-            }
-            for frame in frames
-        ],
+        "frames": entries,
     }
-    # shortest round-trip floats: a matrix read back is equal bit for bit
-    text = json.dumps(meta, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-    return text.encode()
+    if isinstance(sample, Clip):
+        meta["shared"], meta["frames"] = parted([json.loads(_json(entry)) for entry in entries])
+    return _json(meta).encode()
+
+
+def _json(value: Any) -> str:
+    """Shortest round-trip floats: a matrix read back is equal bit for bit."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def _planes(prefix: str, frame: LayeredView, first: LayeredView) -> dict[str, bytes]:
+    """The members of the planes of a frame."""
+    if unknown := sorted(set(frame.planes) - set(PLANES)):
+        raise ValueError(f"there is no plane {unknown[0]!r}: the planes are {', '.join(PLANES)}")
+    if set(frame.planes) != set(first.planes):
+        raise ValueError("the frames of a clip have the same planes, all of them or none")
+    return {
+        f"{prefix}{name}{SUFFIX}": encode_plane(name, frame.hits, frame.planes[name])
+        for name in PLANES
+        if name in frame.planes
+    }
 
 
 def _plain(value: Any) -> Any:
