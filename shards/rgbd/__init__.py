@@ -27,16 +27,17 @@ READERS = {
     "tartanair": "tartanair:TartanAir",
     "folder": "folder:Folder",
 }
+LAYERED = {"lari": ".lari:LaRI"}  # of several layers (base.Layered), with commands of their own: `from-lari`
 
 
 def open_corpus(name: str, folder: Path, options: Mapping[str, str] | None = None) -> Corpus:
     """The reader `name` over `folder`. ValueError for an unknown name or option, FileNotFoundError without a folder."""
-    if name not in READERS:
+    if name not in READERS and name not in LAYERED:
         raise ValueError(f"no corpus {name!r}: {_nearest(name, READERS)}")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the one that the corpus was unpacked to")
-    module, attribute = READERS[name].split(":")
-    reader: Any = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    module, attribute = (READERS | LAYERED)[name].split(":")
+    reader: Any = getattr(importlib.import_module(f".{module}", __name__), attribute)
     known = {field.name: field for field in fields(reader) if field.name != "folder" and field.init}
     values: dict[str, Any] = {}
     for option, text in (options or {}).items():

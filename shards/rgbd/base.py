@@ -13,9 +13,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
+
+from ..contract import LayeredView
 
 Reason = Literal[
     "missing_file",  # a frame lacks its image, depth or camera
@@ -101,6 +103,14 @@ class Corpus(Protocol):
 
     def read(self, scene: Scene, frame: str) -> Frame:
         """Unreadable where it cannot be used; never another exception for what a file holds."""
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A corpus whose frames are samples of several layers already: it has `view` in place of `read`."""
+
+    def view(self, scene: Scene, number: int, frame: str, layers: int) -> LayeredView:
+        """Frame `number` of the scene, with its origin, regime, key and flags. Unreadable where it cannot be used."""
 
 
 def checked(frame: Frame) -> Frame:

@@ -16,7 +16,7 @@ from ..contract import LayeredView, Origin
 from ..sample import EncodedSample, encode
 from ..store import Store
 from ..writer import shard_into
-from .base import Corpus, Frame, Reason, Scene, Unreadable, checked, origin_sha256
+from .base import Corpus, Frame, Layered, Reason, Scene, Unreadable, checked, origin_sha256
 from .plan import Settings, Unit, taken
 from .resize import resized
 
@@ -110,22 +110,24 @@ class _Work:
             try:
                 if index in self.skip:
                     raise Unreadable(self.skip[index], "the process that read it ended or was stopped")
-                frame = self._frame(name)
+                view = self._view(number, name)
                 loaded = time.perf_counter()
                 self.seconds_load += loaded - began
-                view = layered_view(self.corpus, unit.scene, number, name, frame, self.settings.layers)
                 sample = _encoded(view)
                 self.seconds_encode += time.perf_counter() - loaded
             except Unreadable as error:
                 self.rejected.append((name, error))
                 continue
-            self.flags.update(frame.flags)
+            self.flags.update(view.info["flags"])
             yield sample
 
-    def _frame(self, name: str) -> Frame:
+    def _view(self, number: int, name: str) -> LayeredView:
+        corpus, scene, settings = self.corpus, self.unit.scene, self.settings
         try:
-            frame = checked(self.corpus.read(self.unit.scene, name))
-            return checked(resized(frame, self.settings.size, self.settings.upscale))
+            if isinstance(corpus, Layered):
+                return corpus.view(scene, number, name, settings.layers)
+            frame = checked(resized(checked(corpus.read(scene, name)), settings.size, settings.upscale))
+            return layered_view(corpus, scene, number, name, frame, settings.layers)
         except Unreadable:
             raise
         except MemoryError:

@@ -1,4 +1,4 @@
-"""Pixels of two containers that few corpora use: the raw channels of an RGBA PNG, and a channel of an OpenEXR file."""
+"""Pixels that few corpora need: with alpha, the raw channels of an RGBA PNG, and a channel of an OpenEXR file."""
 
 import io
 from pathlib import Path
@@ -18,6 +18,12 @@ def read_rgba(path: Path, reason: Reason = "unreadable_image") -> np.ndarray:
         if image.mode != "RGBA":
             raise Unreadable(reason, f"{path.name} is a PNG of mode {image.mode}, not RGBA")
         return np.asarray(image)
+
+
+def read_image_alpha(path: Path) -> np.ndarray:
+    """(H,W,4) uint8 straight sRGB; alpha 255 where the file has none."""
+    with _opened(path, "unreadable_image", path.name) as image:
+        return np.asarray(image.convert("RGBA"), np.uint8)
 
 
 def read_exr(path: Path, reason: Reason = "unreadable_depth") -> np.ndarray:
