@@ -79,9 +79,9 @@ class Cache:
         if self.limit <= 0:
             raise ValueError(f"a cache of {self.limit} bytes holds nothing: give a larger limit")
         self._begin()
-        with self._accounts():
+        with self.accounts():
             self._sweep()
-            there = sum(entry.bytes for entry in self._entries())
+            there = self._there()
         free = self._free()
         if self.limit > there + free:
             raise ValueError(
@@ -103,6 +103,10 @@ class Cache:
 
     def bytes(self) -> int:
         """What copies and downloads under way take at this moment."""
+        with self.accounts():
+            return self._there()
+
+    def _there(self) -> int:
         return sum(entry.bytes for entry in self._entries())
 
     def _begin(self) -> None:
@@ -147,8 +151,8 @@ class Cache:
         return []
 
     @contextmanager
-    def _accounts(self) -> Iterator[None]:
-        """One process at a time counts, removes and reserves."""
+    def accounts(self) -> Iterator[None]:
+        """One process at a time counts, removes, reserves and renames."""
         handle = _opened(self.place / ACCOUNTS, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -170,7 +174,7 @@ class Cache:
         yield False
 
     def _sweep(self) -> None:
-        """Under `_accounts`: remove downloads whose process has died."""
+        """Under `accounts`: remove downloads whose process has died."""
         for entry in list(self._entries()):
             if entry.is_part:
                 with _alone(entry.path) as alone:
@@ -181,10 +185,10 @@ class Cache:
         """Give the empty file behind `handle` this size, on the disk too, after removing what is unused for the
         longest. False, and nothing is removed, where that is not enough.
         """
-        with self._accounts():
+        with self.accounts():
             self._sweep()
             os.ftruncate(handle, 0)
-            there = sum(entry.bytes for entry in self._entries())
+            there = self._there()
             if not self._freed(there + size - self.limit):
                 return False
             while True:
@@ -199,7 +203,7 @@ class Cache:
                         return False
 
     def _freed(self, wanted: int) -> bool:
-        """Under `_accounts`: remove unused copies until `wanted` bytes are free; nothing where they are too few."""
+        """Under `accounts`: remove unused copies until `wanted` bytes are free; nothing where they are too few."""
         if wanted <= 0:
             return True
         handles: list[int] = []
@@ -311,7 +315,8 @@ class Copies:
                 closed(handle)
                 return State.BUSY if path.exists() else State.FULL
             self._download(place, handle)
-            part.rename(path)
+            with self.cache.accounts():  # or whoever counts at this moment might see it under neither name
+                part.rename(path)
             ours = False
             fcntl.flock(handle, fcntl.LOCK_SH)
             if _is_still(path, handle):

@@ -113,6 +113,12 @@ class Dataset:
         chosen = select(self.columns(columns_used(where, SCHEMA)), where)
         return Dataset(self.store, self.config, self.selection.narrowed(chosen), self.cache)
 
+    def load(self) -> "Dataset":
+        """Load now what reading samples needs of the manifest, so that processes forked after it share the memory."""
+        rows = self.selection
+        _ = rows.key, rows.offset, rows.bytes, rows.digest, rows.shard_of, rows.shard_bytes
+        return self
+
     @property
     def keys(self) -> list[str]:
         return list(self.selection.key.to_pylist())
