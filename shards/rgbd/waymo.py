@@ -86,7 +86,8 @@ class Waymo:
             raise Unreadable("distorted_camera", f"the lens of {camera_name} folds over within its picture")
         world_from_camera = picture.matrix("pose.transform") @ lens.vehicle_from_camera
         check_pose(world_from_camera)
-        depth = self._depth(scene, time, camera, lens, np.linalg.inv(world_from_camera))
+        with np.errstate(invalid="ignore", over="ignore"):  # of ranges that are no numbers; z_buffer drops them
+            depth = self._depth(scene, time, camera, lens, np.linalg.inv(world_from_camera))
         return Frame(straight, depth, lens.K, world_from_camera, ("sparse",))
 
     def _depth(self, scene: Scene, time: int, camera: int, lens: "_Lens", camera_from_world: np.ndarray) -> np.ndarray:
