@@ -93,9 +93,7 @@ def _planned(
     """What dataset.json says of the job, and its units."""
     with counting(console, "listing assets") as advance:
         listed = tally.of if tally is not None else None
-        units = plan(
-            sources, settings.model_dump(mode="json"), images_per_asset(settings), shard_views, advance, listed
-        )
+        units = plan(sources, settings.stated(), images_per_asset(settings), shard_views, advance, listed)
     if not units:
         why = f": {tally.line()}" if tally is not None and tally.line() else ""
         raise ValueError(f"{', '.join(source.text for source in sources)}: no asset to render{why}")
@@ -104,7 +102,7 @@ def _planned(
         "assets": sum(len(unit.tasks) for unit in units),
         "assets_digest": digest_of_assets(units),
         "shard_views": shard_views,
-        "render": settings.model_dump(mode="json"),
+        "render": settings.stated(),
     }
     if tally is not None:
         job["filters"] = tally.filters.to_json()

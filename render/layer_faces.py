@@ -4,13 +4,15 @@ A view stores depth alone. Its mesh is peeled once more from the view's own came
 its depth: hits that the render dropped (cut out, merged) lie between the layers and are passed over.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from render.mesh import Mesh
 from render.peel import Scene
-from shards.contract import LayeredView
+from render.settings import RenderSettings
+from shards.contract import LayeredView, rays
 
 
 class LayerFaces(NamedTuple):
@@ -51,6 +53,31 @@ def layer_faces(mesh: Mesh, view: LayeredView, near: float) -> LayerFaces:
         triangle[at] = hits.triangle[slot[found], v[found], u[found]]
         facing[at] = hits.facing[slot[found], v[found], u[found]]
     return LayerFaces(triangle, facing, _normals(vertices @ rotation.T, mesh.faces, triangle, facing))
+
+
+def with_planes(mesh: Mesh, view: LayeredView, settings: RenderSettings) -> LayeredView:
+    """The view with the planes that the settings ask for. `mesh` is the asset that `render_views` was given.
+
+    Normals are those of the flat triangles, turned to the viewer; materials are numbered as in `mesh.materials`. The
+    second peel runs on the CPU. A hit which it misses, at the rim of what another backend rendered, looks at the camera
+    with its front and has material 0; `info` then counts these as `planes_missed`.
+    """
+    faces = layer_faces(mesh, view, settings.near)
+    missed = view.hit & (faces.triangle < 0)
+    normal = faces.normal
+    if missed.any():
+        towards = -rays(view.K, *view.size)
+        towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
+        normal = np.where(missed[..., None], towards[None], normal).astype(np.float32)
+        view = replace(view, info={**view.info, "planes_missed": int(missed.sum())})
+    found = {
+        "normals": normal,
+        "facing": np.where(missed, 1, faces.facing).astype(np.int8),
+        "material": np.where(missed, 0, np.where(faces.triangle < 0, -1, mesh.material[faces.triangle])).astype(
+            np.int32
+        ),
+    }
+    return replace(view, planes={name: found[name] for name in settings.planes})
 
 
 def vertices_of(mesh: Mesh, view: LayeredView) -> np.ndarray:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shards.planes import PLANES, Plane
 
 RenderRegime = Literal["object", "scene", "dynamic"]
 BackendName = Literal["auto", "cpu", "cuda", "nvdiffrast", "pyrender"]
@@ -49,6 +51,7 @@ class RenderSettings(BaseModel):
     merge: float = Field(1e-4, ge=0)  # hits facing alike are one if closer than this share of the scene diagonal, or
     # than 4 times DEPTH_ERROR, so that storing a gap between two surfaces changes it by no more than a half
     texture_limit: int = Field(2048, ge=16)  # textures are halved until no side exceeds this
+    planes: tuple[Plane, ...] = ()  # what is stored of every hit beside its depth: normals, facing, material
 
     # Objects. Calibrated by tests/benchmarks/coverage.py: on a mixed corpus, coverage (paper, Table 5) and moments of
     # XYZ (the release) come out together. What ties them is the focal length: the sum of z^2 over all pixels is that of
@@ -84,6 +87,18 @@ class RenderSettings(BaseModel):
     min_coverage: float = Field(0.003, ge=0, le=1)  # a smaller share of valid pixels is rejected as too_few_pixels
     exposure: Span = (0.55, 1.0)  # mean brightness of a white surface in view, linear, before encoding
     shadows: bool = True
+
+    @field_validator("planes", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """ "normals,facing" as a command line gives it; the order does not count."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        for name in names if isinstance(names, list | tuple) else ():
+            if name not in PLANES:
+                near = difflib.get_close_matches(str(name), PLANES, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the planes are {', '.join(PLANES)}"
+                raise ValueError(f"there is no plane {name!r}: {hint}")
+        return sorted(set(names)) if isinstance(names, list | tuple) else names
 
     @model_validator(mode="after")
     def _ordered(self) -> "RenderSettings":
@@ -144,6 +159,13 @@ class RenderSettings(BaseModel):
                 f"{PEELED_HITS} hits or more; lower samples, slots_limit, height or width"
             )
         return self
+
+    def stated(self) -> dict[str, Any]:
+        """As dataset.json states them: plain JSON, without `planes` where there are none, as before there were any."""
+        values = self.model_dump(mode="json")
+        if not self.planes:
+            del values["planes"]
+        return values
 
     @property
     def slots(self) -> int:

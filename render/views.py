@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from render import backends, verdicts
 from render.frames import Stage
+from render.layer_faces import with_planes
 from render.mesh import Mesh, Rejected
 from render.settings import RenderSettings
 from render.studio import METRES, Studio, normalised
@@ -59,8 +60,17 @@ def render_views(mesh: Mesh, origin: Origin, settings: RenderSettings) -> Render
     else:
         taken += studio.views([sample_key(origin, "v", view) for view in range(settings.views)])
     samples = [sample for sample in taken if not isinstance(sample, Rejected)]
+    if settings.planes:
+        with stage.clock("planes"):
+            samples = [_with_planes(asset, sample, settings) for sample in samples]
     rejected = [(view, r.reason, r.message) for view, r in enumerate(taken) if isinstance(r, Rejected)]
     return Rendered(samples, rejected, {name: round(value, 6) for name, value in seconds.items()})
+
+
+def _with_planes(asset: Mesh, sample: Sample, settings: RenderSettings) -> Sample:
+    if isinstance(sample, Clip):
+        return Clip(sample.key, tuple(with_planes(asset, frame, settings) for frame in sample.frames))
+    return with_planes(asset, sample, settings)
 
 
 def sample_key(origin: Origin, letter: str, view: int) -> str:
