@@ -13,7 +13,8 @@ from .dataset_json import dataset_json, parse_dataset_json, read_dataset_json, w
 from .errors import CorruptSample
 from .layout import TEMPORARY
 from .manifest import ManifestWriter, read_manifest, write_manifest
-from .moments import Moments, moments_of_sample, statistics
+from .measure import statistics
+from .moments import Moments, moments_of_sample
 from .order import Order, Windows
 from .pointcloud import layered_points, write_points
 from .randomness import generator, seed_of

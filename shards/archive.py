@@ -42,35 +42,40 @@ def split_part(key: str, part: bytes, where: str) -> dict[str, bytes]:
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """(key, offset, part) of every sample of a shard, in order, whatever damage lies between them.
+    """`walk_file` of the shard in a folder."""
+    with path.open("rb") as file:
+        yield from walk_file(file, str(path))
+
+
+def walk_file(file: BinaryIO, path: str) -> Iterator[tuple[str, int, bytes]]:
+    """(key, offset, part) of every sample of a shard, in order, whatever damage lies between them; `path` names it.
 
     After a damaged header the next sound one is looked for, block by block. CorruptSample at the end if anything was
     skipped or the end mark is not where it should be; a part that damage took a member from is yielded as it is.
     """
     damaged = False
-    with path.open("rb") as file:
-        key, begin, end = "", 0, 0
-        here, size = 0, file.seek(0, 2)
-        while here + BLOCK <= size:
-            block = _between(file, here, here + BLOCK)
-            if here + len(END) == size and not any(block):
-                break
-            info = _header(block, size - here - BLOCK)
-            if info is None:
-                damaged = True
-                here += BLOCK
-                continue
-            name = info.name.partition(".")[0]
-            if name != key or here != end:
-                if key:
-                    yield key, begin, _between(file, begin, end)
-                key, begin = name, here
-            here = end = here + BLOCK + _padded(info.size)
-        if key:
-            yield key, begin, _between(file, begin, end)
-        file.seek(end)
-        if damaged or file.read(len(END) + 1) != END:
-            raise CorruptSample(f"{path} is damaged or truncated: what is not listed of it cannot be read")
+    key, begin, end = "", 0, 0
+    here, size = 0, file.seek(0, 2)
+    while here + BLOCK <= size:
+        block = _between(file, here, here + BLOCK)
+        if here + len(END) == size and not any(block):
+            break
+        info = _header(block, size - here - BLOCK)
+        if info is None:
+            damaged = True
+            here += BLOCK
+            continue
+        name = info.name.partition(".")[0]
+        if name != key or here != end:
+            if key:
+                yield key, begin, _between(file, begin, end)
+            key, begin = name, here
+        here = end = here + BLOCK + _padded(info.size)
+    if key:
+        yield key, begin, _between(file, begin, end)
+    file.seek(end)
+    if damaged or file.read(len(END) + 1) != END:
+        raise CorruptSample(f"{path} is damaged or truncated: what is not listed of it cannot be read")
 
 
 def _header(block: bytes, left: int) -> tarfile.TarInfo | None:

@@ -5,17 +5,14 @@ train; layer 0 alone of samples that know no other. Scenes use the log-median ma
 median: they need none, and are left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from os import PathLike
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .archive import split_part
 from .codec import decode_layers
-from .reader import Dataset, open
 from .sample import frame_prefix, read_meta
 
 RELEASED = {"mean": [-0.002366, -0.004008, 1.904278], "std": [0.280865, 0.315927, 0.706423]}  # of 500K object samples
@@ -95,41 +92,6 @@ def counts(row: Mapping[str, Any]) -> bool:
     return bool(row["split"] == "train" and row["regime"] != "scene")
 
 
-def measure(dataset: Dataset, threads: int = 4) -> Iterator[tuple[int, int, Moments]]:
-    """Yield (samples done, samples in all, Moments so far) after each sample of split train whose regime is not scene.
-
-    The last one is the result. It does not depend on `threads`: samples are merged in the order of the manifest into
-    one Moments a shard, and these in the order of shards. So it is also that of shards which were measured one by one.
-    """
-    regimes = dataset.manifest["regime"].to_pylist()
-    rows = [int(row) for row in dataset.rows("train") if regimes[int(row)] != "scene"]
-    names = dataset.manifest["shard"]
-    whole, of_shard, shard = Moments(), Moments(), ""
-    with ThreadPoolExecutor(threads) as pool:
-        for done, (row, moments) in enumerate(zip(rows, _in_order(pool, dataset, rows, 4 * threads)), start=1):
-            if (name := names[row].as_py()) != shard:
-                whole.merge(of_shard)
-                of_shard, shard = Moments(), name
-            of_shard.merge(moments)
-            so_far = replace(whole)
-            so_far.merge(of_shard)
-            yield done, len(rows), so_far
-
-
-def statistics(
-    dataset: Dataset | str | PathLike[str], progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, Any] | None:
-    """What `dataset.json` holds under "statistics", a function of the samples alone; None without objects in train.
-
-    `progress` is called with (samples done, samples in all) after each.
-    """
-    result = None
-    for done, total, moments in measure(open(dataset) if isinstance(dataset, str | PathLike) else dataset):
-        result = (done, moments)
-        progress(done, total)
-    return as_json(result[1], result[0]) if result else None
-
-
 def as_json(moments: Moments, samples: int) -> dict[str, Any] | None:
     """What dataset.json holds of `samples` samples; None where no point was measured."""
     if not moments.count:
@@ -141,12 +103,3 @@ def as_json(moments: Moments, samples: int) -> dict[str, Any] | None:
         "samples": samples,
         "split": "train",
     }
-
-
-def _in_order(pool: ThreadPoolExecutor, dataset: Dataset, rows: list[int], ahead: int) -> Iterable[Moments]:
-    for begin in range(0, len(rows), ahead):  # bounded: decoded samples never pile up
-        yield from pool.map(lambda row: _of_row(dataset, row), rows[begin : begin + ahead])
-
-
-def _of_row(dataset: Dataset, row: int) -> Moments:
-    return moments_of_sample(dataset.manifest["key"][row].as_py(), dataset.members(row))

@@ -135,7 +135,7 @@ class _Job:
             source = self.inputs[run[0].pop(INPUT)]
             begin, end = run[0]["offset"], run[-1]["offset"] + run[-1]["bytes"]
             name = f"{SHARDS}/{run[0]['shard']}"
-            size = source.shards.get(run[0]["shard"])
+            size = source.shard_size(run[0]["shard"])
             content = b""
             if size is not None and begin < size:
                 content = source.store.part(name, begin, min(end, size) - begin)
@@ -284,7 +284,7 @@ def _finish(inputs: Sequence[Input], output: Output, shards: int, check: Callabl
             writer.write(rows)
             lost += gone
         check()
-    if lost or any(LEDGER in source.store.top() for source in inputs):
+    if lost or any(source.store.exists(LEDGER) for source in inputs):
         with store.writing(LEDGER) as file, LedgerWriter(file) as rows_of_ledger:
             for table in _ledgers(inputs):
                 rows_of_ledger.write(table)
@@ -302,7 +302,7 @@ def _ledgers(inputs: Sequence[Input]) -> Iterator[pa.Table]:
     before: set[bytes] = set()
     for source in inputs:
         own: list[bytes] = []
-        if LEDGER not in source.store.top():
+        if not source.store.exists(LEDGER):
             continue
         with source.store.reading(LEDGER) as file:
             for table in ledger.batches(file):
@@ -337,4 +337,4 @@ def _made(output: Output) -> Made:
             for table in ledger.batches(file, ["unit", "asset", "reason", "message"]):
                 damaged = table.filter(pc.equal(table["reason"], "damaged")).to_pylist()
                 lost += [{"shard": row["unit"], "asset": row["asset"], "why": row["message"]} for row in damaged]
-    return Made(store.text, whole.samples, whole.bytes, len(whole.shards), whole.hash, lost)
+    return Made(store.text, whole.samples, whole.bytes, len(store.sizes(SHARDS)), whole.hash, lost)

@@ -46,10 +46,18 @@ class Input:
         schema = pa.schema([field for field in manifest.SCHEMA if field.name in columns])
         return pa.concat_tables([schema.empty_table(), *self.batches(columns)])
 
+    def shard_size(self, shard: str) -> int | None:
+        """Bytes of a shard as it lies there, None where it is missing; asked once."""
+        if shard not in self._sizes:
+            try:
+                self._sizes[shard] = self.store.size(f"{SHARDS}/{shard}")
+            except FileNotFoundError:
+                self._sizes[shard] = None
+        return self._sizes[shard]
+
     @cached_property
-    def shards(self) -> dict[str, int]:
-        """Name -> bytes of the shards that are there."""
-        return {name.rpartition("/")[2]: size for name, size in self.store.sizes(SHARDS).items()}
+    def _sizes(self) -> dict[str, int | None]:
+        return {}
 
     def origin(self) -> dict[str, Any]:
         """What a dataset that is made of it states of it: no path, so that the same samples give the same bytes."""
@@ -75,7 +83,7 @@ def open_input(path: str | PathLike[str]) -> Input:
         raise ValueError(
             f"{store.text} is not finished: run the command that writes it again, which goes on from there"
         )
-    with _manifest(store) as file:
+    with open_manifest(store) as file:
         if seal.check(file) is False:
             raise damaged(store, "its seal is broken")
     digest, samples, size = hashlib.sha256(), 0, 0
@@ -95,7 +103,7 @@ def manifest_batches(store: Store, columns: Collection[str] | None = None) -> It
     """
     schema = manifest.SCHEMA if columns is None else pa.schema([f for f in manifest.SCHEMA if f.name in columns])
     try:
-        with _manifest(store) as file, pq.ParquetFile(file, page_checksum_verification=True) as table:
+        with open_manifest(store) as file, pq.ParquetFile(file, page_checksum_verification=True) as table:
             there = set(table.schema_arrow.names)
             added = set() if there.intersection(manifest.ADDED) else set(manifest.ADDED)
             if missing := [name for name in manifest.SCHEMA.names if name not in there and name not in added]:
@@ -116,7 +124,8 @@ def damaged(store: Store, what: str) -> ValueError:
 
 
 @contextmanager
-def _manifest(store: Store) -> Iterator[BinaryIO]:
+def open_manifest(store: Store) -> Iterator[BinaryIO]:
+    """The file, seekable. FileNotFoundError with a remedy where it is missing."""
     try:
         with store.reading(MANIFEST) as file:
             yield file

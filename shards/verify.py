@@ -1,173 +1,249 @@
 """Is a dataset what was written? Every byte of every shard, every row of the manifest, every file of the folder."""
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from .archive import END, split_part, walk
-from .contract import Clip, Sample
-from .dataset_json import read_dataset_json
+from . import ledger, manifest, seal
+from .dataset_json import parse_dataset_json
 from .layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
-from .manifest import members_of, read_manifest, write_manifest
-from .reader import Dataset
-from .sample import decode, describe
+from .parallel import in_processes
+from .rewrite_inputs import digests, manifest_batches, open_manifest
+from .store import Store, open_store, under
+from .store.local import LocalStore
+from .verify_shard import Problem, Task, check_shard
 
 Progress = Callable[[int, int], None]
+NAMED = 5  # keys that a message names
 
 
 @dataclass(frozen=True)
-class Problem:
-    where: str
-    what: str
+class Verdict:
+    """`samples`, `shards` and `bytes` are those of the manifest; `lost` the keys of samples that cannot be read."""
 
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+    samples: int = 0
+    shards: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def lost(self) -> list[str]:
+        return sorted({key for problem in self.problems for key in problem.keys})
 
 
-def verify(directory: str | PathLike[str], progress: Progress | None = None) -> list[Problem]:
-    """Everything that is wrong with the dataset in `directory`; an empty list if nothing is.
+def verify(place: str | PathLike[str], progress: Progress | None = None) -> list[Problem]:
+    """Everything that is wrong with the dataset at a path or URL; an empty list if nothing is. In this process."""
+    return inspect(place, progress, workers=1).problems
+
+
+def inspect(
+    place: str | PathLike[str], progress: Progress | None = None, workers: int | None = None, quick: bool = False
+) -> Verdict:
+    """Everything that is wrong with a dataset, and how much there is of it.
 
     Every sample is read, hashed and decoded, and its manifest row computed anew; the rows of a shard must cover it from
-    its first byte to its end mark. `progress(done, total)` is called after every sample.
+    its first byte to its end mark; the tables must be those that were sealed. `workers` processes share the shards
+    (None: one for each core). With `quick` shards are not read but for their sizes and ends. Memory is bounded by a
+    shard's rows and a few samples for each worker, and 16 bytes for each key. `progress(samples done, in all)` is
+    called after every shard. FileNotFoundError where nothing is there.
     """
-    root = Path(directory)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder: give the one that `worldtrace render --out` wrote")
-    problems = _files(root)
+    store = open_store(place)
+    if isinstance(store, LocalStore) and not store.folder.is_dir():
+        raise FileNotFoundError(f"{place} is not a folder: give the one that `worldtrace render --out` wrote")
+    there = _listed(store)
+    problems = [*_strangers(store), *_small_files(store)]
     try:
-        config = read_dataset_json(root)
+        facts = _facts(store)
     except (ValueError, FileNotFoundError) as error:
-        problems.append(Problem(DATASET_JSON, str(error)))
-        config = {}
-    if (root / LEDGER).exists():
-        try:
-            pq.read_table(root / LEDGER)
-        except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-            problems.append(Problem(LEDGER, f"cannot be read: {_first_line(error)}"))
+        return Verdict(problems=[*problems, Problem(MANIFEST, str(error))])
+    problems += facts.problems
+    if there is not None:
+        for shard in sorted(there - facts.shards):
+            name = f"{SHARDS}/{shard}"
+            problems.append(Problem(name, "is not in the manifest: foreign, or the manifest is old"))
+    done = 0
+    tasks = (Task(store, shard, rows, quick) for shard, rows in rows_by_shard(store, facts.ordered))
+    sizes: list[int] = []
+
+    def drawn() -> Iterator[Task]:
+        for task in tasks:
+            sizes.append(len(task.rows))
+            yield task
+
     try:
-        manifest = read_manifest(root)
-    except (ValueError, FileNotFoundError) as error:
-        return [*problems, Problem(MANIFEST, str(error))]
-
-    dataset = Dataset(root, config, manifest)
-    rows = manifest.to_pylist()
-    seen: set[str] = set()
-    for i, row in enumerate(rows):
-        if row["key"] in seen:
-            problems.append(Problem(MANIFEST, f"key {row['key']} comes twice"))
-        seen.add(row["key"])
-        problems += _sample(dataset, i, row)
-        if progress is not None:
-            progress(i + 1, len(rows))
-    ordered = sorted(rows, key=lambda row: (row["shard"], row["offset"]))
-    if ordered != rows:
-        problems.append(Problem(MANIFEST, "the rows are not in the order of (shard, offset)"))
-    problems += _coverage(root, ordered)
-    return problems
+        for number, found in enumerate(in_processes(check_shard, drawn(), workers, facts.bytes)):
+            problems += found
+            done += sizes[number]
+            if progress is not None:
+                progress(done, facts.samples)
+    except ValueError as error:  # of a column of the manifest that was not read before
+        problems.append(Problem(MANIFEST, str(error)))
+    return Verdict(facts.samples, len(facts.shards), facts.bytes, problems)
 
 
-def repair(directory: str | PathLike[str], progress: Progress | None = None) -> tuple[int, list[Problem]]:
-    """Write the manifest anew from the shards: (samples found, what could not be used). Nothing else is touched."""
-    root = Path(directory)
-    paths = sorted((root / SHARDS).glob("*.tar"))
-    if not paths:
-        raise FileNotFoundError(f"{root / SHARDS} holds no shard: there is nothing to rebuild the manifest from")
-    rows: dict[str, dict[str, Any]] = {}
+@dataclass(frozen=True)
+class _Facts:
+    samples: int
+    bytes: int
+    shards: set[str]
+    ordered: bool
+    problems: list[Problem]
+
+
+def _facts(store: Store) -> _Facts:
+    """What one pass over a few columns of the manifest tells."""
     problems: list[Problem] = []
-    for done, path in enumerate(paths, start=1):
-        with path.open("rb") as file:
-            of_shard = {
-                "shard_bytes": path.stat().st_size,
-                "shard_sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            }
-        try:
-            for key, offset, part in walk(path):
-                where = f"{SHARDS}/{path.name}"
-                place = {"shard": path.name, "offset": offset, "bytes": len(part), **of_shard}
-                try:
-                    if key in rows:
-                        raise ValueError(f"{key} is already in {rows[key]['shard']}")
-                    members = split_part(key, part, where)
-                    row = {**describe(key, _frames(decode(key, members))), "members": members_of(members), "planes": []}
-                    rows[key] = {**row, **place, "sha256": hashlib.sha256(part).hexdigest()}
-                except ValueError as error:
-                    problems.append(Problem(where, f"left out: {error}"))
-        except ValueError as error:
-            problems.append(Problem(f"{SHARDS}/{path.name}", str(error)))
-        if progress is not None:
-            progress(done, len(paths))
-    write_manifest(root, rows.values())
-    return len(rows), problems
+    with open_manifest(store) as file:
+        if seal.check(file) is False:
+            what = "its seal is broken, it is not what was written: rebuild it with `verify --repair`"
+            problems.append(Problem(MANIFEST, what))
+    samples = size = train = 0
+    shards: set[str] = set()
+    keys: list[np.ndarray] = [np.zeros((0, 2), np.uint64)]
+    ordered, last = True, ("", -1)
+    for table in manifest_batches(store, ["key", "shard", "offset", "bytes", "split", "regime"]):
+        shard, offset = table["shard"].to_pylist(), table["offset"].to_pylist()
+        places = [last, *zip(shard, offset)]
+        ordered = ordered and all(left < right for left, right in pairwise(places))
+        last = places[-1]
+        shards.update(shard)
+        keys.append(digests(table["key"]))
+        samples += len(table)
+        size += pc.sum(table["bytes"]).as_py() or 0
+        counted = pc.and_(pc.equal(table["split"], "train"), pc.not_equal(table["regime"], "scene"))
+        train += pc.sum(counted).as_py() or 0
+    if not ordered:
+        problems.append(Problem(MANIFEST, "the rows are not in the order of (shard, offset)"))
+    problems += [Problem(MANIFEST, f"key {key} comes twice") for key in _doubled(store, np.concatenate(keys))]
+    problems += _statistics(store, train)
+    return _Facts(samples, size, shards, ordered, problems)
 
 
-def _files(root: Path) -> list[Problem]:
-    problems = []
-    for path in sorted(root.iterdir()):
-        if path.name.endswith(TEMPORARY):
-            problems.append(Problem(path.name, "left by an interrupted write; remove it if no job is running"))
-        elif path.name not in FINISHED | UNFINISHED:
-            problems.append(Problem(path.name, "does not belong to a dataset; move it elsewhere"))
-    folder = root / SHARDS
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.endswith(TEMPORARY):
-            problems.append(
-                Problem(f"{SHARDS}/{path.name}", "left by an interrupted write; remove it if no job is running")
-            )
-        elif path.suffix != ".tar" or not path.is_file():
-            problems.append(Problem(f"{SHARDS}/{path.name}", "is not a shard; move it elsewhere"))
-    return problems
-
-
-def _sample(dataset: Dataset, i: int, row: dict[str, Any]) -> list[Problem]:
-    where = f"{SHARDS}/{row['shard']}"
-    try:
-        sample = dataset[i]
-    except (ValueError, OSError) as error:
-        return [Problem(where, str(error))]
-    found = describe(row["key"], _frames(sample))
-    wrong = [name for name, value in found.items() if not _agree(name, value, row[name])]
-    if not wrong:
-        return []
-    what = ", ".join(f"{name} is {row[name]!r}, the sample says {found[name]!r}" for name in wrong)
-    return [Problem(MANIFEST, f"{row['key']}: {what}")]
-
-
-def _agree(name: str, found: Any, stated: Any) -> bool:
-    if name in ("z_min", "z_max"):  # measured before the codec moved depths by up to its bound
-        return bool(abs(found - stated) <= 1e-3 * abs(stated))
-    return bool(found == stated)
-
-
-def _coverage(root: Path, ordered: list[dict[str, Any]]) -> list[Problem]:
-    """Shards and manifest name each other, and the rows of a shard leave no byte of it unnamed."""
-    problems = []
-    ends: dict[str, int] = {}
-    for row in ordered:
-        end = ends.get(row["shard"], 0)
-        if row["offset"] != end:
-            gap = f"bytes {end} to {row['offset']} belong to no sample of the manifest"
-            problems.append(Problem(f"{SHARDS}/{row['shard']}", gap))
-        ends[row["shard"]] = row["offset"] + row["bytes"]
-    for path in sorted((root / SHARDS).glob("*.tar")):
-        if path.name not in ends:
-            problems.append(Problem(f"{SHARDS}/{path.name}", "is not in the manifest: foreign, or the manifest is old"))
+def rows_by_shard(store: Store, ordered: bool = True) -> Iterator[tuple[str, pa.Table]]:
+    """(shard, its manifest rows), as a stream where the rows are in order; else they are sorted in memory."""
+    if ordered:
+        tables = manifest_batches(store)
+    else:
+        whole = pa.concat_tables([manifest.SCHEMA.empty_table(), *manifest_batches(store)])
+        tables = iter([whole.take(pc.sort_indices(whole, [("shard", "ascending"), ("offset", "ascending")]))])
+    waiting: list[pa.Table] = []
+    current: str | None = None
+    for table in tables:
+        if not len(table):
             continue
-        with path.open("rb") as file:
-            file.seek(ends[path.name])
-            if file.read(len(END) + 1) != END:
-                what = f"does not end after its last sample, at byte {ends[path.name]}: truncated or added to"
-                problems.append(Problem(f"{SHARDS}/{path.name}", what))
-    return problems
+        shard = table["shard"].combine_chunks()
+        changes = np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy(zero_copy_only=False)) + 1
+        for begin, end in zip([0, *changes], [*changes, len(table)]):
+            name = shard[int(begin)].as_py()
+            if current is not None and name != current:
+                yield current, pa.concat_tables(waiting)
+                waiting = []
+            current = name
+            waiting.append(table.slice(begin, end - begin))
+    if current is not None:
+        yield current, pa.concat_tables(waiting)
 
 
-def _frames(sample: Sample) -> tuple[Any, ...]:
-    return sample.frames if isinstance(sample, Clip) else (sample,)
+def _doubled(store: Store, keys: np.ndarray) -> list[str]:
+    """The keys that come more than once; a few of them, if they are many."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    again = np.flatnonzero((keys[order[1:]] == keys[order[:-1]]).all(axis=1)) + 1
+    rows = np.sort(order[again])[: 10 * NAMED]
+    names: list[str] = []
+    begin = 0
+    for table in manifest_batches(store, ["key"]) if rows.size else ():
+        here = rows[(rows >= begin) & (rows < begin + len(table))] - begin
+        names += table["key"].take(pa.array(here)).to_pylist()
+        begin += len(table)
+    return names
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _statistics(store: Store, train: int) -> list[Problem]:
+    """Statistics that were taken over more or fewer samples are those of another dataset."""
+    try:
+        measured = parse_dataset_json(store.read(DATASET_JSON), "").get("statistics")
+    except (ValueError, FileNotFoundError):
+        return []  # said already
+    if not isinstance(measured, dict) or measured.get("samples") == train:
+        return []
+    what = f"its statistics are of {measured.get('samples')} samples, the manifest has {train}: run `shards stats`"
+    return [Problem(DATASET_JSON, what)]
+
+
+def _small_files(store: Store) -> Iterator[Problem]:
+    """dataset.json and the ledger."""
+    try:
+        parse_dataset_json(store.read(DATASET_JSON), under(store, DATASET_JSON))
+    except FileNotFoundError:
+        yield Problem(DATASET_JSON, "is missing: restore it from a copy, or write it anew with `verify --repair`")
+    except ValueError as error:
+        yield Problem(DATASET_JSON, str(error))
+    try:
+        with store.reading(LEDGER) as file:
+            if seal.check(file) is False:
+                yield Problem(LEDGER, "its seal is broken, it is not what was written: restore it from a copy")
+            file.seek(0)
+            for _ in ledger.batches(file):
+                pass
+    except FileNotFoundError:
+        pass  # importers of old and hand-made datasets have none
+    except (ValueError, OSError) as error:
+        yield Problem(LEDGER, f"cannot be read: {error}")
+
+
+def _listed(store: Store) -> set[str] | None:
+    """The names of the shards that are there; None where a store does not list (https)."""
+    try:
+        return {name.rpartition("/")[2] for name in store.sizes(SHARDS) if name.endswith(".tar")}
+    except OSError:
+        return None
+
+
+def _strangers(store: Store) -> Iterator[Problem]:
+    """What no dataset has: foreign files, and what interrupted writes left."""
+    left = "left by an interrupted write; remove it if no job is running"
+    try:
+        top = store.top()
+    except OSError:
+        return
+    for name in top:
+        if name.endswith(TEMPORARY):
+            yield Problem(name, left)
+        elif name not in FINISHED | UNFINISHED:
+            yield Problem(name, "does not belong to a dataset; move it elsewhere")
+    for name, is_file in _in_shards(store):
+        if name.endswith(TEMPORARY):
+            yield Problem(f"{SHARDS}/{name}", left)
+        elif not name.endswith(".tar") or not is_file:
+            yield Problem(f"{SHARDS}/{name}", "is not a shard; move it elsewhere")
+
+
+def _in_shards(store: Store) -> list[tuple[str, bool]]:
+    """(name, whether it is a file) of all that lies in the folder of shards."""
+    if isinstance(store, LocalStore):
+        folder = store.folder / SHARDS
+        if not folder.is_dir():
+            return []
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.is_file()) for entry in entries)
+    return sorted((name.rpartition("/")[2], True) for name in store.sizes(SHARDS))
+
+
+def as_json(place: str, verdict: Verdict) -> dict[str, Any]:
+    """For other programs."""
+    return {
+        "dataset": place,
+        "sound": not verdict.problems,
+        "samples": verdict.samples,
+        "shards": verdict.shards,
+        "bytes": verdict.bytes,
+        "lost": verdict.lost,
+        "problems": [problem.as_json() for problem in verdict.problems],
+    }

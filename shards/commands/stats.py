@@ -1,29 +1,39 @@
 """`worldtrace shards stats`: mean and standard deviation of XYZ, measured and written into dataset.json."""
 
+from typing import Annotated
+
 import typer
 
 from .. import reader
-from ..dataset_json import write_dataset_json
+from ..dataset_json import dataset_json
 from ..layout import DATASET_JSON
+from ..measure import statistics as measure
 from ..moments import RELEASED
-from ..moments import statistics as measured
+from ..store import under
 from .arguments import Directory, advance, bar
 
+Processes = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes that share the shards [one for each core].")
+]
 
-def stats(directory: Directory) -> None:
-    """Measure the z-score statistics over all valid layers of split train, and store them in dataset.json."""
+
+def stats(directory: Directory, workers: Processes = None) -> None:
+    """Measure the z-score statistics over all valid layers of split train, and store them in dataset.json.
+
+    They are the same to the last bit for any number of workers.
+    """
     dataset = reader.open(directory)
     with bar("measuring") as progress:
-        statistics = measured(dataset, lambda done, total: advance(progress, done, total))
+        statistics = measure(dataset, lambda done, total: advance(progress, done, total), workers)
     if statistics is None:
         raise ValueError(
             f"{directory}: split train has no object, clip or rgbd sample to measure; scenes need no statistics, "
             "because the log-median map scales each by its own median depth"
         )
-    write_dataset_json(directory, {**dataset.config, "statistics": statistics})
+    with dataset.store.writing(DATASET_JSON) as file:
+        file.write(dataset_json({**dataset.config, "statistics": statistics}))
     for name in ("mean", "std"):
         ours, released = (" ".join(f"{v:10.6f}" for v in which[name]) for which in (statistics, RELEASED))
         typer.echo(f"{name:<5}{ours}    released object model:{released}")
-    typer.echo(
-        f"over {statistics['points']} points of {statistics['samples']} samples, written to {directory}/{DATASET_JSON}"
-    )
+    where = under(dataset.store, DATASET_JSON)
+    typer.echo(f"over {statistics['points']} points of {statistics['samples']} samples, written to {where}")

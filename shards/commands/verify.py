@@ -1,33 +1,61 @@
 """`worldtrace shards verify`: is every byte what was written?"""
 
+import json
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from ..verify import repair as rebuild
-from ..verify import verify as inspect
+from ..repair import repair as rebuild
+from ..verify import as_json, inspect
 from .arguments import Directory, advance, bar
+from .stats import Processes
+
+SHOWN = 100  # problems that people are told of
 
 
 def verify(
     directory: Directory,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="First write the manifest anew from the samples that are sound.")
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at the tables, and at the sizes and ends of shards; decode nothing.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="First write the manifest, and a damaged dataset.json, anew from what is sound."),
+    ] = False,
+    cut: Annotated[
+        bool,
+        typer.Option("--cut", help="With --repair: write damaged shards anew, too, without the samples that are lost."),
+    ] = False,
+    output_json: Annotated[
+        bool, typer.Option("--json", help="For other programs: all problems, and lost keys.")
+    ] = False,
+    workers: Processes = None,
 ) -> None:
-    """Read, hash and decode everything; list what is wrong, and exit with code 1 if anything is."""
+    """Read, hash and decode everything; list what is wrong and which samples it costs, and exit with code 1 if anything
+    is. Nothing is changed but by --repair.
+    """
+    if cut and not repair:
+        raise ValueError("--cut belongs to --repair: give both to have damaged shards written anew")
     if repair:
         with bar("rebuilding the manifest") as progress:
-            count, left_out = rebuild(directory, partial(advance, progress))
-        typer.echo(f"the manifest now lists the {count} sound samples of the shards")
-        for problem in left_out:
-            typer.echo(str(problem))
+            count, remarks = rebuild(directory, partial(advance, progress), workers, cut)
+        typer.echo(f"the manifest now lists the {count} sound samples of the shards", err=output_json)
+        for remark in remarks:
+            typer.echo(str(remark), err=output_json)
     with bar("verifying") as progress:
-        problems = inspect(directory, partial(advance, progress))
-    for problem in problems:
-        typer.echo(str(problem))
-    if problems:
-        typer.echo(f"{directory}: {len(problems)} problems", err=True)
+        verdict = inspect(directory, partial(advance, progress), workers, quick)
+    if output_json:
+        typer.echo(json.dumps(as_json(directory, verdict), indent=2))
+    else:
+        for problem in verdict.problems[:SHOWN]:
+            typer.echo(str(problem))
+        if (more := len(verdict.problems) - SHOWN) > 0:
+            typer.echo(f"and {more} more: --json lists all")
+    if verdict.problems:
+        lost = f", {len(verdict.lost)} of {verdict.samples} samples are damaged" if verdict.lost else ""
+        typer.echo(f"{directory}: {len(verdict.problems)} problems{lost}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{directory}: sound")
+    if not output_json:
+        looked = "tables, sizes and ends are right" if quick else "sound"
+        typer.echo(f"{directory}: {verdict.samples} samples in {verdict.shards} shards, {looked}")

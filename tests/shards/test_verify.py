@@ -1,6 +1,7 @@
 """`verify` finds every kind of damage, and `repair` makes a sound manifest of what is sound."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import shards
-from shards import encode, generator, write_manifest, write_shard
-from shards.verify import repair, verify
+from shards import encode, generator, parallel, write_manifest, write_shard
+from shards.repair import repair
+from shards.store import lease, open_store
+from shards.verify import as_json, inspect, verify
 from tests.shards.scenes import spheres_view
 
 
@@ -131,6 +134,7 @@ def test_crafted_samples_stop_neither_verify_nor_repair(dataset_copy: Path) -> N
     count, left_out = repair(dataset_copy)
     assert count == len(before)
     assert shards.open(dataset_copy).hash == before.hash
+    assert "no sound sample" in str(left_out.pop())
     for problems in (found, [str(problem) for problem in left_out]):
         assert [words in problem for words, problem in zip(CRAFTED, problems, strict=True)] == [True] * len(CRAFTED)
 
@@ -176,3 +180,174 @@ def test_repair_needs_shards(tmp_path: Path) -> None:
         repair(tmp_path)
     with pytest.raises(FileNotFoundError, match="not a folder"):
         verify(tmp_path / "nothing")
+
+
+def test_the_member_that_is_damaged_is_named(dataset_copy: Path) -> None:
+    """Of every byte of a sample, header, content and padding: the sample is lost, or healed where no content is."""
+    dataset = shards.open(dataset_copy)
+    row = dataset.manifest.to_pylist()[5]
+    path = dataset_copy / "shards" / row["shard"]
+    good = path.read_bytes()
+    here = row["offset"]
+    for member in row["members"]:
+        content = here + 512
+        places = {here + 100: "archive", content: member["name"], content + member["bytes"] - 1: member["name"]}
+        here = content + -(-member["bytes"] // 512) * 512
+        if member["bytes"] % 512:
+            places[here - 1] = "archive"
+        for at, name in places.items():
+            flip(path, at)
+            (problem,) = verify(dataset_copy)
+            assert (problem.where, problem.keys, problem.member) == (f"shards/{row['shard']}", (row["key"],), name)
+            path.write_bytes(good)
+
+
+def test_a_missing_shard_and_a_truncated_one_say_which_samples_they_cost(dataset_copy: Path) -> None:
+    rows = shards.open(dataset_copy).manifest.to_pylist()
+    names = sorted({row["shard"] for row in rows})
+    (dataset_copy / "shards" / names[0]).unlink()
+    last = [row for row in rows if row["shard"] == names[1]][-2:]
+    cut = dataset_copy / "shards" / names[1]
+    cut.write_bytes(cut.read_bytes()[: last[0]["offset"] + 600])
+    verdict = inspect(dataset_copy)
+    gone = {row["key"] for row in rows if row["shard"] == names[0]} | {row["key"] for row in last}
+    assert set(verdict.lost) == gone
+    assert set(inspect(dataset_copy, quick=True).lost) == gone
+    told = as_json("x", verdict)
+    assert (told["sound"], set(told["lost"]), told["samples"]) == (False, gone, 31)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "manifest.parquet"])
+def test_any_flipped_bit_beside_the_shards_is_found(dataset_copy: Path, name: str) -> None:
+    path = dataset_copy / name
+    good = path.read_bytes()
+    rng = generator(1, "verify-flips", name)
+    for at in {0, len(good) - 1, *map(int, rng.integers(0, len(good), 30))}:
+        flip(path, at)
+        assert any(problem.where == name for problem in inspect(dataset_copy, quick=True).problems), at
+        path.write_bytes(good)
+
+
+def test_a_quick_look_finds_what_sizes_tell_and_reads_no_sample(dataset_copy: Path) -> None:
+    assert inspect(dataset_copy, quick=True).problems == []
+    path = first_shard(dataset_copy)
+    flip(path, 3000)
+    assert inspect(dataset_copy, quick=True).problems == []
+    path.write_bytes(path.read_bytes() + b"x")
+    assert [problem.where for problem in inspect(dataset_copy, quick=True).problems] == [f"shards/{path.name}"]
+
+
+def test_stale_statistics_are_found_and_measured_anew(dataset_copy: Path) -> None:
+    config = shards.read_dataset_json(dataset_copy)
+    measured = shards.statistics(dataset_copy)
+    assert measured is not None
+    shards.write_dataset_json(dataset_copy, {**config, "statistics": {**measured, "samples": 3}})
+    assert ["statistics" in str(problem) for problem in verify(dataset_copy)] == [True]
+    shards.write_dataset_json(dataset_copy, {**config, "statistics": measured})
+    assert verify(dataset_copy) == []
+    first_shard(dataset_copy).unlink()
+    _, remarks = repair(dataset_copy)
+    assert any("measured anew" in str(remark) for remark in remarks)
+    assert verify(dataset_copy) == []
+    assert shards.open(dataset_copy).statistics == shards.statistics(dataset_copy) != measured
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"{", b'{"format": "worldtrace", "version": 2, "layers": 6, "size": [24, 28]}']
+)
+def test_a_lost_dataset_json_is_written_anew(dataset_copy: Path, content: bytes | None) -> None:
+    path = dataset_copy / "dataset.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    repair(dataset_copy)
+    assert verify(dataset_copy) == []
+    config = shards.read_dataset_json(dataset_copy)
+    assert (config["layers"], config["size"]) == (6, [24, 28])
+    assert config["statistics"] == shards.statistics(dataset_copy)
+
+
+def test_a_repair_of_what_is_sound_changes_no_byte(dataset_copy: Path) -> None:
+    before = {path: path.read_bytes() for path in dataset_copy.rglob("*") if path.is_file()}
+    assert repair(dataset_copy, cut=True) == (31, [])
+    assert {path: path.read_bytes() for path in dataset_copy.rglob("*") if path.is_file()} == before
+
+
+def test_what_differs_from_the_old_manifest_is_no_data_even_if_it_decodes(dataset_copy: Path) -> None:
+    """A flipped bit may leave a sample that decodes: only the manifest knows that it is another one."""
+    row = shards.open(dataset_copy).manifest.to_pylist()[5]
+    path = dataset_copy / "shards" / row["shard"]
+    content = path.read_bytes()
+    at = content.index(b'"light":[0.1', row["offset"])
+    path.write_bytes(content[:at] + b'"light":[0.5' + content[at + 12 :])
+    count, remarks = repair(dataset_copy)
+    assert count == 30
+    assert any(row["key"] in remark.keys for remark in remarks)
+    (dataset_copy / "manifest.parquet").unlink()
+    assert repair(dataset_copy)[0] == 31
+
+
+@pytest.mark.parametrize("place", ["content", "header", "padding", "end", "gap", "truncated"])
+def test_cut_leaves_a_sound_dataset_without_what_is_lost(dataset_copy: Path, place: str) -> None:
+    dataset = shards.open(dataset_copy)
+    rows = dataset.manifest.to_pylist()
+    row = rows[5]
+    path = dataset_copy / "shards" / row["shard"]
+    good = path.read_bytes()
+    at = {"content": 600, "header": 3, "padding": row["bytes"] - 1}
+    if place in at:
+        flip(path, row["offset"] + at[place])
+    elif place == "end":
+        path.write_bytes(good[:-1024] + b"x" * 700)
+    elif place == "gap":
+        path.write_bytes(good[: row["offset"]] + bytes(512) + good[row["offset"] :])
+    else:
+        path.write_bytes(good[: row["offset"] + 700])
+    repair(dataset_copy, cut=True)
+    assert verify(dataset_copy) == []
+    kept = shards.open(dataset_copy)
+    lost = {"content": [row], "truncated": [each for each in rows if each["shard"] == row["shard"]][5:]}.get(place, [])
+    assert kept.keys == [each["key"] for each in rows if each not in lost]
+    assert (
+        not lost
+        or dict(zip(kept.keys, kept.manifest["sha256"].to_pylist())).items()
+        <= {each["key"]: each["sha256"] for each in rows}.items()
+    )
+    if not lost:
+        assert path.read_bytes() == good
+        assert kept.hash == dataset.hash
+
+
+def test_the_verdict_does_not_depend_on_the_number_of_processes(
+    dataset_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "WORTH", 0)
+    flip(first_shard(dataset_copy), 3000)
+    max((dataset_copy / "shards").iterdir()).unlink()
+    assert inspect(dataset_copy, workers=2) == inspect(dataset_copy, workers=1)
+    copy = Path(shutil.copytree(dataset_copy, dataset_copy.parent / "other"))
+    assert repair(dataset_copy, workers=2, cut=True) == repair(copy, workers=1, cut=True)
+    for path in copy.rglob("*.*"):
+        assert path.read_bytes() == (dataset_copy / path.relative_to(copy)).read_bytes()
+    assert shards.statistics(copy, workers=2) == shards.statistics(copy, workers=1) is not None
+
+
+def test_a_dataset_in_a_bucket_is_verified_and_repaired(dataset_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SETTLE", 0.0)
+    store = open_store("memory://verified")
+    for path in dataset_copy.rglob("*"):
+        if path.is_file():
+            with store.writing(str(path.relative_to(dataset_copy))) as file:
+                file.write(path.read_bytes())
+    assert verify("memory://verified") == []
+    name = f"shards/{first_shard(dataset_copy).name}"
+    damaged = bytearray(store.read(name))
+    damaged[3000] ^= 4
+    with store.writing(name) as file:
+        file.write(damaged)
+    with store.writing("shards/notes.txt") as file:
+        file.write(b"hello")
+    assert {problem.where for problem in verify("memory://verified")} == {name, "shards/notes.txt"}
+    store.delete(["shards/notes.txt"])
+    repair("memory://verified", cut=True)
+    assert verify("memory://verified") == []
