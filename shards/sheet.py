@@ -52,7 +52,8 @@ def over_checkerboard(rgba: np.ndarray) -> np.ndarray:
 
 
 def sheet(samples: Iterable[Sample], out: str | PathLike[str] | None = None, tile: int = 168) -> Image.Image:
-    """Rows of [RGBA, layer 0, ..., layer L-1] with key and coverage; a clip has up to four rows. Saved as PNG to `out`.
+    """Rows of [RGBA, layer 0, ..., layer L-1] with key and coverage, saved as PNG to `out`. A clip has up to four rows;
+    of a `single_layer` sample layer 0 alone is drawn.
 
     `tile` is the height and width in pixels that each picture is fitted into. ValueError if there is no sample.
     """
@@ -61,12 +62,12 @@ def sheet(samples: Iterable[Sample], out: str | PathLike[str] | None = None, til
         raise ValueError("a sheet needs at least one sample: the selection is empty")
     font = ImageFont.load_default(12)
     gap, label = 4, 18
-    columns = 1 + max(view.layers for view in views)
+    columns = max(len(_drawn(view)) for view in views)
     page = Image.new("RGB", (gap + columns * (tile + gap), gap + len(views) * (tile + label + gap)), BACKDROP)
     draw = ImageDraw.Draw(page)
     for row, view in enumerate(views):
         y = gap + row * (tile + label + gap)
-        for column, picture in enumerate(layer_pictures(view)):
+        for column, picture in enumerate(_drawn(view)):
             x = gap + column * (tile + gap)
             image = _tile(picture, tile)
             page.paste(image, (x + (tile - image.width) // 2, y + label + (tile - image.height) // 2))
@@ -80,7 +81,7 @@ def sheet(samples: Iterable[Sample], out: str | PathLike[str] | None = None, til
 
 def strip(view: LayeredView, tile: int, columns: int) -> Image.Image:
     """RGBA and the layers of one view without any text, `columns` of them in a row, each fitted into `tile` pixels."""
-    pictures = layer_pictures(view)
+    pictures = _drawn(view)
     columns = min(columns, len(pictures))
     page = Image.new("RGB", (columns * tile, -(-len(pictures) // columns) * tile), BACKDROP)
     for place, picture in enumerate(pictures):
@@ -88,6 +89,11 @@ def strip(view: LayeredView, tile: int, columns: int) -> Image.Image:
         image = _tile(picture, tile)
         page.paste(image, (column * tile + (tile - image.width) // 2, row * tile + (tile - image.height) // 2))
     return page
+
+
+def _drawn(view: LayeredView) -> list[np.ndarray]:
+    """All pictures of a view; of a capture that knows layer 0 alone, none of the copies."""
+    return layer_pictures(view)[: 2 if view.single_layer else None]
 
 
 def _tile(picture: np.ndarray, tile: int) -> Image.Image:

@@ -25,8 +25,8 @@ from render.load import SUFFIXES
 from render.mesh import Mesh, Rejected
 from render.settings import settings_of
 from shards import LayeredView, Origin
-from shards.summary import PAPER_COVERAGE
 from shards.moments import RELEASED, Moments, moments_of
+from shards.summary import PAPER_COVERAGE
 
 PAPER_QUANTILES = {25: 3.92, 50: 6.21, 75: 10.56, 90: 16.19}  # % of pixels in layer 0, Table 5
 

@@ -18,8 +18,8 @@ import shards
 from render import procedural
 from shards import LayeredView, Order, encode, write_dataset_json, write_manifest, write_shard
 from shards.cli import app
-from shards.summary import ROOMS
 from shards.commands.view import describe, serve
+from shards.summary import ROOMS
 from tests.shards.scenes import spheres_view
 
 

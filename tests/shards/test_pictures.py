@@ -5,6 +5,7 @@ import io
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,13 @@ def test_a_strip_has_the_pictures_in_rows() -> None:
         row, column = divmod(place, 4)
         np.testing.assert_array_equal(page[40 * row :, 40 * column :][:40, :40], picture)
     assert (page[40:, 120:] == BACKDROP).all()
+
+
+def test_copies_of_a_single_layer_are_not_drawn() -> None:
+    view = replace(spheres_view(3, 40, 40), single_layer=True)
+    assert strip(view, 40, 4).size == (80, 40)
+    assert sheet([view], tile=40).size[0] == 2 * 44 + 4
+    assert sheet([view, spheres_view(4)], tile=40).size[0] == 7 * 44 + 4
 
 
 def test_no_terminal_shows_nothing() -> None:
