@@ -8,6 +8,7 @@ of numpy, which are recognised by name and built from their bytes. Everything el
 import io
 import pickletools
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _pickle_of(data: bytes) -> bytes | None:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             _, _, dtype = read(file)
             return file.read() if dtype.hasobject else None
-    except (ValueError, TypeError, OSError, SyntaxError) as error:
+    except (ValueError, TypeError, OSError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise Unreadable("unreadable_camera", f"it is not a .npy file ({str(error)[:80]})") from None
 
 
