@@ -46,8 +46,10 @@ def open(
     if split is not None:
         rows = rows.narrowed(is_split(rows, split))
     dataset = Dataset(store, config, rows, cache)
+    if where is not None:
+        dataset = dataset.narrowed(where)
     len(dataset)  # a manifest that is missing or damaged is told of here, and not at the first sample
-    return dataset if where is None else dataset.narrowed(where)
+    return dataset
 
 
 class Dataset:
