@@ -30,7 +30,7 @@ def area_resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def sample_depth(depth: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Depth (H,W) at the points (u, v), arrays of one shape, in pixels -> float32 of that shape; 0 outside.
+    """Depth (H,W) float32 at the points (u, v) in pixels, whose shapes broadcast -> float32; 0 outside.
 
     Between four pixels of one surface 1/z is interpolated, which is exact on a plane. Where one of the four is unknown,
     or they differ by more than AGREE (an edge), the nearest pixel stands alone, so that no depth lies between two
@@ -39,22 +39,29 @@ def sample_depth(depth: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     height, width = depth.shape
     with np.errstate(invalid="ignore"):
         within = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    u, v = np.where(within, u, 0.5), np.where(within, v, 0.5)
-    nearest = depth[v.astype(np.int64), u.astype(np.int64)]
+        u = np.where((u >= 0) & (u < width), u, 0.5)
+        v = np.where((v >= 0) & (v < height), v, 0.5)
+    nearest = _at(depth, v.astype(np.int64), u.astype(np.int64))
     left, top = np.floor(u - 0.5), np.floor(v - 0.5)
-    right, below = u - 0.5 - left, v - 0.5 - top
-    columns = [np.clip(left + d, 0, width - 1).astype(np.int64) for d in (0, 1)]
-    rows = [np.clip(top + d, 0, height - 1).astype(np.int64) for d in (0, 1)]
-    inverse = np.zeros(u.shape)
-    low, high = np.full(u.shape, np.inf), np.zeros(u.shape)
-    for row, of_row in zip(rows, (1 - below, below)):
-        for column, of_column in zip(columns, (1 - right, right)):
-            z = depth[row, column].astype(np.float64)
-            inverse += of_row * of_column / np.where(z > 0, z, np.inf)
-            low, high = np.minimum(low, z), np.maximum(high, z)
-    smooth = (low > 0) & (high <= low * (1 + AGREE))
-    found = np.where(smooth, 1 / np.where(smooth, inverse, 1), nearest)
-    return np.where(within, found, 0).astype(np.float32)
+    right, below = (u - 0.5 - left).astype(np.float32), (v - 0.5 - top).astype(np.float32)
+    columns = [(left + d).astype(np.int64).clip(0, width - 1) for d in (0, 1)]
+    rows = [(top + d).astype(np.int64).clip(0, height - 1) for d in (0, 1)]
+    corners = [_at(depth, row, column) for row in rows for column in columns]
+    low = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3]))
+    high = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
+    smooth = (low > 0) & (high <= low * np.float32(1 + AGREE))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of unknown corners, which are not smooth
+        upper = (1 - right) / corners[0] + right / corners[1]
+        lower = (1 - right) / corners[2] + right / corners[3]
+        between = np.minimum(np.maximum(1 / (upper + below * (lower - upper)), low), high)  # rounding leads outside
+    return np.where(within, np.where(smooth, between, nearest), np.float32(0))
+
+
+def _at(depth: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """depth[row, column]; three times as fast where all rows have the same columns."""
+    if row.ndim == 2 and row.shape[1] == 1 and column.shape[0] == 1:
+        return np.asarray(depth.take(row[:, 0], axis=0).take(column[0], axis=1))
+    return np.asarray(depth[row, column])
 
 
 def nearest_in_cell(depth: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -116,9 +123,14 @@ def aligned(
 
 
 def transfer(K: np.ndarray, K_other: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of a `height` x `width` grid with intrinsics K lie in a camera with K_other: (u, v), (H,W)."""
-    v, u = np.mgrid[0:height, 0:width].astype(np.float64) + 0.5
+    """Where the pixels of a `height` x `width` grid with intrinsics K lie in a camera with K_other: (u, v), (H,W), or
+    (1,W) and (H,1) where these suffice, as they do without skew.
+    """
+    v, u = np.ogrid[0:height, 0:width]
+    v, u = v + 0.5, u + 0.5
     H = np.asarray(K_other, np.float64) @ np.linalg.inv(np.asarray(K, np.float64))
+    if not (H[0, 1] or H[1, 0] or H[2, 0] or H[2, 1]):
+        return (H[0, 0] * u + H[0, 2]) / H[2, 2], (H[1, 1] * v + H[1, 2]) / H[2, 2]
     w = H[2, 0] * u + H[2, 1] * v + H[2, 2]
     return (H[0, 0] * u + H[0, 1] * v + H[0, 2]) / w, (H[1, 0] * u + H[1, 1] * v + H[1, 2]) / w
 
@@ -138,8 +150,8 @@ def reprojected(
     """
     # twice as many points as pixels in each direction: a grid that is a little finer or turned gets no holes
     rows, columns = depth.shape
-    v, u = np.mgrid[0 : 2 * rows, 0 : 2 * columns].astype(np.float64) / 2 + 0.25
-    fine = sample_depth(depth, u, v)
+    v, u = np.ogrid[0 : 2 * rows, 0 : 2 * columns]
+    fine = sample_depth(depth, u / 2 + 0.25, v / 2 + 0.25)
     points = unprojected(fine, rescaled(K_depth, 2, 2))
     moved = points @ camera_from_depth[:3, :3].T + camera_from_depth[:3, 3]
     return splat(moved, K, height, width)

@@ -23,7 +23,7 @@ def resized(frame: Frame, size: int, upscale: bool = False) -> Frame:
     if "sparse" in frame.flags:
         depth = nearest_in_cell(frame.depth, new_height, new_width)
     else:
-        v, u = np.mgrid[0:new_height, 0:new_width].astype(np.float64) + 0.5
-        depth = sample_depth(frame.depth, u * (width / new_width), v * (height / new_height))
+        v, u = np.ogrid[0:new_height, 0:new_width]
+        depth = sample_depth(frame.depth, (u + 0.5) * (width / new_width), (v + 0.5) * (height / new_height))
     K = rescaled(frame.K, new_width / width, new_height / height)
     return replace(frame, image=area_resized(frame.image, new_height, new_width), depth=depth, K=K)
