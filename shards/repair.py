@@ -25,6 +25,7 @@ from .manifest import SCHEMA, ManifestWriter, digest_of, members_of
 from .measure import statistics
 from .parallel import in_processes
 from .rewrite_inputs import digests, manifest_batches
+from .planes import planes_in
 from .sample import decode, describe
 from .store import Store, open_store, under
 from .verify import rows_by_shard
@@ -189,12 +190,12 @@ def _by_walk(task: Task, known: list[tuple[int, int]], lost: Mapping[str, Mappin
 def _row(key: str, part: bytes, offset: int, stated: Mapping[str, Any] | None) -> dict[str, Any]:
     """The manifest row of a part: the one that is stated if it agrees with what is decoded."""
     members = split_part(key, part, key)
-    found = describe(key, frames_of(decode(key, members)))
+    found = describe(key, frames_of(decode(key, members, planes_in(members))))
     found["members"] = members_of(members)
     if stated is not None and stated["members"] and all(agree(name, found[name], stated[name]) for name in found):
         return {**stated, "offset": offset}
     place = {"shard": "", "shard_bytes": 0, "shard_sha256": "", "offset": offset, "bytes": len(part)}
-    return {"planes": [], **found, **place, "sha256": hashlib.sha256(part).hexdigest()}
+    return {**found, **place, "sha256": hashlib.sha256(part).hexdigest()}
 
 
 def _any_member(row: Mapping[str, Any], part: bytes) -> bool:

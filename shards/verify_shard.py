@@ -11,6 +11,7 @@ from .archive import BLOCK, END, archive_part, split_part
 from .contract import Clip, Sample
 from .layout import SHARDS
 from .manifest import digest_of, members_of
+from .planes import planes_in
 from .sample import decode, describe
 from .store import Store
 
@@ -84,7 +85,7 @@ def check_part(where: str, row: Mapping[str, Any], part: bytes) -> list[Problem]
         return [_damage(where, row, part)]
     try:
         members = split_part(key, part, key)
-        sample = decode(key, members)
+        sample = decode(key, members, planes_in(members))
     except ValueError as error:
         return [Problem(where, str(error), (key,))]
     found = describe(key, frames_of(sample))
