@@ -48,7 +48,7 @@ class ARKitScenes:
 
     name: ClassVar[str] = "arkitscenes"
     title: ClassVar[str] = "ARKitScenes"
-    licence: ClassVar[str] = "ARKitScenes licence (CC-BY-NC-SA-4.0)"
+    licence: ClassVar[str] = "ARKitScenes licence (Apple; LICENSE of its repository)"
     synthetic: ClassVar[bool] = False
     layout: ClassVar[str] = "(Training|Validation)/VIDEO with lowres_depth and lowres_wide, or highres_depth and wide"
 
