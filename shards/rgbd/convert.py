@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,27 +23,29 @@ from .resize import resized
 
 @dataclass
 class Done:
-    """A unit that is written: the manifest rows of its shard (none: there is no shard), and its row of the ledger."""
+    """A unit that is written: its samples, its frames, its row of the ledger, reason -> frames that were rejected."""
 
     unit: str
+    views: int
     frames: int
-    rows: list[dict[str, Any]]
     entry: dict[str, Any]
-    rejected: dict[str, int] = field(default_factory=dict)  # reason -> frames
+    rejected: dict[str, int] = field(default_factory=dict)
+    end: int = 0  # bytes of its shard, without the end mark; 0: there is none
 
-    def to_bytes(self) -> bytes:
-        values = {**vars(self), "rows": [manifest.to_json_row(row) for row in self.rows]}
-        return json.dumps(values, separators=(",", ":"), sort_keys=True).encode()
 
-    @classmethod
-    def of_bytes(cls, content: bytes) -> "Done | None":
-        """None where it is damaged: the unit is made again."""
-        try:
-            values = json.loads(content)
-            values["rows"] = [manifest.from_json_row(row) for row in values["rows"]]
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return None
+def to_record(done: Done, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """What a unit leaves beside its shard until the dataset is finished: `rows` are those of the manifest."""
+    values = {"done": vars(done), "rows": [manifest.to_json_row(row) for row in rows]}
+    return json.dumps(values, separators=(",", ":"), sort_keys=True).encode()
+
+
+def of_record(content: bytes) -> tuple[Done, list[dict[str, Any]]] | None:
+    """The inverse; None where it is damaged: the unit is made again."""
+    try:
+        values = json.loads(content)
+        return Done(**values["done"]), [manifest.from_json_row(row) for row in values["rows"]]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def record_name(unit: str) -> str:
@@ -77,7 +79,7 @@ def convert(
             rows = shard_into(file, shard_name(unit.name), _after(first, samples))
     done = work.done(rows)
     with store.writing(record_name(unit.name)) as file:
-        file.write(done.to_bytes())
+        file.write(to_record(done, rows))
     return done
 
 
@@ -135,7 +137,7 @@ class _Work:
         except Exception as error:  # a reader that does not foresee what a hostile file holds must not end the import
             raise Unreadable("crashed", f"{type(error).__name__}: {error}") from None
 
-    def done(self, rows: list[dict[str, Any]]) -> Done:
+    def done(self, rows: Sequence[Mapping[str, Any]]) -> Done:
         corpus, unit = self.corpus, self.unit
         counts: Counter[str] = Counter(error.reason for _, error in self.rejected)
         first = self.rejected[0] if self.rejected else None
@@ -154,7 +156,8 @@ class _Work:
             seconds_load=self.seconds_load,
             seconds_encode=self.seconds_encode,
         )
-        return Done(unit.name, unit.count, rows, entry, dict(counts))
+        end = max((row["offset"] + row["bytes"] for row in rows), default=0)
+        return Done(unit.name, len(rows), unit.count, entry, dict(counts), end)
 
 
 def layered_view(corpus: Corpus, scene: Scene, number: int, name: str, frame: Frame, layers: int) -> LayeredView:

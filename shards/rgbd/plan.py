@@ -4,15 +4,19 @@ A unit is a run of frames of one scene. Its name is a function of the corpus, th
 so a corpus that grows between two imports keeps the shards it has.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from . import open_corpus
 from .base import Corpus, Scene, Unreadable, origin_sha256
 from .files import listing
+
+AT_ONCE = 64  # scenes whose frames are counted together
 
 
 @dataclass(frozen=True)
@@ -71,28 +75,37 @@ class Selection:
         return names
 
 
+Counting = Callable[[Sequence[Scene]], Sequence["int | Unreadable"]]  # how many frames each scene has
+
+
 def plan(
-    corpus: Corpus, settings: Settings, selection: Selection, advance: Callable[[int], None] = lambda scenes: None
+    corpus: Corpus,
+    settings: Settings,
+    selection: Selection,
+    counting: Counting | None = None,
+    advance: Callable[[int], None] = lambda scenes: None,
 ) -> list[Unit]:
-    """The units, in the order of scenes. ValueError where the folder is not of this corpus, or nothing is selected."""
+    """The units, in the order of scenes. ValueError where the folder is not of this corpus, or nothing is selected.
+
+    To count frames is to read containers, so it may be left to processes (workers.Crew).
+    """
     listed = selection.listed()
+    counting = counting or (lambda scenes: [counted(corpus, scene, settings.every) for scene in scenes])
     units: list[Unit] = []
-    left = selection.limit if selection.limit is not None else float("inf")
+    left = selection.limit if selection.limit is not None else sys.maxsize
     found = matched = 0
-    for scene in corpus.scenes():
-        found += 1
-        if not fnmatchcase(scene.name, selection.scenes) or (listed is not None and scene.name not in listed):
-            continue
-        matched += 1
+    scenes = iter(corpus.scenes())
+    while left > 0 and (some := list(islice(scenes, AT_ONCE))):
+        found += len(some)
+        some = [s for s in some if fnmatchcase(s.name, selection.scenes) and (listed is None or s.name in listed)]
+        for scene, count in zip(some, counting(some)):
+            for unit in _units(corpus, scene, count, settings):
+                if left > 0:
+                    kept = replace(unit, end=min(unit.end, unit.begin + left))
+                    left -= kept.count
+                    units.append(kept)
+        matched += len(some)
         advance(matched)
-        for unit in _units(corpus, scene, settings):
-            if left <= 0:
-                break
-            kept = unit if unit.count <= left else Unit(unit.name, scene, unit.begin, unit.begin + int(left))
-            left -= kept.count
-            units.append(kept)
-        if left <= 0:
-            break
     if not found:
         there = ", ".join(listing(corpus.folder)[:6]) or "nothing"
         raise ValueError(f"{corpus.folder} is no {corpus.title} folder: expected {corpus.layout}; it holds {there}")
@@ -107,16 +120,27 @@ def plan(
 
 
 def taken(corpus: Corpus, scene: Scene, every: int) -> list[tuple[int, str]]:
-    """(number in the scene, name) of every `every`-th frame."""
-    return list(enumerate(corpus.frames(scene)))[::every]
-
-
-def _units(corpus: Corpus, scene: Scene, settings: Settings) -> Iterator[Unit]:
-    digest = origin_sha256(corpus.name, scene.name)[:12]
+    """(number in the scene, name) of every `every`-th frame. Unreadable where they cannot be listed."""
     try:
-        count = len(taken(corpus, scene, settings.every))
+        return list(enumerate(corpus.frames(scene)))[::every]
+    except Unreadable:
+        raise
+    except Exception as error:  # a reader that does not foresee what a hostile container holds
+        raise Unreadable("unreadable_scene", f"{type(error).__name__}: {error}") from None
+
+
+def counted(corpus: Corpus, scene: Scene, every: int) -> "int | Unreadable":
+    """How many frames are taken of a scene, or why it cannot be listed."""
+    try:
+        return len(taken(corpus, scene, every))
     except Unreadable as error:
-        yield Unit(f"000000-{digest}", scene, 0, 0, error)
+        return error
+
+
+def _units(corpus: Corpus, scene: Scene, count: "int | Unreadable", settings: Settings) -> Iterator[Unit]:
+    digest = origin_sha256(corpus.name, scene.name)[:12]
+    if isinstance(count, Unreadable):
+        yield Unit(f"000000-{digest}", scene, 0, 0, count)
         return
     for begin in range(0, count, settings.run):
         yield Unit(f"{begin // settings.run:06d}-{digest}", scene, begin, min(begin + settings.run, count))

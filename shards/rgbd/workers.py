@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..store import open_store
-from .base import Reason, Unreadable
+from .base import Reason, Scene, Unreadable
 from .convert import Done, convert
-from .plan import Settings, Unit
+from .plan import Settings, Unit, counted
 
 PATIENCE = 120.0  # seconds for one frame
 MEMORY = 6 << 30  # bytes that a worker may allocate
@@ -37,11 +37,23 @@ class Task:
     memory: int = MEMORY
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The scene whose frames are to be counted."""
+
+    scene: Scene
+    broken: Unreadable | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.scene.name
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    unit: Unit | None = None
+    job: Unit | Listing | None = None
     frame: int | None = None
     heard: float = field(default_factory=time.monotonic)
     closed: bool = False  # its end of the pipe: the process is dead, or dies
@@ -52,25 +64,47 @@ class _Worker:
         self.pipe.close()
 
 
-def in_processes(
-    task: Task, units: Sequence[Unit], workers: int, patience: float = PATIENCE
-) -> Iterator[tuple[int, Done | None]]:
-    """Convert `units`; yields (frames read since the last time, None), and (0, Done) for every unit, as they come.
+class Crew:
+    """Processes that are started when there is work, and end with the block."""
 
-    OSError where the store cannot be written: nothing else can go on then. All processes end with the iterator.
-    """
-    context = multiprocessing.get_context("spawn")
-    waiting = deque(units)
-    skip: dict[str, dict[int, Reason]] = defaultdict(dict)
-    crew: list[_Worker] = []
-    try:
-        while waiting or any(worker.unit for worker in crew):
-            while len(crew) < min(workers, len(waiting) + sum(worker.unit is not None for worker in crew)):
-                crew.append(_started(context, task))
-            for worker in crew:
-                if worker.unit is None and waiting:
+    def __init__(self, task: Task, size: int, patience: float = PATIENCE) -> None:
+        self.task, self.size, self.patience = task, size, patience
+        self.context = multiprocessing.get_context("spawn")
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        while self.workers:
+            self.workers.pop().stop()
+
+    def convert(self, units: Sequence[Unit]) -> Iterator[tuple[int, Done | None]]:
+        """Yields (1, None) for every frame that is about to be read and (0, Done) for every unit, as they come.
+
+        OSError where the store cannot be written: nothing else can go on then.
+        """
+        yield from self._run(units)
+
+    def count(self, scenes: Sequence[Scene]) -> list[int | Unreadable]:
+        """How many frames are taken of each scene."""
+        found = {name: count for _, each in self._run([Listing(scene) for scene in scenes]) for name, count in [each]}
+        return [found[scene.name] for scene in scenes]
+
+    def _run(self, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        waiting = deque(jobs)
+        skip: dict[str, dict[int, Reason]] = defaultdict(dict)
+        while waiting or any(worker.job for worker in self.workers):
+            busy = sum(worker.job is not None for worker in self.workers)
+            while len(self.workers) < min(self.size, len(waiting) + busy):
+                self.workers.append(_started(self.context, self.task))
+            for worker in self.workers:
+                if worker.job is None and waiting:
                     _hand(worker, waiting.popleft(), skip)
-            for worker in _ready(crew, patience):
+            for worker in _ready(self.workers, self.patience):
                 for message, value in _heard(worker):
                     if message == "reading":
                         worker.frame = value
@@ -78,15 +112,12 @@ def in_processes(
                     elif message == "failed":
                         raise OSError(value)
                     else:
-                        worker.unit = worker.frame = None
+                        worker.job = worker.frame = None
                         yield 0, value
-                if worker.unit is not None and (reason := _lost(worker, patience)):
-                    crew.remove(worker)
+                if worker.job is not None and (reason := _lost(worker, self.patience)):
+                    self.workers.remove(worker)
                     worker.stop()
-                    waiting.appendleft(_without(worker.unit, worker.frame, reason, skip[worker.unit.name]))
-    finally:
-        for worker in crew:
-            worker.stop()
+                    waiting.appendleft(_without(worker.job, worker.frame, reason, skip[worker.job.name]))
 
 
 def _started(context: Any, task: Task) -> _Worker:
@@ -97,15 +128,15 @@ def _started(context: Any, task: Task) -> _Worker:
     return _Worker(process, ours)
 
 
-def _hand(worker: _Worker, unit: Unit, skip: dict[str, dict[int, Reason]]) -> None:
-    worker.unit, worker.frame, worker.heard = unit, None, time.monotonic()
+def _hand(worker: _Worker, job: Unit | Listing, skip: dict[str, dict[int, Reason]]) -> None:
+    worker.job, worker.frame, worker.heard = job, None, time.monotonic()
     with suppress(OSError):  # it is dead already, and will be found so
-        worker.pipe.send((unit, skip[unit.name]))
+        worker.pipe.send((job, skip[job.name]))
 
 
 def _ready(crew: Sequence[_Worker], patience: float) -> list[_Worker]:
     """Those at work of which something is to be heard, or nothing was for too long."""
-    busy = [worker for worker in crew if worker.unit is not None]
+    busy = [worker for worker in crew if worker.job is not None]
     deadline = min(worker.heard for worker in busy) + patience
     heard = wait([worker.pipe for worker in busy], max(0.0, deadline - time.monotonic()))
     return [worker for worker in busy if worker.pipe in heard or time.monotonic() - worker.heard >= patience]
@@ -127,16 +158,16 @@ def _lost(worker: _Worker, patience: float) -> Reason | None:
     return "timed_out" if time.monotonic() - worker.heard >= patience else None
 
 
-def _without(unit: Unit, frame: int | None, reason: Reason, skip: dict[int, Reason]) -> Unit:
-    """The unit as it is to be tried again: without that frame, or given up."""
+def _without(job: Unit | Listing, frame: int | None, reason: Reason, skip: dict[int, Reason]) -> Unit | Listing:
+    """The job as it is to be tried again: without that frame, or given up."""
     if frame is None or len(skip) >= ATTEMPTS:
-        return replace(unit, broken=Unreadable(reason, "the process that read the scene ended or was stopped"))
+        return replace(job, broken=Unreadable(reason, "the process that read the scene ended or was stopped"))
     skip[frame] = reason
-    return unit
+    return job
 
 
 def _serve(pipe: Connection, task: Task) -> None:
-    """A worker: units come in, what becomes of them goes out, until the pipe closes."""
+    """A worker: jobs come in, what becomes of them goes out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started us
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (task.memory, task.memory))
@@ -144,9 +175,13 @@ def _serve(pipe: Connection, task: Task) -> None:
     store, corpus = open_store(task.out), task.settings.open(task.folder)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            unit, skip = pipe.recv()
+            job, skip = pipe.recv()
             try:
-                done = convert(store, corpus, unit, task.settings, skip, lambda index: pipe.send(("reading", index)))
+                if isinstance(job, Listing):
+                    count = job.broken or counted(corpus, job.scene, task.settings.every)
+                    pipe.send(("done", (job.name, count)))
+                    continue
+                done = convert(store, corpus, job, task.settings, skip, lambda index: pipe.send(("reading", index)))
                 pipe.send(("done", done))
             except BrokenPipeError:
                 raise

@@ -6,8 +6,9 @@ units that are there already stay as they are, byte by byte.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from .. import layout, ledger, manifest
 from ..archive import END
 from ..dataset_json import dataset_json, parse_dataset_json
 from ..store import Claim, Store, naming, open_store, under
-from .convert import Done, convert, record_name, shard_name
+from .convert import Done, convert, of_record, record_name, shard_name
 from .plan import Selection, Settings, Unit, plan
-from .workers import PATIENCE, Task, in_processes
+from .workers import PATIENCE, Crew, Task
 
 Progress = Callable[[int, int], None]
+READ_AHEAD = 64  # records, each with the manifest rows of a shard
 
 
 @dataclass
@@ -63,22 +65,26 @@ def import_corpus(
     """
     corpus = settings.open(folder)
     store = open_store(out)
-    units = plan(corpus, settings, selection or Selection(), lambda scenes: say(f"{scenes} scenes listed"))
-    with store.claim(say) as claim:
+    task = Task(store.text, folder.absolute(), settings)
+    with ExitStack() as stack:
+        crew = stack.enter_context(Crew(task, workers, patience)) if workers else None
+        counting = crew.count if crew else None
+        units = plan(corpus, settings, selection or Selection(), counting, lambda n: say(f"{n} scenes listed"))
+        claim = stack.enter_context(store.claim(say))
+        if crew:
+            stack.callback(crew.stop)  # before the claim ends: nobody writes without it
         header = _adopt(store, settings)
         store.sweep()
         known = _known(store)
         missing = [unit for unit in units if not _stands(known.get(unit.name), unit, retry)]
-        fresh = 0
-        if missing:
-            read, total = 0, sum(unit.count for unit in missing)
-            task = Task(store.text, folder, settings)
-            for frames, done in _converted(task, missing, workers, patience):
-                read += frames
-                progress(min(read, total), total)
-                if done is not None:
-                    known[done.unit] = _Entry(len(done.rows), done.frames, done)
-                    fresh += len(done.rows)
+        fresh = read = 0
+        total = sum(unit.count for unit in missing)
+        for frames, done in crew.convert(missing) if crew else _here(task, missing):
+            read += frames
+            progress(min(read, total), total)
+            if done is not None:
+                known[done.unit] = _Entry.of(done)
+                fresh += done.views
         summary = _summary(store, known, fresh)
         if not summary.frames:
             _discard(store, claim)
@@ -90,23 +96,23 @@ def import_corpus(
 
 @dataclass
 class _Entry:
-    """What is known of a unit: from its record, or (`done` None) from the tables of the dataset as it stands."""
+    """What is known of a unit: from its record, or (`recorded` false) from the tables of the dataset as it stands."""
 
     views: int
     frames: int
-    done: Done | None
-    rejected: dict[str, int] = field(default_factory=dict)
-    asset: str = ""
+    asset: str
+    rejected: dict[str, int]
+    recorded: bool
+    why: str = ""
 
-    def __post_init__(self) -> None:
-        if self.done is not None:
-            self.rejected, self.asset = self.done.rejected, self.done.entry["asset"]
+    @classmethod
+    def of(cls, done: Done) -> "_Entry":
+        why = f"{done.entry['reason']}, {done.entry['message']}" if not done.views else ""
+        return cls(done.views, done.frames, done.entry["asset"], done.rejected, True, why)
 
 
-def _converted(task: Task, units: Sequence[Unit], workers: int, patience: float) -> Iterator[tuple[int, Done | None]]:
-    if workers:
-        yield from in_processes(task, units, workers, patience)
-        return
+def _here(task: Task, units: Sequence[Unit]) -> Iterator[tuple[int, Done]]:
+    """Crew.convert in this process."""
     store, corpus = open_store(task.out), task.settings.open(task.folder)
     for unit in units:
         yield unit.count, convert(store, corpus, unit, task.settings)
@@ -157,13 +163,20 @@ def _known(store: Store) -> dict[str, _Entry]:
                     lost = Counter(text.rpartition(":")[2] for text in row["views_rejected"] or ())
                     whole = "*" in {text.rpartition(":")[0] for text in row["views_rejected"] or ()}
                     frames = 0 if whole else views + lost.total()
-                    known[row["unit"]] = _Entry(views, frames, None, dict(lost), row["asset"])
-    for name in store.sizes(layout.UNITS):
-        if naming.is_record(name) and (done := Done.of_bytes(store.read(name))) is not None:
-            end = max((row["offset"] + row["bytes"] for row in done.rows), default=-len(END))
-            if sizes.get(f"{layout.SHARDS}/{shard_name(done.unit)}", 0) == end + len(END):
-                known[done.unit] = _Entry(len(done.rows), done.frames, done)
+                    known[row["unit"]] = _Entry(views, frames, row["asset"], dict(lost), False)
+    for done, _ in _records(store, sorted(filter(naming.is_record, store.sizes(layout.UNITS)))):
+        if sizes.get(f"{layout.SHARDS}/{shard_name(done.unit)}", 0) == (done.end + len(END) if done.views else 0):
+            known[done.unit] = _Entry.of(done)
     return known
+
+
+def _records(store: Store, names: Sequence[str]) -> Iterator[tuple[Done, list[dict[str, Any]]]]:
+    """Records and their manifest rows, in the order of `names`, without damaged ones; some hundred in memory."""
+    with ThreadPoolExecutor(store.concurrency) as pool:
+        for begin in range(0, len(names), READ_AHEAD):
+            for content in pool.map(store.read, names[begin : begin + READ_AHEAD]):
+                if (found := of_record(content)) is not None:
+                    yield found
 
 
 def _stands(entry: _Entry | None, unit: Unit, retry: bool) -> bool:
@@ -172,48 +185,54 @@ def _stands(entry: _Entry | None, unit: Unit, retry: bool) -> bool:
 
 
 def _finish(store: Store, claim: Claim, header: Mapping[str, Any], known: Mapping[str, _Entry]) -> None:
-    """The tables of all units that are known, those of before included; then the records go."""
-    kept = [unit for unit, entry in known.items() if entry.done is None]
-    tables = [manifest.SCHEMA.empty_table()]
-    entries: list[dict[str, Any]] = []
-    if kept:
+    """The tables of all units that are known, those of before included, as streams; then the records go."""
+    kept: dict[str, pa.Table] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    if not all(entry.recorded for entry in known.values()):
         with store.reading(layout.MANIFEST) as file:
-            before = manifest.parsed(file, under(store, layout.MANIFEST))
-        of_kept = pc.is_in(before["shard"], pa.array([shard_name(unit) for unit in kept], pa.string()))
-        tables.append(before.filter(of_kept).cast(manifest.SCHEMA))
-        wanted = set(kept)
+            before = manifest.parsed(file, under(store, layout.MANIFEST)).cast(manifest.SCHEMA)
+        kept = {f"{shard}": before.slice(begin, count) for shard, begin, count in _runs(before["shard"])}
         with store.reading(layout.LEDGER) as file:
-            entries += [row for row in ledger.rows(file) if row["unit"] in wanted]
-    fresh = [entry.done for entry in known.values() if entry.done is not None]
-    for done in fresh:
-        tables.append(pa.Table.from_pylist(done.rows, schema=manifest.SCHEMA))
-        entries.append(done.entry)
-    table = pa.concat_tables(tables)
-    table = table.take(pc.sort_indices(table, [("shard", "ascending"), ("offset", "ascending")]))
+            entries = {row["unit"]: row for row in ledger.rows(file) if row["unit"] in known}
+    order = sorted(known)
+    records = _records(store, [record_name(unit) for unit in order if known[unit].recorded])
     claim.check()
     store.sweep()  # what workers left that were stopped
-    with store.writing(layout.MANIFEST) as file, manifest.ManifestWriter(file) as writer:
-        writer.write(table)
-    with store.writing(layout.LEDGER) as file, ledger.LedgerWriter(file) as written:
-        written.write(sorted(entries, key=lambda row: str(row["unit"])))
+    with ExitStack() as stack:
+        samples = stack.enter_context(manifest.ManifestWriter(stack.enter_context(store.writing(layout.MANIFEST))))
+        attempts = stack.enter_context(ledger.LedgerWriter(stack.enter_context(store.writing(layout.LEDGER))))
+        for unit in order:
+            if known[unit].recorded:
+                done, rows = next(records)
+                samples.write(pa.Table.from_pylist(rows, schema=manifest.SCHEMA))
+                attempts.write([done.entry])
+            else:
+                if known[unit].views:
+                    samples.write(kept[shard_name(unit)])
+                attempts.write([entries[unit]])
     with store.writing(layout.DATASET_JSON) as file:
         file.write(dataset_json(header))
-    store.delete(record_name(done.unit) for done in fresh)
-    _delete_all(store, layout.UNITS)
+    _delete_records(store)
+
+
+def _runs(column: pa.ChunkedArray) -> Iterator[tuple[str, int, int]]:
+    """(value, first row, rows) of every run of equal values."""
+    runs = pc.run_end_encode(column.combine_chunks().cast(pa.string()))
+    begin = 0
+    for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist()):
+        yield value, begin, end - begin
+        begin = end
 
 
 def _discard(store: Store, claim: Claim) -> None:
     """Nothing could be used: leave nothing, so that the next import looks at every frame again."""
     claim.check()
-    _delete_all(store, layout.UNITS)
+    _delete_records(store)
     store.delete([layout.DATASET_JSON])
 
 
-def _delete_all(store: Store, folder: str) -> None:
-    store.delete([name for name in store.sizes(folder) if naming.is_record(name)])
-    if (path := Path(store.text) / folder).is_dir():
-        with suppress(OSError):
-            path.rmdir()
+def _delete_records(store: Store) -> None:
+    store.delete(filter(naming.is_record, store.sizes(layout.UNITS)))
 
 
 def _summary(store: Store, known: Mapping[str, _Entry], fresh: int) -> Summary:
@@ -228,5 +247,4 @@ def _summary(store: Store, known: Mapping[str, _Entry], fresh: int) -> Summary:
 
 def _why(known: Mapping[str, _Entry]) -> str:
     """The first reason, in words."""
-    entries: Iterable[Done | None] = (entry.done for entry in known.values())
-    return next((f"{d.entry['reason']}, {d.entry['message']}" for d in entries if d is not None), "no reason is known")
+    return next((entry.why for entry in known.values() if entry.why), "no reason is known")
