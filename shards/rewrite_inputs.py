@@ -84,7 +84,7 @@ def open_input(path: str | PathLike[str]) -> Input:
             f"{store.text} is not finished: run the command that writes it again, which goes on from there"
         )
     with open_manifest(store) as file:
-        if seal.check(file) is False:
+        if not seal.holds(file, config["version"]):
             raise damaged(store, "its seal is broken")
     digest, samples, size = hashlib.sha256(), 0, 0
     for table in manifest_batches(store, ["key", "shard", "bytes", "sha256"]):

@@ -106,6 +106,12 @@ def check(file: BinaryIO) -> bool | None:
     return digest.hexdigest().encode() == stated
 
 
+def holds(file: BinaryIO, version: int) -> bool:
+    """Whether a table of a dataset of this version is what was written: from version 2 on all have a seal."""
+    sealed = check(file)
+    return version < 2 if sealed is None else sealed
+
+
 def _place(footer: bytes) -> int | None:
     """Where the digest stands in the footer."""
     found = _STATED.search(footer)

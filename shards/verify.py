@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import ledger, manifest, seal
-from .dataset_json import parse_dataset_json
+from .dataset_json import VERSION, parse_dataset_json
 from .layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
 from .parallel import in_processes
 from .rewrite_inputs import digests, manifest_batches, open_manifest
@@ -58,9 +58,10 @@ def inspect(
     if isinstance(store, LocalStore) and not store.folder.is_dir():
         raise FileNotFoundError(f"{place} is not a folder: give the one that `worldtrace render --out` wrote")
     there = _listed(store)
-    problems = [*_strangers(store), *_small_files(store)]
+    version, problems = _header(store)
+    problems += [*_strangers(store), *_ledger(store, version)]
     try:
-        facts = _facts(store)
+        facts = _facts(store, version)
     except (ValueError, FileNotFoundError) as error:
         return Verdict(problems=[*problems, Problem(MANIFEST, str(error))])
     problems += facts.problems
@@ -97,11 +98,11 @@ class _Facts:
     problems: list[Problem]
 
 
-def _facts(store: Store) -> _Facts:
+def _facts(store: Store, version: int) -> _Facts:
     """What one pass over a few columns of the manifest tells."""
     problems: list[Problem] = []
     with open_manifest(store) as file:
-        if seal.check(file) is False:
+        if not seal.holds(file, version):
             what = "its seal is broken, it is not what was written: rebuild it with `verify --repair`"
             problems.append(Problem(MANIFEST, what))
     samples = size = train = 0
@@ -177,17 +178,21 @@ def _statistics(store: Store, train: int) -> list[Problem]:
     return [Problem(DATASET_JSON, what)]
 
 
-def _small_files(store: Store) -> Iterator[Problem]:
-    """dataset.json and the ledger."""
+def _header(store: Store) -> tuple[int, list[Problem]]:
+    """(version, what is wrong with dataset.json); the latest where it does not say."""
     try:
-        parse_dataset_json(store.read(DATASET_JSON), under(store, DATASET_JSON))
+        return int(parse_dataset_json(store.read(DATASET_JSON), under(store, DATASET_JSON))["version"]), []
     except FileNotFoundError:
-        yield Problem(DATASET_JSON, "is missing: restore it from a copy, or write it anew with `verify --repair`")
+        what = "is missing: restore it from a copy, or write it anew with `verify --repair`"
+        return VERSION, [Problem(DATASET_JSON, what)]
     except ValueError as error:
-        yield Problem(DATASET_JSON, str(error))
+        return VERSION, [Problem(DATASET_JSON, str(error))]
+
+
+def _ledger(store: Store, version: int) -> Iterator[Problem]:
     try:
         with store.reading(LEDGER) as file:
-            if seal.check(file) is False:
+            if not seal.holds(file, version):
                 yield Problem(LEDGER, "its seal is broken, it is not what was written: restore it from a copy")
             file.seek(0)
             for _ in ledger.batches(file):

@@ -1,8 +1,15 @@
 """Datasets made of datasets: what goes in comes out, byte by byte, however often it was cut, killed and counted."""
 
+import http.server
 import json
+import subprocess
+import sys
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +18,14 @@ import pytest
 import webdataset
 
 import shards
-from shards import encode, ledger, rewrite, rewrite_choice, write_manifest, write_shard
+from shards import encode, ledger, parallel, rewrite, rewrite_choice, write_manifest, write_shard
 from shards.ledger import LedgerWriter
 from shards.rewrite import Made, Output
 from shards.rewrite_inputs import Input, open_input
 from shards.rewrite_plan import Cut, planned, size_of
 from shards.store import lease, open_store
+from shards.verify import inspect
+from tests import s3
 from tests.shards.conftest import write_dataset
 from tests.shards.scenes import spheres_view
 
@@ -331,3 +340,103 @@ def test_where_a_dataset_comes_from_is_told_without_a_path(source: Path, tmp_pat
     assert "job" not in config  # a render job that is run again must not take it for its own
     assert str(tmp_path) not in json.dumps(config)
     assert str(source) not in json.dumps(config)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def web_server(root: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranged, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Ranged(Quiet):
+    """A web server that serves parts of files, as those of data sets do."""
+
+    def do_GET(self) -> None:
+        begin, _, end = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        part = content[int(begin) : int(end) + 1 if end else None]
+        if int(begin) >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+
+def test_a_web_server_serves_as_input(source: Path, tmp_path: Path) -> None:
+    with web_server(source) as url:
+        assert inspect(url, workers=1).problems == []
+        one = open_input(url)
+        made("filter", [one], [rewrite_choice.where(one, "view < 20")], tmp_path / "web")
+    two = open_input(source)
+    made("filter", [two], [rewrite_choice.where(two, "view < 20")], tmp_path / "local")
+    assert contents(tmp_path / "web") == contents(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_s3_gives_the_bytes_that_a_folder_gives(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH", 0)
+    one = open_input(source)
+    to = [np.arange(31, dtype=np.int16) % 2]
+    made("split", [one], to, tmp_path / "0", tmp_path / "1")
+    with s3.serving():
+        urls = [f"s3://{s3.BUCKET}/parts/{number}" for number in range(2)]
+        made("split", [one], to, *urls)  # type: ignore[arg-type]
+        for number, url in enumerate(urls):
+            assert inspect(url, workers=2).problems == []
+            assert shards.statistics(url, workers=2) == shards.statistics(tmp_path / str(number))
+            store = open_store(url)
+            assert store.top() == ["dataset.json", "ledger.parquet", "manifest.parquet", "shards"]
+            there = {name: store.read(name) for name in [*store.sizes("shards"), *store.top()[:3]]}
+            assert there == contents(tmp_path / str(number))
+        inputs = [open_input(url) for url in urls]
+        made("merge", inputs, rewrite_choice.together(inputs, None).to, tmp_path / "whole")
+    assert samples(tmp_path / "whole") == samples(source)
+
+
+SLOWLY = """
+import sys, time
+from shards import rewrite
+from shards.commands.reshard import reshard
+real = rewrite.parts_into
+def parts_into(file, name, parts):
+    time.sleep(0.1)
+    return real(file, name, parts)
+rewrite.parts_into = parts_into
+reshard(sys.argv[1], sys.argv[2], samples=3, workers=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_what_the_next_one_finishes(source: Path, tmp_path: Path) -> None:
+    one = open_input(source)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    header = {**rewrite_choice.header("reshard", [one], Cut(3, None)), "statistics": None}
+    rewrite.rewrite([one], [rewrite_choice.everything(one)], [Output(open_store(whole), header)], Cut(3, None))
+    for wanted in (1, 4, 7, 99):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLOWLY, str(source), str(out)], cwd=Path(shards.__file__).parents[1]
+        )
+        while process.poll() is None and len(list((out / "shards").glob("*.tar"))) < wanted:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert shards.open(out).hash == one.hash
+    assert contents(out) == contents(whole)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import shards
-from shards import encode, generator, parallel, write_manifest, write_shard
+from shards import encode, generator, ledger, parallel, write_manifest, write_shard
+from shards.ledger import LedgerWriter
 from shards.repair import repair
 from shards.store import lease, open_store
 from shards.verify import as_json, inspect, verify
@@ -217,9 +218,12 @@ def test_a_missing_shard_and_a_truncated_one_say_which_samples_they_cost(dataset
     assert (told["sound"], set(told["lost"]), told["samples"]) == (False, gone, 31)
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "manifest.parquet"])
+@pytest.mark.parametrize("name", ["dataset.json", "manifest.parquet", "ledger.parquet"])
 def test_any_flipped_bit_beside_the_shards_is_found(dataset_copy: Path, name: str) -> None:
     path = dataset_copy / name
+    with (dataset_copy / "ledger.parquet").open("wb") as file, LedgerWriter(file) as writer:
+        writer.write([ledger.row(unit="000000-unit", asset="a", source="s", licence="l", status="done")])
+    assert verify(dataset_copy) == []
     good = path.read_bytes()
     rng = generator(1, "verify-flips", name)
     for at in {0, len(good) - 1, *map(int, rng.integers(0, len(good), 30))}:
@@ -318,6 +322,7 @@ def test_cut_leaves_a_sound_dataset_without_what_is_lost(dataset_copy: Path, pla
         assert kept.hash == dataset.hash
 
 
+@pytest.mark.slow
 def test_the_verdict_does_not_depend_on_the_number_of_processes(
     dataset_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
