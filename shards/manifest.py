@@ -222,10 +222,15 @@ def read_manifest(directory: str | PathLike[str], columns: Collection[str] | Non
 
 
 def parsed(
-    source: Any, text: str, columns: Collection[str] | None = None, dictionary: Collection[str] = ()
+    source: Any,
+    text: str,
+    columns: Collection[str] | None = None,
+    dictionary: Collection[str] = (),
+    groups: Sequence[int] | None = None,
 ) -> pa.Table:
     """The same of a path, an Arrow buffer or a binary file; messages call it `text`. Columns come in the order of
-    SCHEMA; those in `dictionary` (of REPEATED) as dictionaries.
+    SCHEMA; those in `dictionary` (of REPEATED) as dictionaries. `groups`: these row groups alone, of which nobody may
+    ask `shard_bytes`, as that of version 1 is computed from all rows.
     """
     wanted = [name for name in SCHEMA.names if columns is None or name in columns]
     try:
@@ -236,7 +241,8 @@ def parsed(
             if missing := [name for name in known if name not in there]:
                 raise ValueError(f"{text} has no column {', '.join(missing)}: it was not written by worldtrace")
             needed = {*wanted, "shard", "offset", "bytes"} if version == 1 and "shard_bytes" in wanted else {*wanted}
-            table = file.read(columns=[name for name in known if name in needed])
+            read = [name for name in known if name in needed]
+            table = file.read(read) if groups is None else file.read_row_groups(list(groups), read)
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -303,13 +309,24 @@ def from_json_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "members": members}
 
 
-def hash_of(table: pa.Table) -> str:
-    """sha256 over the lines "<key> <sha256>\\n" in the order of the table: the identity of a set of samples.
+def row_groups(source: Any) -> np.ndarray:
+    """(g,) int64: the rows of each row group of a manifest. ValueError where it is none."""
+    try:
+        with pq.ParquetFile(source) as file:
+            return np.array([file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)], np.int64)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+def hash_of(tables: pa.Table | Iterable[pa.Table]) -> str:
+    """sha256 over the lines "<key> <sha256>\\n" in the order of the table, or of several: the identity of a set of
+    samples.
 
     It is that of the contents and not of the parquet file, whose bytes depend on the version of its writer.
     """
     digest = hashlib.sha256()
-    for batch in table.select(["key", "sha256"]).to_batches(max_chunksize=1 << 16):
+    several = [tables] if isinstance(tables, pa.Table) else tables
+    for batch in (each for t in several for each in t.select(["key", "sha256"]).to_batches(max_chunksize=1 << 16)):
         lines = pc.binary_join_element_wise(batch["key"].cast(pa.string()), batch["sha256"], " ")
         lines = pc.binary_join_element_wise(lines, "", "\n")
         _, offsets, text = lines.buffers()

@@ -117,8 +117,7 @@ class Dataset:
 
     def load(self) -> "Dataset":
         """Load now what reading samples needs of the manifest, so that processes forked after it share the memory."""
-        rows = self.selection
-        _ = rows.key, rows.offset, rows.bytes, rows.digest, rows.shard_of, rows.shard_bytes
+        self.selection.load()
         return self
 
     @property
@@ -126,7 +125,7 @@ class Dataset:
         return list(self.selection.key.to_pylist())
 
     def key(self, row: int) -> str:
-        return str(self.selection.key[row].as_py())
+        return self.selection.sample(row)[0]
 
     @property
     def hash(self) -> str:
@@ -187,13 +186,12 @@ class Dataset:
 
     def members(self, row: int) -> dict[str, bytes]:
         """Suffix -> bytes of the sample of a row, read from its shard and checked against the manifest."""
-        key, place = self.key(row), int(self.shard_of[row])
+        (key, digest), place = self.selection.sample(row), int(self.shard_of[row])
         shard = self.shards[place]
         if os.path.basename(shard) != shard or shard.startswith("."):
             raise CorruptSample(f"{key}: the manifest names {shard!r}, which is not the plain name of a shard")
         begin, size = int(self.selection.offset[row]), int(self.selection.bytes[row])
         where = f"{key} in {under(self.store, f'{SHARDS}/{shard}')} at {begin}"
-        digest = self.selection.digest[row].tobytes()
         if self.cache is not None:
             part = self._copied(place, begin, size)
             if hashlib.sha256(part).digest() == digest:

@@ -1,7 +1,10 @@
 """The rows of a manifest that a dataset is made of, column by column: each is loaded when it is first asked for."""
 
 import binascii
-from collections.abc import Collection
+import os
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +19,10 @@ from .store import Store, under
 from .store.local import LocalStore
 
 SHA256 = 32  # bytes
+FEW = 5  # row groups; a manifest of fewer (each holds 131,072 rows) is read whole
+RUN = 4  # row groups that are read at a time of a larger one
+THREADS = 8
+LOOKUPS = 32  # row groups that are read for rows alone, before all of them are
 
 
 class Rows:
@@ -27,6 +34,8 @@ class Rows:
 
     def __init__(self, store: Store, mask: np.ndarray | None = None, table: pa.Table | None = None) -> None:
         self.store, self.mask, self.given = store, mask, table
+        self._recent: dict[int, pa.Table] = {}  # row groups in which rows were looked up
+        self._lookups = 0
 
     def __len__(self) -> int:
         return len(self.bytes)
@@ -46,9 +55,41 @@ class Rows:
         mask[mask] = chosen
         return Rows(self.store, mask, self.given)
 
+    def load(self) -> None:
+        """All that reading samples needs."""
+        _ = self.key, self.digest, self.offset, self.bytes, self.shard_of, self.shard_bytes
+
+    def sample(self, row: int) -> tuple[str, bytes]:
+        """Key and sha256 of a row. The first rows of a large manifest are looked up by themselves, so that one sample
+        does not wait for what millions need.
+        """
+        if not self._is_loaded:
+            if (found := self._looked_up(row)) is not None:
+                return found
+            _ = self.key, self.digest
+        return str(self.key[row].as_py()), self.digest[row].tobytes()
+
+    @property
+    def _is_loaded(self) -> bool:
+        return "key" in self.__dict__ and "digest" in self.__dict__
+
+    def _looked_up(self, row: int) -> tuple[str, bytes] | None:
+        """From its row group alone; None where loading all of them is the better way."""
+        if len(self._groups) < FEW or self._lookups >= LOOKUPS:
+            return None
+        counts = self._counts
+        group = int(np.searchsorted(counts, row, "right"))
+        if group not in self._recent:
+            self._lookups += 1
+            table = self._masked(self._read(["key", "sha256"], (), [group]), group, group + 1)
+            self._recent = dict(list(self._recent.items())[-3:]) | {group: table}
+        table = self._recent[group]
+        row -= int(counts[group - 1]) if group else 0
+        return str(table["key"][row].as_py()), bytes.fromhex(table["sha256"][row].as_py())
+
     @cached_property
     def key(self) -> pa.ChunkedArray:
-        return self.table(["key"])["key"]
+        return pa.chunked_array([c for part in self._parts(["key"]) for c in part["key"].chunks], pa.string())
 
     @cached_property
     def offset(self) -> np.ndarray:
@@ -63,20 +104,26 @@ class Rows:
     @cached_property
     def digest(self) -> np.ndarray:
         """(n, 32) uint8: the sha256 of a sample's part of its shard."""
-        column = self.table(["sha256"])["sha256"]
-        parts = [np.zeros((0, SHA256), np.uint8), *(self._digests(chunk) for chunk in column.chunks)]
-        return np.concatenate(parts)
+        digests, begin = np.zeros((len(self), SHA256), np.uint8), 0
+        for part in self._parts(["sha256"]):
+            for chunk in part["sha256"].chunks:
+                digests[begin : begin + len(chunk)] = self._digests(chunk)
+                begin += len(chunk)
+        return digests
 
     @cached_property
     def hash(self) -> str:
-        """As `manifest.hash_of` the table, whose hexadecimal column it makes anew, a part at a time."""
-        pieces, begin = [], 0
+        """As `manifest.hash_of` the table, a part at a time."""
+        return manifest.hash_of(self._loaded() if self._is_loaded else self._parts(["key", "sha256"]))
+
+    def _loaded(self) -> Iterator[pa.Table]:
+        begin = 0
         for chunk in self.key.chunks:
             text = binascii.hexlify(self.digest[begin : begin + len(chunk)].tobytes())
             ends = np.arange(len(chunk) + 1, dtype=np.int32) * (2 * SHA256)
-            pieces.append(pa.StringArray.from_buffers(len(chunk), pa.py_buffer(ends), pa.py_buffer(text)))
+            sha256 = pa.StringArray.from_buffers(len(chunk), pa.py_buffer(ends), pa.py_buffer(text))
+            yield pa.table([chunk, sha256], names=["key", "sha256"])
             begin += len(chunk)
-        return manifest.hash_of(pa.table([self.key, pa.chunked_array(pieces, pa.string())], names=["key", "sha256"]))
 
     @cached_property
     def _shard(self) -> tuple[list[str], np.ndarray]:
@@ -147,13 +194,55 @@ class Rows:
             "`worldtrace shards verify DIR --repair`"
         )
 
-    def _read(self, columns: Collection[str] | None, dictionary: Collection[str]) -> pa.Table:
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """(g,) int64: the rows of each row group of the file; none where it is not read by them."""
+        if self.given is not None or not self.store.ranged:
+            return np.zeros(0, np.int64)
+        with self.store.reading(MANIFEST) as file:
+            return manifest.row_groups(file)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        """(g,) int64: how many of these rows lie in a row group and those before it."""
+        if self.mask is None:
+            return np.cumsum(self._groups)
+        ends = np.cumsum(self._groups)
+        return np.concatenate([[0], np.cumsum(self.mask)])[ends]
+
+    def _parts(self, columns: Collection[str]) -> Iterator[pa.Table]:
+        """`table`, RUN row groups at a time, which a few threads read ahead."""
+        if len(self._groups) < FEW:
+            yield self.table(columns)
+            return
+        threads = min(THREADS, os.cpu_count() or 1)
+        waiting: deque[tuple[Future[pa.Table], range]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for begin in range(0, len(self._groups), RUN):
+                run = range(begin, min(begin + RUN, len(self._groups)))
+                waiting.append((pool.submit(self._read, columns, (), run), run))
+                if len(waiting) > threads:  # no more in memory than is soon asked for
+                    first, its = waiting.popleft()
+                    yield self._masked(first.result(), its.start, its.stop)
+            for each, its in waiting:
+                yield self._masked(each.result(), its.start, its.stop)
+
+    def _masked(self, table: pa.Table, begin: int, end: int) -> pa.Table:
+        """Those of the rows of row groups [begin, end) that are ours."""
+        if self.mask is None:
+            return table
+        ends = np.concatenate([[0], np.cumsum(self._groups)])
+        return table.filter(pa.array(self.mask[ends[begin] : ends[end]]))
+
+    def _read(
+        self, columns: Collection[str] | None, dictionary: Collection[str], groups: Sequence[int] | None = None
+    ) -> pa.Table:
         text = under(self.store, MANIFEST)
         try:
             with self.store.reading(MANIFEST) as file:
                 # Arrow reads a file of the disk in several threads
                 source = self.store.folder / MANIFEST if isinstance(self.store, LocalStore) else file
-                return manifest.parsed(source, text, columns, dictionary)
+                return manifest.parsed(source, text, columns, dictionary, groups)
         except ValueError:
             self.store.exists(MANIFEST)  # a store that cannot be reached is no damage, and says so itself
             raise

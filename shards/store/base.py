@@ -50,6 +50,10 @@ class Store(Protocol):
         not.
         """
 
+    @property
+    def ranged(self) -> bool:
+        """Whether a part of a file surely costs no more than that part."""
+
     def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
         """A binary file that appears under `name`, whole, when the block ends, and not at all when the block raises."""
 
@@ -63,8 +67,8 @@ class Store(Protocol):
         """Bytes. FileNotFoundError where there is no such file."""
 
     def part(self, name: str, begin: int, size: int, patience: float | None = None) -> bytes:
-        """`size` bytes from `begin`, fewer where the file ends before. FileNotFoundError where there is none. `patience`
-        are the seconds for which a store that cannot be reached is asked again.
+        """`size` bytes from `begin`, fewer where the file ends before. FileNotFoundError where there is none.
+        `patience`: seconds for which a store that cannot be reached is asked again.
         """
 
     def pieces(self, name: str, patience: float | None = None) -> Iterator[bytes]:

@@ -42,6 +42,7 @@ class ObjectStore:
     text: str
     concurrency: int = 32
     consistent: bool = True
+    ranged: bool = True
 
     @property
     def scheme(self) -> str:

@@ -46,6 +46,7 @@ class LocalStore:
     text: str
     concurrency: int = 1
     consistent: bool = False
+    ranged: bool = True
 
     @property
     def folder(self) -> Path:

@@ -43,6 +43,7 @@ class WebStore:
     text: str
     concurrency: int = 8
     consistent: bool = False
+    ranged: bool = False  # a server may ignore what is asked for
 
     def url(self, name: str) -> str:
         return f"{self.text}/{urllib.parse.quote(name)}"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shards
-from shards import key_index, manifest
+from shards import key_index, manifest, rows
 from shards.key_index import KeyIndex
 
 KEYS = st.lists(st.text(max_size=40), unique=True, max_size=60)
@@ -82,9 +82,9 @@ def test_only_what_is_asked_for_is_read(dataset_on_disk: Path, monkeypatch: pyte
     read: list[str] = []
     real = manifest.parsed
 
-    def parsed(source: object, text: str, columns: list[str], dictionary: list[str]) -> pa.Table:
+    def parsed(source: object, text: str, columns: list[str], *rest: object) -> pa.Table:
         read.extend(columns)
-        return real(source, text, columns, dictionary)
+        return real(source, text, columns, *rest)
 
     monkeypatch.setattr(manifest, "parsed", parsed)
     dataset = shards.open(dataset_on_disk, "train", where="z_max > 0")
@@ -98,6 +98,43 @@ def test_only_what_is_asked_for_is_read(dataset_on_disk: Path, monkeypatch: pyte
     assert "coverage" not in read
     with pytest.raises(ValueError, match="'nothing' is no column of a manifest: it has key, shard"):
         dataset.columns(["nothing"])
+
+
+@pytest.mark.parametrize("narrowed", [None, "view < 20 or frames > 1", "view = 13", "view < 0"])
+def test_a_manifest_of_many_row_groups_is_read_by_parts(
+    narrowed: str | None, dataset_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups of three rows: looked up one by one, streamed by threads, and read whole, they say the same."""
+    table = shards.read_manifest(dataset_copy)
+    monkeypatch.setattr(manifest, "ROW_GROUP", 3)
+    shards.write_manifest(dataset_copy, table.to_pylist())
+    monkeypatch.setattr(rows, "RUN", 2)
+    monkeypatch.setattr(rows, "THREADS", 3)
+    assert len(manifest.row_groups(dataset_copy / "manifest.parquet")) == 11
+    expected = shards.Dataset(dataset_copy, {}, table)
+    expected = expected if narrowed is None else expected.narrowed(narrowed)
+    samples = [expected.selection.sample(row) for row in range(len(expected))]
+
+    dataset = shards.open(dataset_copy, where=narrowed)
+    read: list[object] = []
+    real = manifest.parsed
+    monkeypatch.setattr(manifest, "parsed", lambda *given: read.append(given[4]) or real(*given))
+    backwards = [dataset.selection.sample(row) for row in reversed(range(len(dataset)))]
+    assert backwards[::-1] == samples
+    assert all(groups is not None and len(groups) == 1 for groups in read)  # type: ignore[arg-type]
+    assert len(read) <= 11
+    assert dataset.hash == expected.hash
+    assert dataset.load().keys == expected.keys
+    assert dataset.hash == expected.hash == shards.open(dataset_copy, where=narrowed).load().hash
+    assert np.array_equal(dataset.selection.digest, expected.selection.digest)
+
+    monkeypatch.setattr(rows, "LOOKUPS", 2)
+    read.clear()
+    dataset = shards.open(dataset_copy, where=narrowed)
+    assert [dataset.selection.sample(row) for row in range(len(dataset))] == samples
+    assert sum(groups is not None and len(groups) == 1 for groups in read) <= 2 + 2  # type: ignore[arg-type]
+    if samples:
+        assert dataset.row_of(samples[-1][0]) == len(samples) - 1
 
 
 @pytest.mark.parametrize("bad", ["z" * 64, "0" * 63, ""])
