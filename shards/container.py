@@ -12,7 +12,7 @@ import zstandard
 from .errors import CorruptSample
 
 MAX_ELEMENTS = 1 << 26  # L*H*W of one image: 256 MB of float32, so that a damaged header cannot ask for more
-LEVEL = 6  # of zstd: 1.5 % more bytes than level 9, in two thirds of its time
+LEVEL = 9  # of zstd: 1 to 3 % fewer bytes than level 6, for a twelfth of the time of encoding
 
 # magic, version, kind, layout, L, H, W, hits, bound, step, raw bytes, compressed bytes, crc of frame, crc of header
 HEADER = struct.Struct("<8sHBBIIIQddQQII")

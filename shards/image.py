@@ -1,4 +1,6 @@
-"""RGBA as lossless WebP: exact wherever alpha is not 0; where it is 0 the colour is free and costs nothing."""
+"""RGBA as WebP. What is rendered is kept lossless: exact wherever alpha is not 0; where it is 0 the colour is free and
+costs nothing. Photographs, whose noise lossless coding would keep at ten times the bytes of the depth, are lossy.
+"""
 
 import io
 
@@ -12,10 +14,17 @@ from .errors import CorruptSample
 # clear what is transparent and ask for exactness takes half of the time of letting libwebp choose the colours there.
 _OPTIONS = {"lossless": True, "method": 2, "quality": 0, "exact": True}
 
+# Three photographs that came as JPEG, at 504 pixels: 154, 110 and 104 KB at 37 to 42 dB, instead of 554, 414 and 307 KB
+# lossless, in a third of the time.
+_PHOTOGRAPH = {"quality": 95, "method": 2}
 
-def encode_rgba(rgba: np.ndarray) -> bytes:
-    """rgba (H,W,4) uint8 straight sRGB -> WebP."""
+
+def encode_rgba(rgba: np.ndarray, photograph: bool = False) -> bytes:
+    """rgba (H,W,4) uint8 straight sRGB -> WebP; a `photograph` that is opaque everywhere is kept lossy."""
     out = io.BytesIO()
+    if photograph and int(rgba[..., 3].min(initial=255)) == 255:
+        Image.fromarray(np.ascontiguousarray(rgba[..., :3]), "RGB").save(out, "WEBP", **_PHOTOGRAPH)
+        return out.getvalue()
     pixels = np.ascontiguousarray(rgba).view("<u4")[..., 0]
     cleared = np.where(pixels >= 1 << 24, pixels, 0).astype("<u4", copy=False)[..., None].view(np.uint8)
     Image.fromarray(cleared, "RGBA").save(out, "WEBP", **_OPTIONS)

@@ -37,7 +37,8 @@ class EncodedSample:
 def encode(sample: Sample, codec: Choice = "auto", bound: float = DEFAULT_BOUND) -> EncodedSample:
     """A view or a clip -> its bytes, the same for the same arrays with the same versions of libwebp and zstd.
 
-    ValueError names the sample and what is wrong with it.
+    Images are kept lossless, but for opaque ones of regime `rgbd`: photographs. ValueError names the sample and what is
+    wrong with it.
     """
     if not KEY.match(sample.key):
         raise ValueError(f"{sample.key!r} cannot be a key: use 1 to 80 characters of a-z, 0-9, _ and -")
@@ -46,7 +47,7 @@ def encode(sample: Sample, codec: Choice = "auto", bound: float = DEFAULT_BOUND)
     try:
         for t, frame in enumerate(frames):
             prefix = frame_prefix(t, isinstance(sample, Clip))
-            members[f"{prefix}rgba.webp"] = encode_rgba(frame.rgba)
+            members[f"{prefix}rgba.webp"] = encode_rgba(frame.rgba, photograph=frame.regime == "rgbd")
             members[f"{prefix}layers.zst"] = encode_layers(frame.hits, frame.depth, codec, bound)
             members |= _planes(prefix, frame, frames[0])
         members["json"] = _to_json(sample, frames)

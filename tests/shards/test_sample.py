@@ -261,3 +261,25 @@ def test_damage_that_no_hash_has_caught_still_ends_as_a_corrupt_sample() -> None
         except CorruptSample:
             refused += 1
     assert refused > 300
+
+
+def test_photographs_are_close_and_what_is_rendered_is_exact() -> None:
+    """Opaque images of regime rgbd are photographs; one that has a silhouette is kept as it is."""
+    v, u = np.mgrid[0:96, 0:96]
+    rgba = np.stack([128 + 90 * np.sin(u / 9), 128 + 90 * np.cos(v / 11), u + v, np.full(u.shape, 255)], -1)
+    rgba = (rgba + generator(0, "photograph").normal(0, 3, rgba.shape)).clip(0, 255).astype(np.uint8)
+    rgba[..., 3] = 255
+    view = dataclasses.replace(spheres_view(0, 96, 96), rgba=rgba)
+    seen = rgba.copy()
+    seen[0, 0, 3] = 254
+    sizes = {}
+    cases = (("scene", "scene", rgba, True), ("photo", "rgbd", rgba, False), ("cut", "rgbd", seen, True))
+    for name, regime, image, exact in cases:
+        encoded = encode(dataclasses.replace(view, rgba=image, regime=regime))  # type: ignore[arg-type]
+        sizes[name] = len(encoded.members["rgba.webp"])
+        again = decode(view.key, encoded.members)
+        assert isinstance(again, LayeredView)
+        assert np.array_equal(again.rgba, image) == exact
+        assert np.abs(again.rgba.astype(int) - image).mean() < 3
+        np.testing.assert_array_equal(again.rgba[..., 3], image[..., 3])
+    assert sizes["photo"] < 0.5 * sizes["scene"]
