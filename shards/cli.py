@@ -4,6 +4,7 @@
 
 import typer
 
+from .commands.diff import diff
 from .commands.export import export
 from .commands.filter import filter_
 from .commands.from_lari import from_lari
@@ -23,7 +24,7 @@ from .commands.view import view
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into datasets, check and change them.")
 PANELS = {
     "Look": (info, ls, show, view, report, export, order),
-    "Check": (verify, stats),
+    "Check": (verify, stats, diff),
     "Change": (merge, split, filter_, reshard),
     "Other people's data": (from_rgbd, from_lari),
 }
