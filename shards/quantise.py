@@ -28,7 +28,7 @@ _STEPS = tuple(
     for each in (1e-3, 1 / 512, 1e-4, 1 / 5000, 1e-2, 1 / 256, 1 / 4000)
     for step in dict.fromkeys((each, float(np.float32(each))))
 )
-_PROBE = 256  # hits on which a step is tried before all are
+_PROBE = 32  # hits on which all steps are tried before one is on all hits
 
 
 def codes(z: np.ndarray, codec: Codec, bound: float) -> tuple[np.ndarray, float] | None:
@@ -75,9 +75,11 @@ def depths(q: np.ndarray, codec: Codec, step: float) -> np.ndarray:
 
 
 def _as_steps(z: np.ndarray) -> tuple[np.ndarray, float] | None:
-    probe = z[:: max(1, z.size // _PROBE)]
-    for step in _STEPS:
-        if _multiples(probe, step) is not None and (q := _multiples(z, step)) is not None:
+    steps = np.array(_STEPS)[:, None]
+    probe = z[:: -(-z.size // _PROBE)].astype(np.float64)
+    likely = ((np.rint(probe / steps) * steps).astype(np.float32) == probe).all(axis=1)
+    for step in steps[likely, 0].tolist():
+        if (q := _multiples(z, step)) is not None:
             return q, step
     return None
 
