@@ -23,6 +23,12 @@ def from_rgbd(
     every: Annotated[int, typer.Option("--every", min=1, help="Take every K-th frame of a scene.")] = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Take so many frames in all.")] = None,
     per_shard: Annotated[int, typer.Option("--per-shard", min=1, max=10_000, help="Frames of a shard at most.")] = 256,
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            "--bound", help="Relative error of stored depth; default: 2.5e-4 of measured, 5e-5 of rendered depth."
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the corpus; repeatable.")
     ] = None,
@@ -39,13 +45,15 @@ def from_rgbd(
     from ..rgbd.plan import Selection, Settings
     from ..rgbd.write import import_corpus
 
+    if bound is not None and not 1e-6 <= bound <= 1e-2:
+        raise ValueError(f"--bound {bound}: give a number from 1e-6 to 1e-2")
     chosen: dict[str, str] = {}
     for text in options or ():
         name, separator, value = text.partition("=")
         if not separator or name in chosen:
             raise ValueError(f"--set {text}: give NAME=VALUE, and each name once")
         chosen[name] = value
-    settings = Settings(corpus, tuple(sorted(chosen.items())), size, upscale, every, per_shard)
+    settings = Settings(corpus, tuple(sorted(chosen.items())), size, upscale, every, per_shard, bound=bound)
     with bar("reading frames") as progress:
         summary = import_corpus(
             folder,

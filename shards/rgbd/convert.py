@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import layout, ledger, manifest
+from ..codec import DEFAULT_BOUND
 from ..contract import LayeredView, Origin
 from ..sample import EncodedSample, encode
 from ..store import Store
@@ -19,6 +20,10 @@ from ..writer import shard_into
 from .base import Corpus, Frame, Layered, Reason, Scene, Unreadable, checked, origin_sha256
 from .plan import Settings, Unit, taken
 from .resize import resized
+
+# Half a millimetre at two metres, the step of the 16-bit maps: sensors, LiDAR and stereo know depth no better than ten
+# times that. A frame of 675x504 in steps of a millimetre takes 87 KB instead of 159 for its layers.
+MEASURED = 2.5e-4
 
 
 @dataclass
@@ -115,7 +120,7 @@ class _Work:
                 view = self._view(number, name)
                 loaded = time.perf_counter()
                 self.seconds_load += loaded - began
-                sample = _encoded(view)
+                sample = _encoded(view, bound_of(self.corpus, self.settings))
                 self.seconds_encode += time.perf_counter() - loaded
             except Unreadable as error:
                 self.rejected.append((name, error))
@@ -187,9 +192,16 @@ def layered_view(corpus: Corpus, scene: Scene, number: int, name: str, frame: Fr
     )
 
 
-def _encoded(view: LayeredView) -> EncodedSample:
+def bound_of(corpus: Corpus, settings: Settings) -> float:
+    """The relative error of depth that the codec may make: MEASURED where the depth was measured, not rendered."""
+    if settings.bound is not None:
+        return settings.bound
+    return DEFAULT_BOUND if corpus.synthetic or isinstance(corpus, Layered) else MEASURED
+
+
+def _encoded(view: LayeredView, bound: float) -> EncodedSample:
     try:
-        return encode(view)
+        return encode(view, bound=bound)
     except MemoryError:
         raise Unreadable("too_large", "encoding it needs more memory than a worker may use") from None
     except ValueError as error:

@@ -30,6 +30,7 @@ class Settings:
     every: int = 1
     run: int = 256  # frames of a shard
     layers: int = 6
+    bound: float | None = None  # relative error of depth; None: what suits the corpus (convert.bound_of)
 
     def as_job(self) -> dict[str, Any]:
         return {"from_rgbd": {**asdict(self), "options": dict(self.options)}}

@@ -323,3 +323,21 @@ def test_frames_that_kill_and_hang_cost_themselves_alone(trap: Path, tmp_path: P
 def test_options_reach_the_reader(tmp_path: Path) -> None:
     reader = open_corpus("arkitscenes", tmp_path, {"confidence": "2", "depth": "lowres"})
     assert (reader.confidence, reader.depth) == (2, "lowres")  # type: ignore[attr-defined]
+
+
+def test_depth_is_kept_as_well_as_it_was_known(scans: Path, tmp_path: Path) -> None:
+    """Measured depth to 2.5e-4, or as asked."""
+    write(scans, tmp_path / "exact", dataclasses.replace(SCANNET, bound=1e-6))
+    exact = shards.open(tmp_path / "exact")
+    for bound, settings in ((2.5e-4, SCANNET), (1e-3, dataclasses.replace(SCANNET, bound=1e-3))):
+        write(scans, tmp_path / str(bound), settings)
+        found = shards.open(tmp_path / str(bound))
+        worst = 0.0
+        for key in exact.keys:
+            ours, truth = found[key], exact[key]
+            assert isinstance(ours, shards.LayeredView)
+            assert isinstance(truth, shards.LayeredView)
+            assert np.array_equal(ours.hits, truth.hits)
+            valid = truth.valid
+            worst = max(worst, float(np.abs(ours.depth[0][valid] / truth.depth[0][valid] - 1).max()))
+        assert 0.3 * bound < worst <= bound + 2e-6
