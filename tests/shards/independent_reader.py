@@ -222,6 +222,47 @@ def to_depth(codec: int, q: int, step: float) -> float:
     return high * low[q & 4095]
 
 
+def permuted(text: str, n: int, x: int) -> int:
+    """P(text, n)(x)."""
+    digest = hashlib.blake2b(text.encode(), digest_size=64).digest()
+    keys = struct.unpack("<8Q", digest)
+    bits = max(1, -(-(n - 1).bit_length() // 2))
+    while True:
+        left, right = x >> bits, x & ((1 << bits) - 1)
+        for key in keys:
+            left, right = right, left ^ (mix(right ^ key) & ((1 << bits) - 1))
+        x = left << bits | right
+        if x < n:
+            return x
+
+
+def mix(y: int) -> int:
+    y = (y ^ y >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    y = (y ^ y >> 27) * 0x94D049BB133111EB % 2**64
+    return y ^ y >> 31
+
+
+def row_at(g: int, n: int, seed: int, digest: str) -> int:
+    """Row at global position g."""
+    return permuted(f"order {seed} {digest} {n} {g // n}", n, g % n)
+
+
+def row_at_windows(g: int, counts: list[int], window: int, seed: int, digest: str) -> int:
+    """The same with windows of `window` shards; `counts` are the rows of the shards."""
+    n, S = sum(counts), len(counts)
+    epoch, at = divmod(g, n)
+    places = [permuted(f"shards {seed} {digest} {S} {epoch}", S, i) for i in range(S)]
+    rows = [sum(counts[:s]) + i for s in places for i in range(counts[s])]
+    k = -(-S // window)
+    begin = 0
+    for w in range(k):
+        size = sum(counts[s] for s in places[w * S // k : (w + 1) * S // k])
+        if at < begin + size:
+            return rows[begin + permuted(f"window {seed} {digest} {epoch} {w}", size, at - begin)]
+        begin += size
+    raise AssertionError("a position beyond the epoch")
+
+
 def refuse(wrong: bool, what: str) -> None:
     if wrong:
         raise ValueError(f"{what} is not as it must be")

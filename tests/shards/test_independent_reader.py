@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import shards
-from shards import Clip, LayeredView, decode, encode, write_dataset_json, write_manifest, write_shard
+from shards import Clip, LayeredView, Order, decode, encode, write_dataset_json, write_manifest, write_shard
 from shards.codec import read_header
+from shards.order import Windows
 from shards.planes import PLANES, planes_in
 from tests.shards import independent_reader, test_codec
 from tests.shards.scenes import spheres_clip, spheres_view
@@ -74,6 +75,23 @@ def test_every_codec_predictor_packing_clip_and_plane(tmp_path: Path) -> None:
 
 def test_version_1() -> None:
     assert _agree(ROOT) == {("inverse", "plane", "words"), ("float32", "none", "words")}
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 1000])
+def test_the_order_of_training(n: int) -> None:
+    order = Order(n, 5, "abc")
+    positions = [*range(min(2 * n, 200)), 10**9]
+    assert [independent_reader.row_at(g, n, 5, "abc") for g in positions] == [order[g] for g in positions]
+
+
+@pytest.mark.parametrize("window", [1, 3, 4, 20])
+def test_the_order_of_training_by_windows(window: int) -> None:
+    counts = [5, 1, 9, 4, 4, 2, 7]
+    order = Windows(counts, window, 5, "abc")
+    positions = [*range(2 * sum(counts)), 10**6]
+    found = [independent_reader.row_at_windows(g, counts, window, 5, "abc") for g in positions]
+    assert found == [order[g] for g in positions]
+    assert sorted(found[: sum(counts)]) == list(range(sum(counts)))
 
 
 def test_it_shares_no_code_with_ours() -> None:
