@@ -139,7 +139,7 @@ def decode_layers(data: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise CorruptSample(f"layers: {error}") from None
 
     box, hit = _hit_box(hits, header.layers)
-    q = words.view(np.int32) if header.predictor == "none" else reconstruct(words, structure(hit), header.predictor)
+    q = words.view(np.int32) if header.predictor == "none" else reconstruct(words, hit, header.predictor)
     if header.codec != "float32" and q.size and not (int(q.min()) >= 1 and int(q.max()) < LARGEST_Q):
         raise CorruptSample("layers: a code of a depth is out of range")
     z = depths(q, header.codec, header.step)

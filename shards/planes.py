@@ -93,8 +93,7 @@ def decode_plane(name: Plane, data: bytes, hits: np.ndarray, layers: int) -> np.
     payload = container.unpacked(data, fields, what)
     try:
         residual = unpack(memoryview(payload), words, PACKINGS[packing]).reshape(kind.channels, -1)
-        s = structure(hit)
-        found = kind.values(np.stack([reconstruct(channel, s, "left") for channel in residual]), fields.step)
+        found = kind.values(np.stack([reconstruct(channel, hit, "left") for channel in residual]), fields.step)
     except ValueError as error:
         raise CorruptSample(f"{what}: {error}") from None
     values: np.ndarray = np.full((*hit.shape, *kind.shape), kind.empty, kind.dtype)

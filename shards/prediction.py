@@ -8,8 +8,8 @@ in the same layer, else the same pixel of the layer before, else the constant 0.
 `hits` says where those are. This is the predictor `plane`. Noise it would double: predictor `left` is r = d(v,u)
 everywhere.
 
-Both directions are linear, so decoding needs no loop over pixels: two segmented cumulative sums (down the columns
-for d, along the rows for q) and a forest of run starts resolved by pointer doubling. All sums are modulo 2^32.
+Both directions are linear, so decoding needs no loop over pixels: sums down the columns for d and along the rows for
+q, and a forest of run starts resolved by pointer doubling. All sums are modulo 2^32.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Structure:
 
     linked (n,): the left neighbour is a hit | plane (n,): linked, and so is the pixel above |
     up (n,): the hit above, -1 for none | starts (m,): hits that begin a run |
-    parent (m,): hit that predicts each start, -1 for none | number (L,H+1,W+2): of the hit at a pixel, -1 for none.
+    parent (m,): hit that predicts each start, -1 for none.
     """
 
     linked: np.ndarray
@@ -35,12 +35,6 @@ class Structure:
     up: np.ndarray
     starts: np.ndarray
     parent: np.ndarray
-    number: np.ndarray
-
-    def column(self) -> np.ndarray:
-        """Hit numbers (n,) in (layer, column, row) order."""
-        turned = self.number.transpose(0, 2, 1)
-        return turned[turned >= 0]
 
 
 def structure(hit: np.ndarray) -> Structure:
@@ -67,7 +61,7 @@ def structure(hit: np.ndarray) -> Structure:
     before = first - (height + 1) * pitch
     same_pixel = np.where(before >= 0, number[before], -1)  # a hit of layer l > 0 always has one in layer l - 1
     parent = np.where(parent < 0, same_pixel, parent)
-    return Structure(linked, plane, up, starts, parent, number.reshape(padded.shape))
+    return Structure(linked, plane, up, starts, parent)
 
 
 def residuals(q: np.ndarray, s: Structure, predictor: Predictor = "plane") -> np.ndarray:
@@ -84,37 +78,73 @@ def residuals(q: np.ndarray, s: Structure, predictor: Predictor = "plane") -> np
     return ((r << 1) ^ (r >> 31)).view(np.uint32)
 
 
-def reconstruct(zigzag: np.ndarray, s: Structure, predictor: Predictor = "plane") -> np.ndarray:
-    """The inverse of `residuals`: (n,) uint32 -> q (n,) int32 modulo 2^32. Any input gives some output; the caller
-    checks it.
+def reconstruct(zigzag: np.ndarray, hit: np.ndarray, predictor: Predictor = "plane") -> np.ndarray:
+    """The inverse of `residuals`: (n,) uint32, hit (L,H,W) bool of n hits -> q (n,) int32 modulo 2^32. Any input gives
+    some output; the caller checks it.
+
+    Works on whole images whose rows hold all layers side by side, (row, layer, column): a row is then one addition, and
+    a sum along all pixels is a sum along every run, for what is not linked adds nothing. Half of the time of gathering
+    hits by column.
     """
-    r = ((zigzag >> np.uint32(1)) ^ (np.uint32(0) - (zigzag & np.uint32(1)))).view(np.int32)
-    n = s.linked.size
+    layers, height, width = hit.shape
+    n, pitch = zigzag.size, width + 2
     if n == 0:
         return np.zeros(0, np.int32)
-    m = s.starts.size
-    difference = np.zeros(n, np.int32)
-    difference[s.linked] = r[: n - m]
+    r = (zigzag >> np.uint32(1)).view(np.int32)
+    r ^= np.negative((zigzag & np.uint32(1)).view(np.int32))
+    padded = np.zeros((height + 1, layers, pitch), bool)  # an empty row above, an empty column on either side
+    padded[1:, :, 1:-1] = hit.transpose(1, 0, 2)
+    linked = np.zeros_like(padded)
+    np.logical_and(padded[..., 1:], padded[..., :-1], out=linked[..., 1:])
+    m = n - int(np.count_nonzero(linked))
+
+    difference = np.zeros(padded.shape, np.int32)
+    _in_order(difference)[_in_order(linked)] = r[: n - m]
     if predictor == "plane":
-        column = s.column()
-        difference[column] = _segmented_cumsum(difference[column], ~s.plane[column])
-        difference[s.starts] = 0
-    offset = _segmented_cumsum(difference, ~s.linked)
+        _add_rows_above(difference.reshape(height + 1, -1), linked.reshape(height + 1, -1))
+    total = np.cumsum(difference.reshape(-1), dtype=np.int32)
 
-    run = np.cumsum(~s.linked, dtype=np.int32) - 1
-    has_parent = s.parent >= 0
-    parent = np.where(has_parent, run[s.parent], m)  # m: a virtual root of value 0
-    value = np.append(r[n - m :] + np.where(has_parent, offset[s.parent], 0), np.int32(0))
-    parent = np.append(parent, m)
-    while (parent != m).any():
-        value = value + value[parent]
-        parent = parent[parent]
-    return value[run] + offset
+    # A start lies at `first` in order (layer, row, column) and at `place` in the order of `total`; so do parents.
+    first = np.flatnonzero(_in_order(padded > linked))
+    layer, rest = np.divmod(first, (height + 1) * pitch)
+    row, column = np.divmod(rest, pitch)
+    place = (row * layers + layer) * pitch + column
+    base = total[place]
+    parent, parent_place, open_ = np.zeros_like(first), np.zeros_like(first), np.ones(m, bool)
+    flat = padded.reshape(-1)
+    up, back = (-pitch, -layers * pitch), (-(height + 1) * pitch, -pitch)
+    for step, place_step in (up, (up[0] + 1, up[1] + 1), (up[0] - 1, up[1] - 1), back):
+        found = open_ & flat[place + place_step]
+        if step == back[0]:
+            found &= layer > 0
+        parent[found], parent_place[found] = first[found] + step, place[found] + place_step
+        open_ &= ~found
+
+    run = np.searchsorted(first, parent, side="right") - 1
+    value = np.append(r[n - m :] + np.where(open_, 0, total[parent_place] - base[run]), np.int32(0))
+    run = np.append(np.where(open_, m, run), m)  # m: a virtual root of value 0
+    while (run != m).any():
+        value = value + value[run]
+        run = run[run]
+
+    ends = padded.copy()
+    ends[..., :-1] &= ~linked[..., 1:]
+    q = _in_order(total.reshape(padded.shape))[_in_order(padded)]
+    q += np.repeat(value[:m] - base, np.flatnonzero(_in_order(ends)) - first + 1)
+    return q
 
 
-def _segmented_cumsum(values: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """Cumulative sum (n,) int32 that restarts at every True of `begins`; begins[0] must be True."""
-    total = np.cumsum(values, dtype=np.int32)
-    first = np.flatnonzero(begins)
-    base = total[first] - values[first]
-    return total - np.repeat(base, np.diff(first, append=values.size))
+def _in_order(rows: np.ndarray) -> np.ndarray:
+    """(row, layer, column) as (layer, row, column), the order of hits."""
+    return rows.transpose(1, 0, 2)
+
+
+def _add_rows_above(difference: np.ndarray, linked: np.ndarray) -> None:
+    """Residuals (rows, n) int32 -> differences, in place: a linked hit below a linked hit adds that one's."""
+    keep = np.negative((linked[1:] & linked[:-1]).view(np.int8)).astype(np.int32)  # all bits or none
+    carried = np.empty_like(difference[0])
+    above = difference[0]
+    for row, kept in zip(difference[1:], keep):
+        np.bitwise_and(above, kept, out=carried)
+        np.add(row, carried, out=row)
+        above = row

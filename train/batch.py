@@ -86,14 +86,14 @@ def points(depth_BLHW: Tensor, K_B33: Tensor) -> Tensor:
 
 
 def joined(items: Sequence[Batch], memory: Tensor | None = None) -> Batch:
-    """One batch of several, written into `memory` (bytes uint8, as many as `size_of` says) if it is given."""
+    """One batch of several of the same shape, written into `memory` (uint8, as many as `size_of` says) if given."""
+    count, shape = sum(len(item.index) for item in items), items[0].depth.shape[1:]
     if memory is None:
-        tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in TENSORS}
-    else:
-        _, layers, height, width = items[0].depth.shape
-        tensors = placed(memory, sum(len(item.index) for item in items), layers, height, width)
-        for name, tensor in tensors.items():
-            torch.cat([getattr(item, name) for item in items], out=tensor)
+        # of NumPy, which asks for huge pages: of torch, the first touch of so much memory takes longer than the copy
+        memory = torch.from_numpy(np.empty(size_of(count, *shape), np.uint8))
+    tensors = placed(memory, count, *shape)
+    for name, tensor in tensors.items():
+        torch.cat([getattr(item, name) for item in items], out=tensor)
     return Batch(**tensors, damaged=tuple(line for item in items for line in item.damaged))
 
 
