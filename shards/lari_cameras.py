@@ -5,16 +5,14 @@ and a small stack puts together the few that data is made of: numbers, texts, tu
 of numpy, which are recognised by name and built from their bytes. Everything else ends in an error.
 """
 
-import io
 import pickletools
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from .rgbd.base import Unreadable
-from .rgbd.files import read_bytes, read_npy
+from .rgbd.files import npy_header, read_bytes, read_npy
 from .rgbd.pose import OPENGL
 
 FILE_LIMIT = 1 << 16  # bytes of a camera file
@@ -38,7 +36,7 @@ def blender_camera(path: Path) -> tuple[np.ndarray, float | None]:
     """
     data = read_bytes(path, FILE_LIMIT)
     lens: float | None = None
-    if (pickled := _pickle_of(data)) is None:
+    if (pickled := _pickle_of(data, path.name)) is None:
         matrix = read_npy(data, path.name, "unreadable_camera").astype(np.float64)
     else:
         try:
@@ -55,16 +53,10 @@ def blender_camera(path: Path) -> tuple[np.ndarray, float | None]:
     return np.linalg.inv(whole) @ OPENGL, lens
 
 
-def _pickle_of(data: bytes) -> bytes | None:
+def _pickle_of(data: bytes, name: str) -> bytes | None:
     """What follows the header of a .npy of objects; None where it is one of numbers."""
-    try:
-        with io.BytesIO(data) as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            _, _, dtype = read(file)
-            return file.read() if dtype.hasobject else None
-    except (ValueError, TypeError, OSError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-        raise Unreadable("unreadable_camera", f"it is not a .npy file ({str(error)[:80]})") from None
+    _, _, dtype, begin = npy_header(data, name, "unreadable_camera")
+    return data[begin:] if dtype.hasobject else None
 
 
 def values_of(pickled: bytes) -> Any:

@@ -6,12 +6,15 @@ allocated.
 
 import io
 import json
+import math
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -116,22 +119,28 @@ def read_npy(source: Path | bytes, name: str = "the array", reason: Reason = "un
     """The array of a .npy file: numbers alone, of at most 4 * PIXEL_LIMIT values."""
     data = source if isinstance(source, bytes) else read_bytes(source)
     name = _name(source, name)
+    shape, fortran, dtype, begin = npy_header(data, name, reason)
+    count = math.prod(shape)
+    if dtype.hasobject or dtype.kind not in "biuf" or not 0 <= count <= 4 * PIXEL_LIMIT:
+        raise Unreadable(reason, f"{name} holds {shape} {dtype}, not a bounded array of numbers")
+    if len(data) - begin < count * dtype.itemsize:
+        raise Unreadable("truncated", f"{name} ends before its {shape} values")
+    return np.frombuffer(data, dtype, count, begin).reshape(shape, order="F" if fortran else "C")
+
+
+def npy_header(data: bytes, name: str, reason: Reason) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """(shape, whether in Fortran's order, dtype, where the values begin) of a .npy file."""
     try:
         with io.BytesIO(data) as file:
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = header(file)
             begin = file.tell()
-    except (ValueError, TypeError, OSError, SyntaxError) as error:
+    except (ValueError, TypeError, OSError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise Unreadable(reason, f"{name} is not a .npy file ({_first_line(error)})") from None
-    count = 1
-    for side in shape:
-        count *= int(side)
-    if dtype.hasobject or dtype.kind not in "biuf" or not 0 <= count <= 4 * PIXEL_LIMIT:
-        raise Unreadable(reason, f"{name} holds {shape} {dtype}, not a bounded array of numbers")
-    if len(data) - begin < count * dtype.itemsize:
-        raise Unreadable("truncated", f"{name} ends before its {shape} values")
-    return np.frombuffer(data, dtype, count, begin).reshape(shape, order="F" if fortran else "C")
+    if min(shape, default=0) < 0:
+        raise Unreadable(reason, f"{name} is not a .npy file (its shape is {shape})")
+    return shape, fortran, dtype, begin
 
 
 def read_npz_member(source: Path | bytes, member: str, reason: Reason = "unreadable_depth") -> np.ndarray:
@@ -226,7 +235,7 @@ def _plainly(reason: Reason, name: str) -> Iterator[None]:
     except (KeyError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, EOFError) as error:
         cut = isinstance(error, EOFError) or "truncated" in str(error)
         raise Unreadable("truncated" if cut else reason, f"{name}: {_first_line(error)}") from None
-    except (ArithmeticError, IndexError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ArithmeticError, IndexError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise Unreadable(reason, f"{name}: {_first_line(error)}") from None
 
 

@@ -75,7 +75,8 @@ class Hypersim:
         if distance.ndim != 2:
             raise Unreadable("unreadable_depth", f"the distances of {frame} are an array {distance.shape}")
         image, flags = self._image(images, number, np.isfinite(distance))
-        row = _cameras(files.inside(self.folder, CAMERAS)).get(scene.name)
+        table = files.inside(self.folder, CAMERAS)
+        row = _cameras(table, table.stat().st_mtime_ns).get(scene.name)
         if row is None:
             raise Unreadable("unreadable_camera", f"{CAMERAS} has no row for {scene.name}")
         K, camera_from_ours = split_rays(_numbers(row, "M_cam_from_uv", 3), *distance.shape)
@@ -157,7 +158,8 @@ def tone_mapped(color: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _cameras(path: Path) -> dict[str, dict[str, str]]:
+def _cameras(path: Path, changed: int) -> dict[str, dict[str, str]]:
+    """Scene name -> its row. `changed`: when the file was, so that a mended one is read again."""
     return {row["scene_name"]: row for row in _rows(path) if "scene_name" in row}
 
 

@@ -83,7 +83,8 @@ class ParallelDomain:
         if len(found) != 1:
             raise Unreadable("unreadable_scene", f"{scene.name} has {len(found)} scene files that may count")
         wanted = None if self.cameras == "all" else frozenset(name.strip() for name in self.cameras.split(","))
-        images = _with_depth(files.inside(self.folder, scene.name, found[0]))
+        path = files.inside(self.folder, scene.name, found[0])
+        images = _with_depth(path, path.stat().st_mtime_ns)
         return {name: entry for name, entry in images.items() if wanted is None or name.rsplit(".", 1)[0] in wanted}
 
     def _listed(self) -> frozenset[str]:
@@ -113,7 +114,8 @@ class ParallelDomain:
 
 
 @functools.lru_cache(maxsize=2)
-def _with_depth(path: Path) -> dict[str, tuple[Mapping[str, Any], str]]:
+def _with_depth(path: Path, changed: int) -> dict[str, tuple[Mapping[str, Any], str]]:
+    """`changed`: when the file was, so that a mended one is read again."""
     scene = files.read_json(path, "unreadable_scene")
     try:
         data = {datum["key"]: datum for datum in scene["data"]}
