@@ -82,24 +82,24 @@ def splat(points: np.ndarray, K: np.ndarray, height: int, width: int) -> np.ndar
 
 
 def unhidden(depth: np.ndarray, reach: int) -> np.ndarray:
-    """Sparse depth (H,W) of a scanner that stands above the camera, without what only the scanner sees.
+    """Sparse depth (H,W) of a scanner beside the camera, without what only the scanner sees.
 
-    Over the edge of a near object it sees what is behind, and that falls onto the object's picture, below its edge. So
-    a point goes if a point within `reach` pixels above it, and half as far to the side, is nearer by more than HIDDEN.
-    The ground stays: what is nearer of it lies below.
+    It sees past the edge of a near object what is behind, and that falls onto the object's picture. So a point goes if
+    points nearer by more than HIDDEN enclose it: one above and one below it, within `reach` pixels and a quarter of
+    that to the side. The ground stays: what is nearer of it lies below; and so does what is seen under a bough.
     """
     height, width = depth.shape
     cell = max(1, reach // 4)
     rows, columns = -(-height // cell), -(-width // cell)
     v, u = np.nonzero(depth)
     z = depth[v, u]
-    nearest = np.full((rows + 4, columns + 4), np.inf, np.float32)
-    np.minimum.at(nearest, (v // cell + 4, u // cell + 2), z)
-    above = np.full((rows, columns), np.inf, np.float32)
-    for down in range(4):  # the four rows of cells above, and two columns to each side
-        for right in range(5):
-            above = np.minimum(above, nearest[down : down + rows, right : right + columns])
-    kept = z <= above[v // cell, u // cell] * (1 + HIDDEN)
+    nearest = np.full((rows + 8, columns + 2), np.inf, np.float32)  # with a rim of four cells, and one at the sides
+    np.minimum.at(nearest, (v // cell + 4, u // cell + 1), z)
+    beside = np.minimum(np.minimum(nearest[:, :-2], nearest[:, 1:-1]), nearest[:, 2:])
+    above = np.minimum.reduce([beside[down : down + rows] for down in (0, 1, 2, 3)])
+    below = np.minimum.reduce([beside[down : down + rows] for down in (5, 6, 7, 8)])
+    front = np.maximum(above, below)[v // cell, u // cell]  # the farther of the two that enclose it
+    kept = z <= front * (1 + HIDDEN)
     found = np.zeros_like(depth)
     found[v[kept], u[kept]] = z[kept]
     return found

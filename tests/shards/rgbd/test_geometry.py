@@ -149,6 +149,8 @@ def test_what_shines_through_a_near_thing_goes_and_the_ground_stays() -> None:
     kept = unhidden(leak, reach=20)
     assert not (kept[90:140, 110:190] == 40).any()
     assert np.count_nonzero(kept == 3) == np.count_nonzero(leak == 3)
+    bough = np.where(lattice & (v > 30) & (v < 60), np.float32(4), np.where(lattice & (v >= 60), np.float32(20), 0))
+    assert np.array_equal(unhidden(bough, reach=20), bough)  # what is seen under a near thing stays
 
 
 def test_a_lens_is_undone() -> None:
