@@ -27,6 +27,7 @@ class Ahead:
         self.later: dict[int, float] = {}  # place -> when to look at it again
         self.taken: set[int] = set()
         self.threads: list[threading.Thread] = []
+        self.closed = False
         _alive.add(self)
 
     def expect(self, names: Sequence[str]) -> None:
@@ -61,16 +62,25 @@ class Ahead:
             while self.pinned:
                 closed(self.pinned.popitem()[1])
 
+    def close(self) -> None:
+        """Let go of everything for good, once what is under way has ended."""
+        self.give_up()
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
     def forget(self) -> None:
-        """In a forked child: the files are its parent's, and have been closed here (shards/cache.py)."""
-        self.pinned, self.wanted = {}, []
+        """In a forked child: the files are its parent's, and have been closed here (shards/cache.py); a lock that a
+        thread of the parent held would never be freed.
+        """
+        self.changed = threading.Condition()
+        self.pinned, self.wanted, self.threads = {}, [], []
 
     def _run(self) -> None:
-        while True:
-            place = self._next()
+        while (place := self._next()) is not None:
             try:
                 handle = self._got(place)
-            except (OSError, ValueError):
+            except Exception:
                 handle = None
                 pause = 10.0
             else:
@@ -85,10 +95,10 @@ class Ahead:
             if handle is not None:
                 closed(handle)
 
-    def _next(self) -> int:
-        """The first that is wanted and not there, once there is one; it is `taken` from then on."""
+    def _next(self) -> int | None:
+        """The first that is wanted and not there, once there is one; it is `taken` from then on. None at the end."""
         with self.changed:
-            while True:
+            while not self.closed:
                 now, soonest = time.monotonic(), None
                 for place in self.wanted:
                     if place in self.pinned or place in self.taken:
@@ -98,6 +108,7 @@ class Ahead:
                         return place
                     soonest = when if soonest is None else min(soonest, when)
                 self.changed.wait(None if soonest is None else soonest - now)
+            return None
 
     def _got(self, place: int) -> int | None:
         if (handle := self.copies.held(place)) is not None:

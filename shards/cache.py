@@ -78,10 +78,15 @@ class Cache:
         object.__setattr__(self, "folder", os.path.abspath(self.folder))
         if self.limit <= 0:
             raise ValueError(f"a cache of {self.limit} bytes holds nothing: give a larger limit")
-        self._begin()
-        with self.accounts():
-            self._sweep()
-            there = self._there()
+        try:
+            self._begin()
+            with self.accounts():
+                self._sweep()
+                there = self._there()
+        except OSError as error:
+            raise OSError(
+                f"the cache {self.folder} cannot be used ({error.strerror}): give another folder as cache"
+            ) from None
         free = self._free()
         if self.limit > there + free:
             raise ValueError(
@@ -111,19 +116,14 @@ class Cache:
 
     def _begin(self) -> None:
         mark = self.place / MARK
-        try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            if not mark.exists():
-                others = sorted(name for name in os.listdir(self.place) if not _OWN.fullmatch(name))
-                if others:
-                    raise ValueError(
-                        f"{self.folder} holds {others[0]!r} and is no cache: give an empty or a new folder as cache"
-                    )
-                mark.write_text(TEXT)
-        except OSError as error:
-            raise OSError(
-                f"the cache {self.folder} cannot be made ({error.strerror}): give another folder as cache"
-            ) from None
+        self.place.mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            others = sorted(name for name in os.listdir(self.place) if not _OWN.fullmatch(name))
+            if others:
+                raise ValueError(
+                    f"{self.folder} holds {others[0]!r} and is no cache: give an empty or a new folder as cache"
+                )
+            mark.write_text(TEXT)
 
     def _free(self) -> int:
         disk = os.statvfs(self.place)
@@ -341,12 +341,11 @@ class Copies:
         for _ in range(2):
             digest, have = hashlib.sha256(), 0
             for piece in self.store.pieces(name, self.cache.patience):
-                if have + len(piece) > size:
-                    have = -1  # longer than it was: not what was written
-                    break
-                _written(handle, piece, have, self.cache.folder)
+                _written(handle, piece[: size - have], have, self.cache.folder)
                 digest.update(piece)
                 have += len(piece)
+                if have > size:
+                    break
             if have == size and expected in ("", digest.hexdigest()):
                 return
 

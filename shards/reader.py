@@ -4,6 +4,7 @@ of its manifest row.
 
 import hashlib
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from os import PathLike
@@ -163,7 +164,7 @@ class Dataset:
     def row_of(self, which: int | str) -> int:
         """Row number of a key, or a row number brought into range. KeyError / IndexError where there is none."""
         if isinstance(which, str):
-            found = self.selection.index.find(which)
+            found = self.selection.find(which)
             if found is None:
                 raise KeyError(f"{self.directory} has no sample {which!r}: `worldtrace shards ls` lists them")
             return found
@@ -182,6 +183,7 @@ class Dataset:
             return
         if self._ahead is None or self._ahead.process != os.getpid():
             self._ahead = Ahead(self.copies)
+            weakref.finalize(self, self._ahead.close)
         self._ahead.expect(names)
 
     def members(self, row: int) -> dict[str, bytes]:

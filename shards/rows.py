@@ -22,6 +22,8 @@ SHA256 = 32  # bytes
 FEW = 5  # row groups; a manifest of fewer (each holds 131,072 rows) is read whole
 RUN = 4  # row groups that are read at a time of a larger one
 THREADS = 8
+SORTED = 1 << 20  # rows that are sorted by key at the first key that is asked for
+SCANS = 16  # keys that are looked for from end to end among more rows
 LOOKUPS = 32  # row groups that are read for rows alone, before all of them are
 
 
@@ -35,7 +37,7 @@ class Rows:
     def __init__(self, store: Store, mask: np.ndarray | None = None, table: pa.Table | None = None) -> None:
         self.store, self.mask, self.given = store, mask, table
         self._recent: dict[int, pa.Table] = {}  # row groups in which rows were looked up
-        self._lookups = 0
+        self._lookups = self._scans = 0
 
     def __len__(self) -> int:
         return len(self.bytes)
@@ -172,8 +174,18 @@ class Rows:
     def shard_sha256(self) -> list[str]:
         return self._facts[1]
 
+    def find(self, key: str) -> int | None:
+        """The row of a key; None where there is none. The first few of many rows are looked for from end to end, which
+        takes less than to sort them.
+        """
+        if len(self) > SORTED and self._scans < SCANS:
+            self._scans += 1
+            found = int(pc.index(self.key, pa.scalar(key)).as_py())
+            return None if found < 0 else found
+        return self._index.find(key)
+
     @cached_property
-    def index(self) -> KeyIndex:
+    def _index(self) -> KeyIndex:
         return KeyIndex(self.key)
 
     def _numbers(self, name: str) -> np.ndarray:

@@ -133,8 +133,12 @@ def test_a_manifest_of_many_row_groups_is_read_by_parts(
     dataset = shards.open(dataset_copy, where=narrowed)
     assert [dataset.selection.sample(row) for row in range(len(dataset))] == samples
     assert sum(groups is not None and len(groups) == 1 for groups in read) <= 2 + 2  # type: ignore[arg-type]
-    if samples:
-        assert dataset.row_of(samples[-1][0]) == len(samples) - 1
+    monkeypatch.setattr(rows, "SORTED", 0)
+    monkeypatch.setattr(rows, "SCANS", 2)
+    for place in range(min(4, len(samples))):  # by scans, and then in the sorted keys
+        assert dataset.row_of(samples[-1 - place][0]) == len(samples) - 1 - place
+        with pytest.raises(KeyError, match="has no sample 'nothing'"):
+            dataset.row_of("nothing")
 
 
 @pytest.mark.parametrize("bad", ["z" * 64, "0" * 63, ""])
