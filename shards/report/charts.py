@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .markup import Html, join, tag
+from ..markup import Html, join, tag
 
 WIDTH, HEIGHT = 340, 170
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 10, 24

@@ -10,7 +10,7 @@ from ..summary import COLUMNS, summarise
 from . import sections
 from .columns import Columns, columns_of
 from .galleries import Gallery, galleries
-from .markup import Html, join, tag
+from ..markup import Html, join, tag
 from .pictures import address_of, picture_of
 from .readings import Reading, drawn, measured, read
 from .style import STYLE

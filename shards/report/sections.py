@@ -18,7 +18,7 @@ from ..split import SPLITS
 from .charts import beside, histogram, legend, number
 from .columns import Columns
 from .galleries import Gallery
-from .markup import Html, join, table, tag
+from ..markup import Html, join, table, tag
 from .readings import Reading, frames_of
 
 VALUES = 30  # rows of a table of values; the rest is counted together

@@ -2,15 +2,12 @@
 
 import json
 import re
-import socket
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -18,7 +15,6 @@ import shards
 from render import procedural
 from shards import LayeredView, Order, encode, write_dataset_json, write_manifest, write_shard
 from shards.cli import app
-from shards.commands.view import describe, serve
 from shards.summary import ROOMS
 from tests.shards.scenes import spheres_view
 
@@ -198,22 +194,6 @@ def test_order_prints_the_keys_of_a_step(dataset_on_disk: Path) -> None:
     order = Order(len(train), 3, train.hash)
     expected = [train.keys[order[g]] for g in range(4000, 4004)]
     assert run("order", dataset_on_disk, "--seed", 3, "--batch", 4, "--step", 1000).stdout.splitlines() == expected
-
-
-def test_the_viewer_serves_its_page(dataset_on_disk: Path) -> None:
-    pytest.importorskip("viser", reason="the extra `view` is not installed")
-    dataset = shards.open(dataset_on_disk)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = serve(dataset, "127.0.0.1", port)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.get_port()}/", timeout=20) as page:
-            assert page.status == 200
-            assert b"<html" in page.read()
-    finally:
-        server.stop()
-    assert dataset.keys[0] in describe(dataset[0])
 
 
 def test_help_teaches() -> None:

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.report.markup import LONGEST, Html, join, table, tag, text
+from shards.markup import LONGEST, Html, join, table, tag, text
 
 # markup, white space, what turns or hides text, letters of several planes
 ALPHABET = "<>&;\"'=/!-ab \t\n\r\x00\x7f\u00a0\u00e9\u200b\u2028\u202e\u2066\ufeff\U0001f600"
