@@ -19,7 +19,7 @@ from .verify_shard import frames_of, parts
 BINDING = ("layers", "size", "conventions")  # settings that readers rely on
 ORIGIN = ("job", "derived", "software", "filtered", "lost")  # how it was made: told, and no difference of datasets
 CLOSE = 1e-9  # relative: statistics of one set of samples agree to this, however they are cut into shards
-_ABSENT = "absent"
+ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _between(a: Any, b: Any, names: Sequence[str] | None = None, prefix: str = "
 def _walk(a: Any, b: Any, names: Sequence[str] | None, prefix: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for name in names if names is not None else sorted({*a, *b}):
-            yield from _walk(a.get(name, _ABSENT), b.get(name, _ABSENT), None, f"{prefix}.{name}" if prefix else name)
+            yield from _walk(a.get(name, ABSENT), b.get(name, ABSENT), None, f"{prefix}.{name}" if prefix else name)
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and any(isinstance(x, Mapping) for x in a):
         for place, (left, right) in enumerate(zip(a, b)):
             yield from _walk(left, right, None, f"{prefix}[{place}]")

@@ -33,6 +33,7 @@ from .rewrite_plan import INPUT, Cut, Planned, planned
 from .store import Store, under
 from .store.local import LocalStore
 from .store.naming import is_left_over
+from .verify_shard import healed
 from .writer import parts_into
 
 RUN = 32 << 20  # bytes that are read at once, where samples lie side by side
@@ -147,6 +148,8 @@ class _Job:
                     if size is None:
                         raise CorruptSample(f"{where}: the shard is missing")
                     if hashlib.sha256(part).hexdigest() != row["sha256"]:
+                        part = healed(row, part) or b""  # only headers or padding of the archive are damaged
+                    if not part:
                         raise CorruptSample(f"{where}: the bytes are not those of the manifest (sha256 differs)")
                     if not row["members"]:  # version 1
                         row["members"] = members_of(split_part(row["key"], part, where))

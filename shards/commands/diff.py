@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..compare import Changed, Comparison, compare
+from ..compare import ABSENT, Changed, Comparison, compare
 from ..rewrite_inputs import open_input
 from .arguments import advance, bar
+from .rewriting import shown
 
 
 def diff(
@@ -36,7 +37,7 @@ def diff(
 
 
 def _lines(found: Comparison) -> list[str]:
-    lines = [f"{name} {side.text}: {side.samples} samples, {side.bytes} bytes" for name, side in _sides(found)]
+    lines = [f"{name} {shown(side.text)}: {side.samples} samples, {side.bytes} bytes" for name, side in _sides(found)]
     for name in {**found.a.counts, **found.b.counts}:
         left, right = found.a.counts.get(name, 0), found.b.counts.get(name, 0)
         if left != right:
@@ -48,10 +49,10 @@ def _lines(found: Comparison) -> list[str]:
     lines += _more("other bytes", len(found.changed), found.count_changed)
     for what, values in (("setting", found.settings), ("statistics", found.statistics)):
         lines += [f"{what} {name}: {_brief(left)} in A, {_brief(right)} in B" for name, (left, right) in values.items()]
-    lines += [
-        f"made otherwise, {name}: {_brief(left)} in A, {_brief(right)} in B"
-        for name, (left, right) in found.origin.items()
-    ]
+    for name, (left, right) in found.origin.items():
+        alone = [side for side, value in (("A", left), ("B", right)) if value != ABSENT]
+        told = f"only {alone[0]} has it" if len(alone) == 1 else f"{_brief(left)} in A, {_brief(right)} in B"
+        lines.append(f"made otherwise, {name}: {told}")
     if found.same:
         order = "in the same order" if found.same_order else "in another order"
         lines.append(f"the same {found.a.samples} samples, {order}")
@@ -77,5 +78,7 @@ def _changed(each: Changed) -> str:
 
 
 def _brief(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(each, float) for each in value):
+        return f"[{', '.join(f'{each:.7g}' for each in value)}]"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

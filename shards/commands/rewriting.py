@@ -1,5 +1,6 @@
 """What the commands that write datasets share: their options, a bar, and a line for each dataset made."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -37,9 +38,16 @@ def copying() -> Iterator[Advance]:
         yield lambda done, total: advance(progress, done, total)
 
 
+def shown(place: str) -> str:
+    """A path or URL as people write it: relative where it is below the folder they are in."""
+    here = f"{os.getcwd()}/"
+    return place.removeprefix(here) if place.startswith(here) else place
+
+
 def tell(made: Made) -> None:
     """What was made, and what is left to do."""
-    typer.echo(f"{made.text}: {made.samples} samples in {made.shards} shards, {made.bytes} bytes, hash {made.hash}")
+    shards = "1 shard" if made.shards == 1 else f"{made.shards} shards"
+    typer.echo(f"{shown(made.text)}: {made.samples} samples in {shards}, {made.bytes} bytes, hash {made.hash}")
     for lost in made.lost:
         typer.echo(f"left out as damaged: {lost['why']}")
 

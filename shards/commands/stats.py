@@ -9,7 +9,6 @@ from ..dataset_json import dataset_json
 from ..layout import DATASET_JSON
 from ..measure import statistics as measure
 from ..moments import RELEASED
-from ..store import under
 from .arguments import Directory, advance, bar
 
 Processes = Annotated[
@@ -35,5 +34,5 @@ def stats(directory: Directory, workers: Processes = None) -> None:
     for name in ("mean", "std"):
         ours, released = (" ".join(f"{v:10.6f}" for v in which[name]) for which in (statistics, RELEASED))
         typer.echo(f"{name:<5}{ours}    released object model:{released}")
-    where = under(dataset.store, DATASET_JSON)
+    where = f"{directory.rstrip('/')}/{DATASET_JSON}"
     typer.echo(f"over {statistics['points']} points of {statistics['samples']} samples, written to {where}")

@@ -234,7 +234,7 @@ def test_a_killed_run_is_gone_on_with(source: Path, tmp_path: Path, monkeypatch:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], int]] = {
-    "flipped": (lambda path: flip(path, 3000), 1),
+    "flipped": (lambda path: flip(path, 600), 1),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-20_000]), 11),
     "missing": (lambda path: path.unlink(), 12),
 }
@@ -440,3 +440,16 @@ def test_a_process_that_is_killed_leaves_what_the_next_one_finishes(source: Path
         process.wait()
     assert shards.open(out).hash == one.hash
     assert contents(out) == contents(whole)
+
+
+def test_damage_between_the_contents_of_a_sample_is_mended_on_the_way(
+    source: Path, dataset_copy: Path, tmp_path: Path
+) -> None:
+    """The manifest knows sizes and hashes, so headers and padding can be made anew."""
+    row = shards.open(dataset_copy).manifest.to_pylist()[5]
+    flip(dataset_copy / "shards" / row["shard"], row["offset"] + 100)
+    flip(dataset_copy / "shards" / row["shard"], row["offset"] + row["bytes"] - 1)
+    one = open_input(dataset_copy)
+    made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "out", cut=Cut(12, None))
+    assert shards.open(tmp_path / "out").hash == shards.open(source).hash
+    assert inspect(tmp_path / "out").problems == []
