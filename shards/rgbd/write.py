@@ -77,6 +77,8 @@ def import_corpus(
         store.sweep()
         known = _known(store)
         missing = [unit for unit in units if not _stands(known.get(unit.name), unit, retry)]
+        if missing:  # from here on it is not what it says, until its tables are written
+            _write_header(store, header, complete=False)
         fresh = read = 0
         total = sum(unit.count for unit in missing)
         for frames, done in crew.convert(missing) if crew else _here(task, missing):
@@ -89,7 +91,7 @@ def import_corpus(
         if not summary.frames:
             _discard(store, claim)
             raise ValueError(f"none of the {sum(u.count for u in units)} frames of {folder} can be used: {_why(known)}")
-        if missing or not {layout.MANIFEST, layout.LEDGER} <= set(store.top()):
+        if missing or not {layout.MANIFEST, layout.LEDGER} <= set(store.top()) or not _complete(store):
             _finish(store, claim, header, known)
         return summary
 
@@ -119,7 +121,7 @@ def _here(task: Task, units: Sequence[Unit]) -> Iterator[tuple[int, Done]]:
 
 
 def _adopt(store: Store, settings: Settings) -> dict[str, Any]:
-    """What dataset.json is to hold, written where the place is new. ValueError where the place is not ours."""
+    """What dataset.json is to hold. ValueError where the place is not ours."""
     header = {"layers": settings.layers, "size": [settings.size, settings.size], "job": settings.as_job()}
     try:
         stored = parse_dataset_json(store.read(layout.DATASET_JSON), under(store, layout.DATASET_JSON))
@@ -129,8 +131,6 @@ def _adopt(store: Store, settings: Settings) -> dict[str, Any]:
         if strangers or store.sizes(layout.SHARDS):
             what = strangers[0] if strangers else layout.SHARDS
             raise ValueError(f"{store.text} holds {what!r} and no dataset: give an empty or a new place") from None
-        with store.writing(layout.DATASET_JSON) as file:
-            file.write(dataset_json(header))
         return header
     theirs = stored.get("job", {}).get("from_rgbd")
     if not isinstance(theirs, Mapping):
@@ -210,9 +210,18 @@ def _finish(store: Store, claim: Claim, header: Mapping[str, Any], known: Mappin
                 if known[unit].views:
                     samples.write(kept[shard_name(unit)])
                 attempts.write([entries[unit]])
-    with store.writing(layout.DATASET_JSON) as file:
-        file.write(dataset_json(header))
+    _write_header(store, header, complete=True)
     _delete_records(store)
+
+
+def _complete(store: Store) -> bool:
+    stored = parse_dataset_json(store.read(layout.DATASET_JSON), under(store, layout.DATASET_JSON))
+    return bool(stored.get("complete"))
+
+
+def _write_header(store: Store, header: Mapping[str, Any], complete: bool) -> None:
+    with store.writing(layout.DATASET_JSON) as file:
+        file.write(dataset_json({**header, "complete": complete}))
 
 
 def _runs(column: pa.ChunkedArray) -> Iterator[tuple[str, int, int]]:
