@@ -172,10 +172,23 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
     )
     found = iter(loader)
     try:
-        yield map(_raised, found)
+        yield map(_raised, _living(found))
     finally:
         if workers:
             found._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+
+
+def _living(found: Iterator[Batch | Parcel | Failure]) -> Iterator[Batch | Parcel | Failure]:
+    """The same batches; a worker that was killed is an error of the system, which people can read."""
+    try:
+        yield from found
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            "a process that reads samples was killed (by the system, if memory ran out: lower data.workers or "
+            "data.prefetch); the same command goes on from the newest checkpoint"
+        ) from None
 
 
 class _Reported(Dataset[Batch | Failure]):
