@@ -65,13 +65,13 @@ def summarise(table: pa.Table) -> Summary:
     """`table` has at least COLUMNS of the manifest, and a row or more."""
     if not len(table):
         raise ValueError("nothing to summarise: the selection is empty")
-    column = {name: table[name].combine_chunks() for name in COLUMNS}
+    column = {name: table[name] for name in COLUMNS}  # in chunks: hashes of assets are a GB of 17 million rows
     counts: dict[str, Mapping[str, int]] = {"size": _sizes(column["height"], column["width"])}
     counts |= {name: _counts(column[name]) for name in BY}
     frames = column["frames"].to_numpy()
     each = column["bytes"].to_numpy() / frames
     inside = normalised(table)
-    shares = column["coverage"]
+    shares = column["coverage"].combine_chunks()
     kinds = _kinds(column["regime"], inside)
     depth = column["z_min"].to_numpy(), column["z_max"].to_numpy()
     seen = depth[1] > 0
@@ -82,9 +82,9 @@ def summarise(table: pa.Table) -> Summary:
         shards=len(pc.unique(column["shard"])),
         assets=len(pc.unique(column["asset_sha256"])),
         counts=counts,
-        flags=_counts(column["flags"].flatten()),
+        flags=_counts(pc.list_flatten(column["flags"])),
         overflowing=int(np.count_nonzero(column["overflow"].to_numpy())),
-        single_layer=int(np.count_nonzero(column["single_layer"])),
+        single_layer=int(np.count_nonzero(column["single_layer"].to_numpy())),
         bytes_a_frame=(float(each.mean()), float(np.median(each)), float(each.max())),
         depth=(float(depth[0][seen].min()), float(depth[1][seen].max())) if seen.any() else (0.0, 0.0),
         objects=coverage(shares, inside) if inside.any() else None,
@@ -116,7 +116,7 @@ def coverage(lists: pa.ListArray, rows: np.ndarray) -> Coverage:
     return Coverage(int(rows.sum()), np.array(mean), *np.array(percentiles).reshape(-1, 4).T)
 
 
-def _kinds(regime: pa.Array, inside: np.ndarray) -> dict[str, np.ndarray]:
+def _kinds(regime: pa.ChunkedArray, inside: np.ndarray) -> dict[str, np.ndarray]:
     names = {"dynamic": "clips in metres"}
     kinds = {}
     for name in pc.unique(regime).to_pylist():
@@ -130,13 +130,13 @@ def _is(column: pa.Array | pa.ChunkedArray, value: str) -> np.ndarray:
     return np.asarray(pc.equal(column.cast(pa.string()), value))
 
 
-def _sizes(height: pa.Array, width: pa.Array) -> dict[str, int]:
+def _sizes(height: pa.ChunkedArray, width: pa.ChunkedArray) -> dict[str, int]:
     both = (height.to_numpy().astype(np.int64) << 32) | width.to_numpy()
     values, counts = np.unique(both, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return {f"{values[i] >> 32}x{values[i] & 0xFFFFFFFF}": int(counts[i]) for i in order}
 
 
-def _counts(column: pa.Array) -> dict[str, int]:
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     found = [(str(entry["values"]), entry["counts"]) for entry in pc.value_counts(column).to_pylist()]
     return dict(sorted(found, key=lambda pair: (-pair[1], pair[0])))
