@@ -61,6 +61,59 @@ def test_a_wrong_value_is_found_where_it_is(override: str, message: str, tmp_pat
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("limit", "size"), [("200 GB", 200e9), ("1.5TB", 1.5e12), (1000, 1000), ("64 MB", 64e6), ("500 K", 5e5), ("7", 7)]
+)
+def test_room_for_a_cache_is_text_or_bytes(limit: object, size: float) -> None:
+    c = config.from_dict({"data": {"path": "s3://b/d", "cache": {"folder": "/c", "limit": limit}}, "out": "o"})
+    assert c.data.cache is not None
+    assert c.data.cache.bytes == size
+    assert config.differences(c, config.from_dict({"data": {"path": "d"}, "out": "o"})) == [], "it may change on resume"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"cache": {"folder": "c", "limit": "lots"}}, r"data\.cache: a cache needs room: .*200 GB"),
+        ({"cache": {"folder": "c", "limit": 0}}, r"data\.cache: a cache needs room"),
+        ({"cache": {"folder": "c"}}, r"data\.cache\.limit: not set"),
+        ({"cache": {"foldr": "c", "limit": 1}}, r"data\.cache\.foldr: unknown; did you mean data\.cache\.folder"),
+        ({"path": [{"path": "a"}], "window": 3}, r"data\.window stands beside a list of sources"),
+        ({"path": [{"path": "a"}], "where": "x"}, r"data\.where stands beside a list of sources"),
+        ({"path": [{"of": [{"path": "a", "weight": "sqrt"}]}]}, r"data\.path\.0\.of\.0\.weight: .*found 'sqrt'"),
+        ({"path": []}, r"data\.path: expected a folder, a URL, or a list"),
+        ({"window": 0}, r"data\.window: .*; found 0"),
+    ],
+)
+def test_what_is_wrong_about_the_data_is_found_where_it_is(data: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        config.from_dict({"data": {"path": "d", **data}, "out": "o"})
+    assert "\n" not in str(error.value)
+
+
+def test_a_mixture_survives_a_round_trip(tmp_path: Path) -> None:
+    """1e-1 is a number here, though not in YAML 1.1."""
+    text = """
+data:
+  path:
+    - {path: s3://b/objects, weight: 6e-1, window: 64}
+    - weight: 0.4
+      of:
+        - {path: a, weight: sqrt(rows), boost: 1.5}
+        - {path: b, weight: sqrt(rows), split: all, where: "regime = 'rgbd'"}
+out: o
+"""
+    (tmp_path / "c.yaml").write_text(text)
+    c = config.load(tmp_path / "c.yaml")
+    assert [(s.path, s.weight, s.boost, s.split, s.window) for s in c.data.sources] == [
+        ("s3://b/objects", 0.6, 1.0, "train", 64),
+        ("a", "sqrt(rows)", 1.5, "train", None),
+        ("b", "sqrt(rows)", 1.0, "all", None),
+    ]
+    config.save(c, tmp_path / "again.yaml")
+    assert config.load(tmp_path / "again.yaml") == c
+
+
 def test_what_must_be_set_is_named() -> None:
     with pytest.raises(ValueError, match=r"data\.path: not set"):
         config.from_dict({"data": {}, "out": "o"})
