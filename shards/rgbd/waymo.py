@@ -91,36 +91,45 @@ class Waymo:
         return Frame(straight, depth, lens.K, world_from_camera, ("sparse",))
 
     def _depth(self, scene: Scene, time: int, camera: int, lens: "_Lens", camera_from_world: np.ndarray) -> np.ndarray:
-        vehicle = self._one(scene, "vehicle_pose", time, "VehiclePoseComponent").matrix("world_from_vehicle.transform")
-        projections = {row[LASER]: row for row in self._rows(scene, "lidar_camera_projection", time)}
-        poses = {row[LASER]: row for row in self._rows(scene, "lidar_pose", time)}
         parts: list[np.ndarray] = [np.zeros((0, 3))]
-        for row in self._rows(scene, "lidar", time):
-            laser = int(row[LASER])
-            if laser not in projections:
-                continue
-            scanner = self._scanner(scene, laser)
-            pose = _Columns(poses[laser], "LiDARPoseComponent", "lidar_pose") if laser in poses else None
-            for ret in ("range_image_return1", "range_image_return2"):
-                ranges = _Columns(row, "LiDARComponent", "lidar").image(ret, 4)
-                seen = _Columns(projections[laser], "LiDARCameraProjectionComponent", "lidar_camera_projection")
-                where = seen.image(ret, 6)
-                if ranges is None or where is None:
-                    continue
-                if ranges.shape[:2] != where.shape[:2]:
-                    raise Unreadable("size_mismatch", f"range image {ranges.shape} and projections {where.shape}")
-                points = world_points(
-                    ranges[..., 0], scanner, vehicle, pose.image("range_image_return1", 6) if pose else None
-                )
-                for first in (0, 3):  # a point falls into two cameras at most
-                    mine = (where[..., first] == camera) & (ranges[..., 0] > 0)
-                    z = points[mine] @ camera_from_world[2, :3] + camera_from_world[2, 3]
-                    parts.append(np.column_stack([where[mine][:, first + 1 : first + 3] + 0.5, z]))
+        for where, points in _returns(self, scene, time):
+            for first in (0, 3):  # a point falls into two cameras at most
+                mine = where[:, first] == camera
+                z = points[mine] @ camera_from_world[2, :3] + camera_from_world[2, 3]
+                parts.append(np.column_stack([where[mine, first + 1 : first + 3] + 0.5, z]))
         u, v, z = np.concatenate(parts).T
         K = lens.K
         x, y = ideal((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], lens.radial, lens.tangential)
         depth = z_buffer(K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2], z, *lens.size)
         return unhidden(depth, reach=max(8, lens.size[1] // 40))
+
+    def returns(self, scene: Scene, time: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each scanner and return: (cameras and places (N,6) as in lidar_camera_projection, points (N,3) in the
+        world) of what came back and is seen by a camera.
+        """
+        vehicle = self._one(scene, "vehicle_pose", time, "VehiclePoseComponent").matrix("world_from_vehicle.transform")
+        projections = {row[LASER]: row for row in self._rows(scene, "lidar_camera_projection", time)}
+        poses = {row[LASER]: row for row in self._rows(scene, "lidar_pose", time)}
+        found = []
+        for row in self._rows(scene, "lidar", time):
+            laser = row[LASER]
+            if laser not in projections:
+                continue
+            scanner = self._scanner(scene, laser)
+            pose = _Columns(poses[laser], "LiDARPoseComponent", "lidar_pose") if laser in poses else None
+            for name in ("range_image_return1", "range_image_return2"):
+                ranges = _Columns(row, "LiDARComponent", "lidar").image(name, 4)
+                seen = _Columns(projections[laser], "LiDARCameraProjectionComponent", "lidar_camera_projection")
+                where = seen.image(name, 6)
+                if ranges is None or where is None:
+                    continue
+                if ranges.shape[:2] != where.shape[:2]:
+                    raise Unreadable("size_mismatch", f"range image {ranges.shape} and projections {where.shape}")
+                of_pixels = pose.image("range_image_return1", 6) if pose else None
+                points = world_points(ranges[..., 0], scanner, vehicle, of_pixels)
+                kept = (ranges[..., 0] > 0) & ((where[..., 0] > 0) | (where[..., 3] > 0))
+                found.append((where[kept], points[kept]))
+        return found
 
     def _lens(self, scene: Scene, camera: int) -> "_Lens":
         rows = _table(self._file(scene, "camera_calibration"))
@@ -154,6 +163,12 @@ class Waymo:
         if not rows:
             raise Unreadable("missing_file", f"{component} has nothing at {time}")
         return _Columns(rows[0], prefix, component)
+
+
+@lru_cache(maxsize=1)
+def _returns(corpus: Waymo, scene: Scene, time: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Once for the five cameras."""
+    return corpus.returns(scene, time)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,11 +300,14 @@ class _Stream:
         self.group = -1
         self.batches: Iterator[pa.RecordBatch] = iter(())
         self.first, self.batch = 0, pa.table({})
+        self.last: tuple[list[int], list[dict[str, Any]]] = [], []  # five cameras ask for the same
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Of these rows, in rising order."""
         try:
-            return [self._row(number) for number in numbers]
+            if self.last[0] != list(numbers):
+                self.last = list(numbers), [self._row(number) for number in numbers]
+            return self.last[1]
         except (*_ERRORS, StopIteration) as error:
             self.group = -1
             raise _plainly(self.path, "unreadable_depth", error) from None
