@@ -15,7 +15,7 @@ from . import container
 from .container import MAX_ELEMENTS, Fields
 from .errors import CorruptSample
 from .packing import ESCAPE, PACKINGS, Packing, fits, pack, packing_of, unpack
-from .prediction import PREDICTORS, Predictor, Structure, reconstruct, residuals, structure
+from .prediction import PREDICTORS, Predictor, reconstruct, residuals, structure
 from .quantise import CODECS, LARGEST_Q, Codec, codes, depths
 
 MAGIC = b"WTLAYERS"
@@ -70,7 +70,7 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Choice = "auto", b
         raise ValueError(
             "depth is not forward-filled: at l >= hits it repeats the last true hit, and is 0 where hits = 0"
         )
-    coded = _coded(z, structure(hit), hits.tobytes(), codec, bound)
+    coded = _coded(z, hit, hits.tobytes(), codec, bound)
     layout = PREDICTORS.index(coded.predictor) | PACKINGS.index(coded.packing) << 4
     shape = (layers, height, width)
     kind = CODECS.index(coded.codec)
@@ -90,29 +90,32 @@ class _Coded:
     frame: bytes
 
 
-def _coded(z: np.ndarray, s: Structure, hits: bytes, choice: Choice, bound: float) -> _Coded:
-    """The smallest of what `choice` allows."""
+def _coded(z: np.ndarray, hit: np.ndarray, hits: bytes, choice: Choice, bound: float) -> _Coded:
+    """The smallest of what `choice` allows; z (n,) are the depths of `hit` (l,h,w)."""
+    s = structure(hit)
     found: list[_Coded] = []
 
     def attempt(codec: Codec, *predictors: Predictor) -> float:
-        """Share of large residuals; 1 where the codec cannot hold these depths."""
+        """Share of large residuals of the first predictor; 1 where the codec cannot hold these depths."""
         quantised = codes(z, codec, bound)
         if quantised is None:
             return 1.0
         q, step = quantised
         stated = bound if codec in ("inverse", "log") else 0.0
-        share = 1.0
+        shares = []
         for predictor in predictors:
             words = residuals(q, s, predictor)
-            share = float(np.count_nonzero(words >= ESCAPE)) / max(words.size, 1)
+            shares.append(float(np.count_nonzero(words >= ESCAPE)) / max(words.size, 1))
             packing = packing_of(words)
             payload = hits + pack(words, packing)
             found.append(_Coded(codec, predictor, packing, stated, step, len(payload), container.compressed(payload)))
-        return share
+        return shares[0]
 
     if choice == "auto":
         stepped = z.size > 0 and attempt("steps", "plane", "left") < 1.0
-        if attempt("inverse", "plane") > NOISY or stepped:
+        # One layer is depth of a sensor: what its holes leave of a row may be too short for planes.
+        large = attempt("inverse", "plane", "left") if len(hit) == 1 else attempt("inverse", "plane")
+        if large > NOISY or stepped:
             attempt("log", "plane", "left")
     else:
         attempt(choice, "plane", "left")
