@@ -10,10 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-from .commit import committed
 from .layout import DATASET_JSON
 from .store import Store, open_store, under
 
@@ -36,16 +34,15 @@ _NO_DIGEST = "0" * 64
 _SOFTWARE = ("worldtrace", "numpy", "pillow", "pyarrow", "zstandard")
 
 
-def write_dataset_json(directory: str | PathLike[str], config: Mapping[str, Any]) -> Path:
-    """DIR/dataset.json = `dataset_json(config)`."""
-    path = Path(directory) / DATASET_JSON
+def write_dataset_json(place: Store | str | PathLike[str], config: Mapping[str, Any]) -> None:
+    """dataset.json = `dataset_json(config)`, under a path or URL."""
+    store = open_store(place) if isinstance(place, str | PathLike) else place
     try:
-        text = dataset_json(config)
+        content = dataset_json(config)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    with committed(path) as file:
-        file.write(text)
-    return path
+        raise ValueError(f"{under(store, DATASET_JSON)}: {error}") from None
+    with store.writing(DATASET_JSON) as file:
+        file.write(content)
 
 
 def dataset_json(config: Mapping[str, Any]) -> bytes:

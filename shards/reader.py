@@ -118,7 +118,7 @@ class Dataset:
 
     def load(self) -> "Dataset":
         """Load now what reading samples needs of the manifest, so that processes forked after it share the memory."""
-        self.selection.load()
+        self.selection.load(int(self.config.get("version", 1)))
         return self
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import manifest
+from . import manifest, seal
 from .key_index import KeyIndex
 from .layout import MANIFEST
 from .store import Store, under
@@ -22,6 +22,7 @@ SHA256 = 32  # bytes
 FEW = 5  # row groups; a manifest of fewer (each holds 131,072 rows) is read whole
 RUN = 4  # row groups that are read at a time of a larger one
 THREADS = 8
+SEALED = 256 << 20  # bytes of a manifest whose every bit is looked at before training
 SORTED = 1 << 20  # rows that are sorted by key at the first key that is asked for
 SCANS = 16  # keys that are looked for from end to end among more rows
 LOOKUPS = 32  # row groups that are read for rows alone, before all of them are
@@ -57,8 +58,17 @@ class Rows:
         mask[mask] = chosen
         return Rows(self.store, mask, self.given)
 
-    def load(self) -> None:
-        """All that reading samples needs."""
+    def load(self, version: int) -> None:
+        """All that reading samples needs, from a manifest of this version that is what was written (shards/seal.py).
+        ValueError where it is not. One of more than SEALED bytes is believed its checksums of pages.
+        """
+        if self.given is None and self.store.size(MANIFEST) <= SEALED:
+            with self.store.reading(MANIFEST) as file:
+                if not seal.holds(file, version):
+                    raise ValueError(
+                        f"{under(self.store, MANIFEST)} is damaged (it is not what its seal says): rebuild it with "
+                        "`worldtrace shards verify DIR --repair`"
+                    )
         _ = self.key, self.digest, self.offset, self.bytes, self.shard_of, self.shard_bytes
 
     def sample(self, row: int) -> tuple[str, bytes]:

@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager
 from os import PathLike
 from typing import BinaryIO, Protocol
 
+WEB = ("http", "https")
+
 
 class Claim(Protocol):
     """What the one writer of a dataset holds."""
@@ -102,10 +104,7 @@ class Store(Protocol):
 
 def open_store(text: str | PathLike[str]) -> Store:
     """The store of the dataset at a path or URL. ValueError for a URL that cannot be one."""
-    from .bucket import SCHEMES, ObjectStore
     from .local import LocalStore
-    from .web import SCHEMES as WEB
-    from .web import WebStore
 
     text = os.fspath(text)
     scheme, separator, rest = text.partition("://")
@@ -114,7 +113,11 @@ def open_store(text: str | PathLike[str]) -> Store:
     if scheme == "file":
         return LocalStore(os.path.abspath(rest))
     if scheme in WEB:
+        from .web import WebStore
+
         return WebStore(_web_address(text))
+    from .bucket import SCHEMES, ObjectStore  # fsspec, which a folder need not wait for
+
     if scheme not in SCHEMES:
         known = ", ".join((*SCHEMES, *WEB))
         raise ValueError(f"{text} has an unknown scheme {scheme!r}: give a folder, or one of {known}")

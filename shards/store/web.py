@@ -21,7 +21,6 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from .base import Claim
 
-SCHEMES = ("http", "https")
 TIMEOUT = 30.0  # seconds without a byte after which a connection counts as lost
 PATIENCE = 120.0  # seconds for which a server that fails, or cannot be reached, is asked again
 PIECE = 1 << 20  # bytes that are read from a connection at a time

@@ -151,6 +151,19 @@ def test_a_hash_that_is_none_is_damage(bad: str, dataset_on_disk: Path) -> None:
         dataset[1]
 
 
+def test_no_flipped_bit_of_a_manifest_reaches_training(dataset_copy: Path) -> None:
+    path = dataset_copy / "manifest.parquet"
+    content, whole = path.read_bytes(), shards.open(dataset_copy).load()
+    for bit in np.random.default_rng(0).choice(8 * len(content), 60, replace=False):
+        data = bytearray(content)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"manifest\.parquet (is damaged|has no column)"):
+            shards.open(dataset_copy).load()
+    path.write_bytes(content)
+    assert shards.open(dataset_copy).load().hash == whole.hash
+
+
 def test_a_manifest_cannot_lead_out_of_its_dataset(dataset_on_disk: Path) -> None:
     table = shards.read_manifest(dataset_on_disk)
     place = table.column_names.index("shard")
