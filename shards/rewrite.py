@@ -100,6 +100,9 @@ def rewrite(
         for count in _in_threads(job.commit, plan(), workers or os.cpu_count() or 1):
             done += count
             advance(done, total)
+            for claim in claims:
+                if claim.lost:
+                    claim.check()
         made = []
         for output, claim, was, count in zip(outputs, claims, finished, shards):
             claim.check()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from . import manifest, seal
 from .dataset_json import parse_dataset_json
-from .layout import DATASET_JSON, MANIFEST, SHARDS
+from .layout import DATASET_JSON, LOCK, MANIFEST, SHARDS
 from .store import Store, open_store, under
 from .store.local import LocalStore
 
@@ -68,8 +68,9 @@ class Input:
 
 
 def open_input(path: str | PathLike[str]) -> Input:
-    """The finished dataset at a path or URL. FileNotFoundError / ValueError where it is none, or its manifest is
-    damaged.
+    """The dataset at a path or URL; an unfinished one only if `verify --repair` has given it a manifest.
+
+    FileNotFoundError / ValueError where it is none, or its manifest is damaged.
     """
     store = open_store(path)
     if isinstance(store, LocalStore) and not store.folder.is_dir():
@@ -79,7 +80,7 @@ def open_input(path: str | PathLike[str]) -> Input:
         config = parse_dataset_json(store.read(DATASET_JSON), header)
     except FileNotFoundError:
         raise FileNotFoundError(f"{header} is missing: give the folder or URL of a dataset") from None
-    if config.get("complete") is False:
+    if config.get("complete") is False and (store.exists(LOCK) or not store.exists(MANIFEST)):
         raise ValueError(
             f"{store.text} is not finished: run the command that writes it again, which goes on from there"
         )

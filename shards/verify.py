@@ -63,7 +63,7 @@ def inspect(
     try:
         facts = _facts(store, version)
     except (ValueError, FileNotFoundError) as error:
-        return Verdict(problems=[*problems, Problem(MANIFEST, str(error))])
+        return Verdict(problems=[*problems, Problem(MANIFEST, f"{error}{_unfinished(store)}")])
     problems += facts.problems
     if there is not None:
         for shard in sorted(there - facts.shards):
@@ -187,6 +187,15 @@ def _header(store: Store) -> tuple[int, list[Problem]]:
         return VERSION, [Problem(DATASET_JSON, what)]
     except ValueError as error:
         return VERSION, [Problem(DATASET_JSON, str(error))]
+
+
+def _unfinished(store: Store) -> str:
+    """What to add where a manifest is missing because nothing has written it yet."""
+    try:
+        complete = parse_dataset_json(store.read(DATASET_JSON), "").get("complete")
+    except (ValueError, FileNotFoundError):
+        return ""
+    return "; the dataset is not finished: run the command that writes it again" if complete is False else ""
 
 
 def _ledger(store: Store, version: int) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """`verify` finds every kind of damage, and `repair` makes a sound manifest of what is sound."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import shards
 from shards import encode, generator, ledger, parallel, write_manifest, write_shard
+from shards.commands.verify import verify as command
 from shards.ledger import LedgerWriter
 from shards.repair import repair
+from shards.rewrite_inputs import open_input
 from shards.store import lease, open_store
 from shards.verify import as_json, inspect, verify
 from tests.shards.scenes import spheres_view
@@ -356,3 +361,47 @@ def test_a_dataset_in_a_bucket_is_verified_and_repaired(dataset_copy: Path, monk
     store.delete(["shards/notes.txt"])
     repair("memory://verified", cut=True)
     assert verify("memory://verified") == []
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_the_command_says_it_to_people_and_programs(dataset_copy: Path) -> None:
+    assert run(dataset_copy, "--quick").endswith("tables, sizes and ends are right\n")
+    row = shards.open(dataset_copy).manifest.to_pylist()[5]
+    flip(dataset_copy / "shards" / row["shard"], row["offset"] + 600)
+    assert f"{row['key']}: the bytes are not those" in run(dataset_copy, code=1)
+    told = json.loads(run(dataset_copy, "--json", code=1))
+    assert (told["lost"], told["problems"][0]["member"]) == ([row["key"]], "json")
+    text = run(dataset_copy, "--repair", "--cut")
+    assert "the manifest now lists the 30 sound samples" in text
+    assert text.endswith("30 samples in 3 shards, sound\n")
+    with pytest.raises(ValueError, match="belongs to --repair"):
+        command(str(dataset_copy), cut=True)
+
+
+def test_an_unfinished_dataset_is_told_from_a_damaged_one(dataset_copy: Path) -> None:
+    config = shards.read_dataset_json(dataset_copy)
+    shards.write_dataset_json(dataset_copy, {**config, "complete": False})
+    assert verify(dataset_copy) == []  # it was given a manifest by a repair
+    assert open_input(dataset_copy).samples == 31
+    (dataset_copy / "manifest.parquet").unlink()
+    assert ["not finished" in str(problem) for problem in verify(dataset_copy)] == [True]
+    with pytest.raises(ValueError, match="not finished"):
+        open_input(dataset_copy)
+
+
+def dies(task: int) -> int:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH", 0)
+    with pytest.raises(OSError, match="fewer --workers"):
+        list(parallel.in_processes(dies, range(3), 2, 1))
