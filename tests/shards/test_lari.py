@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import shards
+from shards.cli import app
 from shards.lari import LaRI, layers_of
 from shards.lari_cameras import blender_camera, values_of
 from shards.rgbd import Scene, Unreadable, open_corpus
@@ -272,3 +274,21 @@ def test_a_folder_without_views_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is no LaRI folder: expected folders of NAME_ldi\.npz"):
         import_corpus(tmp_path, str(tmp_path / "out"), Settings("lari"), workers=0)
     assert isinstance(open_corpus("lari", tmp_path), LaRI)
+
+
+def test_the_command_goes_on_where_it_was(tmp_path: Path) -> None:
+    write_blender(tmp_path / "in" / UID, room=False, layers=4, views=2)
+
+    def run(*more: str) -> str:
+        arguments = ["from-lari", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "0", *more]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.exception
+        return result.output.splitlines()[-1]
+
+    assert run().endswith("2 frames of 1 scenes in 1 shards, 2 of them new")
+    write_blender(tmp_path / "in" / f"{HOUSE}_2", room=True, views=3)
+    assert run().endswith("5 frames of 2 scenes in 2 shards, 3 of them new")
+    assert run().endswith("5 frames of 2 scenes in 2 shards, nothing was left to do")
+    view = shards.open(tmp_path / "out", where=f"asset = 'lari/{UID}'")[0]
+    assert isinstance(view, shards.LayeredView)
+    assert view.info["overflow"] == 0, "at most 3 of the 4 layers of the file are used"

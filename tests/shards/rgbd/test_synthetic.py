@@ -386,6 +386,15 @@ def test_the_lens_of_aria() -> None:
     assert np.allclose(np.array(aria.project(rays, 1408)), (there + 0.5) * 2), "centres at +0.5 scale without a shift"
 
 
+def test_the_lens_is_that_of_the_official_library() -> None:
+    """CameraCalibration.project of projectaria_tools for getAseRgbCalibration(704), centres at whole numbers."""
+    points = [[1.890241253243, 3.17013243701, 4.670142793073], [3.692559030797, 1.174247474476, 4.02832178928]]
+    points += [[-0.17068745272, -0.046493347778, 5.947545293032]]
+    theirs = [[471.9444805638077, 540.5863396331304], [607.4094998556736, 428.48738644740234]]
+    theirs += [[349.1184038474506, 346.8655016774062]]
+    assert np.abs(np.stack(aria.project(np.array(points), 704), axis=-1) - 0.5 - theirs).max() < 1e-7
+
+
 def test_aria_refuses_other_sizes_and_goes_without_trajectory(tmp_path: Path) -> None:
     write_aria(tmp_path)
     (tmp_path / "17/trajectory.csv").unlink()
