@@ -96,7 +96,8 @@ def _pieces(old: Order, came: Order, at: int, end: int) -> tuple[np.ndarray, np.
             stop = min(order.stretch(first)[1], last)
             bounds.append((first + shift, stop + shift))
             first = stop
-    shuffled = 1 + permuted(np.arange(len(bounds) - 1), len(bounds) - 1, f"growth {old.seed} {at} {end} {came.n}")
+    name = f"growth {came.seed} {came.manifest_hash} {at} {len(bounds)}"
+    shuffled = 1 + permuted(np.arange(len(bounds) - 1), len(bounds) - 1, name)
     chosen = np.array(bounds)[np.concatenate([[0], shuffled])]
     return np.concatenate([[0], np.cumsum(chosen[:, 1] - chosen[:, 0])]), chosen[:, 0]
 

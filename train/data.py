@@ -87,7 +87,9 @@ class Stream(Dataset[Batch]):
         )
 
     def view(self, index: int) -> tuple[LayeredView, tuple[Unusable, ...]]:
-        """The view of global index i; a sample that is damaged or empty is replaced by the next in order."""
+        """The view of global index i; a sample that is damaged, missing or empty is replaced by the next in order, or,
+        where there are windows, by one of another window.
+        """
         source, place = self.sequence[index]
         self._fetch(source, place)
         dataset, order = self.sources[source], self.sequence.orders[source]

@@ -1,8 +1,10 @@
 """The stream is a function of the global index: nothing about how it is read may show in what is read."""
 
 import multiprocessing
+import os
 import re
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +139,16 @@ def test_workers_end_with_the_block_even_while_its_iterator_is_held(settings: Se
         next(held)
         assert len(multiprocessing.active_children()) == 2
     assert held
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_is_one_sentence(settings: Settings) -> None:
+    with batches(stream_of(settings, data__workers=2), Schedule(0, 500, 4)) as found:
+        next(found)
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        with pytest.raises(OSError, match="a process that reads samples was killed") as error:
+            list(found)
+    assert "\n" not in str(error.value)
     assert not multiprocessing.active_children()
 
 
