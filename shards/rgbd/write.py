@@ -180,8 +180,10 @@ def _records(store: Store, names: Sequence[str]) -> Iterator[tuple[Done, list[di
 
 
 def _stands(entry: _Entry | None, unit: Unit, retry: bool) -> bool:
-    """Whether the unit needs no work: it is there, of as many frames, and nothing of it is to be tried again."""
-    return entry is not None and entry.frames == unit.count and not (retry and entry.rejected)
+    """Whether the unit needs no work: it is there, of as many frames or (`limit`) more, and nothing of it is to be tried
+    again.
+    """
+    return entry is not None and entry.frames >= unit.count and not (retry and entry.rejected)
 
 
 def _finish(store: Store, claim: Claim, header: Mapping[str, Any], known: Mapping[str, _Entry]) -> None:

@@ -170,6 +170,14 @@ def test_selections(scans: Path, tmp_path: Path) -> None:
     assert write(scans, tmp_path / "every", dataclasses.replace(SCANNET, every=2)).frames == 3
 
 
+def test_a_smaller_selection_takes_nothing_away(scans: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SCANNET, run=2)
+    write(scans, tmp_path / "out", settings)
+    whole = contents(tmp_path / "out")
+    assert write(scans, tmp_path / "out", settings, selection=Selection(scenes="scene0003*", limit=1)).fresh == 0
+    assert contents(tmp_path / "out") == whole
+
+
 def test_what_the_user_must_mend(scans: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"is no BlendedMVS folder: expected PID/blended_images.*it holds scene0003_00"
