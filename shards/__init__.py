@@ -16,6 +16,7 @@ from .manifest import ManifestWriter, read_manifest, write_manifest
 from .measure import statistics
 from .moments import Moments, moments_of_sample
 from .order import Order, Windows
+from .planes import PLANES, planes_in
 from .pointcloud import layered_points, write_points
 from .randomness import generator, seed_of
 from .reader import Dataset, open
@@ -26,6 +27,7 @@ from .split import SPLITS, Split, split_of
 from .writer import shard_into, write_shard
 
 __all__ = [
+    "PLANES",
     "REGIMES",
     "SPLITS",
     "TEMPORARY",
@@ -61,6 +63,7 @@ __all__ = [
     "open",
     "over_checkerboard",
     "parse_dataset_json",
+    "planes_in",
     "rays",
     "read_dataset_json",
     "read_manifest",
