@@ -180,8 +180,8 @@ def _records(store: Store, names: Sequence[str]) -> Iterator[tuple[Done, list[di
 
 
 def _stands(entry: _Entry | None, unit: Unit, retry: bool) -> bool:
-    """Whether the unit needs no work: it is there, of as many frames or (`limit`) more, and nothing of it is to be tried
-    again.
+    """Whether the unit needs no work: it is there, of as many frames, or of more where a limit is asked for now, and
+    nothing of it is to be tried again.
     """
     return entry is not None and entry.frames >= unit.count and not (retry and entry.rejected)
 
