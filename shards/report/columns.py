@@ -13,6 +13,7 @@ from ..contract import REGIMES
 from ..summary import normalised
 
 BATCH = 1 << 18  # rows
+MOST_LAYERS = 255  # docs/format.md
 NEEDED = ["regime", "source", "z_min", "z_max"]  # by `normalised`
 
 
@@ -83,8 +84,8 @@ def _arrays(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         "coverage": _coverage(batch["coverage"]),
         "z_min": _numbers(batch["z_min"], np.float32),
         "z_max": _numbers(batch["z_max"], np.float32),
-        "frames": _numbers(batch["frames"], np.int64),
-        "pixels": _numbers(batch["height"], np.int64) * _numbers(batch["width"], np.int64),
+        "frames": np.maximum(_numbers(batch["frames"], np.int64), 1),
+        "pixels": np.maximum(_numbers(batch["height"], np.int64) * _numbers(batch["width"], np.int64), 1),
         "part": _numbers(batch["bytes"], np.int64),
         "overflow": _numbers(batch["overflow"], np.int64),
         "asset": _digests(batch["asset_sha256"]),
@@ -101,6 +102,11 @@ def _numbers(column: pa.Array, kind: type) -> np.ndarray:
 def _coverage(column: pa.Array) -> np.ndarray:
     """Lists -> (n, longest) float32, nan where a list is shorter."""
     length = _numbers(pc.list_value_length(column), np.int64)
+    if length.max(initial=0) > MOST_LAYERS:
+        raise ValueError(
+            f"the manifest is damaged: a sample has {length.max()} layers: rebuild it with "
+            "`worldtrace shards verify DIR --repair`"
+        )
     out = np.full((len(column), int(length.max(initial=0))), np.nan, np.float32)
     out[np.arange(out.shape[1]) < length[:, None]] = _numbers(pc.list_flatten(column), np.float32)
     return out

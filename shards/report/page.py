@@ -5,12 +5,12 @@ from os import PathLike
 from pathlib import Path
 
 from ..commit import committed
+from ..markup import Html, join, tag
 from ..reader import Dataset
 from ..summary import COLUMNS, summarise
 from . import sections
 from .columns import Columns, columns_of
 from .galleries import Gallery, galleries
-from ..markup import Html, join, tag
 from .pictures import address_of, picture_of
 from .readings import Reading, drawn, measured, read
 from .style import STYLE

@@ -102,9 +102,9 @@ def _most(view: LayeredView) -> str:
 
 def _mosaic(tiles: list[tuple[str, np.ndarray]], across: int) -> Image.Image:
     height, width = tiles[0][1].shape[:2]
-    scale = TILE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
     across = min(across, len(tiles))
+    scale = TILE * ACROSS / across / max(height, width)  # all pictures are about as wide as each other
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     down = -(-len(tiles) // across)
     # the colours of `shards show`
     page = Image.new("RGB", (GAP + across * (size[0] + GAP), GAP + down * (size[1] + LABEL + GAP)), BACKDROP)

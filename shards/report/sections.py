@@ -12,13 +12,13 @@ from .. import ledger
 from .. import summary as numbers
 from ..contract import Clip, Sample
 from ..layout import LEDGER
+from ..markup import Html, join, table, tag
 from ..moments import RELEASED
 from ..reader import Dataset
 from ..split import SPLITS
 from .charts import beside, histogram, legend, number
 from .columns import Columns
 from .galleries import Gallery
-from ..markup import Html, join, table, tag
 from .readings import Reading, frames_of
 
 VALUES = 30  # rows of a table of values; the rest is counted together
@@ -89,7 +89,8 @@ def coverage(summary: numbers.Summary) -> Html:
     if summary.objects is not None:
         parts.append(_beside_paper(summary.objects))
     for kind, found in summary.metres.items():
-        rows = [[f"L{l}", *[f"{share[l]:.2f}" for share in _shares(found)]] for l in range(len(found.mean))]
+        deepest = 1 + int(np.flatnonzero(found.mean)[-1]) if found.mean.any() else 1  # captures have one layer of six
+        rows = [[f"L{l}", *[f"{share[l]:.2f}" for share in _shares(found)]] for l in range(deepest)]
         caption = f"{kind}: {found.samples:,} samples"
         parts.append(table(["layer", "mean", "median", "P25", "P75", "P90"], rows, caption))
     return join(*parts)
@@ -118,8 +119,9 @@ def distributions(columns: Columns, readings: Sequence[Reading]) -> Html:
     if overflow.any():
         charts.append(histogram(overflow, "Pixels that overflow", " %", log=True))
     read = [r for r in readings if not r.message]
-    sampled = [
-        histogram(np.array([r.agreement for r in read]) * 100, "Alpha and layers in common", " %"),
+    layered_too = np.array([r.agreement for r in read if not columns.single_layer[r.row]])
+    sampled = [histogram(100 * layered_too, "Alpha and layers in common", " %")] if layered_too.size else []
+    sampled += [
         histogram(np.array([r.horizontal for r in read]), "Horizontal field of view", "°"),
         histogram(np.array([r.vertical for r in read]), "Vertical field of view", "°"),
     ]

@@ -79,6 +79,13 @@ class Page:
             self.frame = gui.add_slider("frame", 0, 1, 1, 0)
             self.play = gui.add_checkbox("play", False)
             self.rate = gui.add_slider("per second", 1, 15, 1, 4)
+        with gui.add_folder("Prediction", visible=self.predictions is not None):
+            self.show = gui.add_dropdown("show", (SIDE, TRUTH, PREDICTION, BOTH))
+            self.align = gui.add_checkbox(
+                "aligned", True, hint="By one scale and shift of depth, as `worldtrace eval` judges."
+            )
+            self.seed = gui.add_slider("seed", 0, 1, 1, 0)
+            self.errors = gui.add_html("")
         with gui.add_folder("Layers"):
             most = 1 + max(self._layers())
             self.layers = [gui.add_checkbox(f"L{l}", True) for l in range(most)]
@@ -90,13 +97,6 @@ class Page:
         with gui.add_folder("Camera"):
             look = gui.add_button_group("look", ("from aside", "as the camera"))
             self.frustum = gui.add_checkbox("show the camera", True)
-        with gui.add_folder("Prediction", visible=self.predictions is not None):
-            self.show = gui.add_dropdown("show", (SIDE, TRUTH, PREDICTION, BOTH))
-            self.align = gui.add_checkbox(
-                "aligned", True, hint="By one scale and shift of depth, as `worldtrace eval` judges."
-            )
-            self.seed = gui.add_slider("seed", 0, 1, 1, 0)
-            self.errors = gui.add_html("")
         self.submit.on_click(self._guarded(self._chosen))
         self.form.on_submit(self._guarded(self._chosen))
         for control in (self.key, self.split, self.where):
@@ -243,7 +243,7 @@ class Page:
             if show != PREDICTION:
                 self._add("truth", truth, colours(truth, "image" if by == "error" else by), np.zeros(3))
             if show != TRUTH and other is not None:
-                worst = float(np.nanpercentile(error, 95)) if error is not None and np.isfinite(error).any() else 1.0
+                worst = 1.0 if error is None else _worst(error)
                 self._add("prediction", other, colours(other, by, error, worst), step)
             if show != TRUTH and isinstance(self.prediction, predicted.Cloud):
                 cloud = self.prediction
@@ -287,6 +287,10 @@ class Page:
         rows = [[f"L{e.layer}", f"{e.pixels:,}", f"{e.distance:.4f}", f"{e.absrel:.4f}"] for e in found]
         caption = f"Seed {prediction.seeds[seed]}{', aligned' if self.align.value else ''}"
         words.append(table(["layer", "hits", "distance", "AbsRel z"], rows, caption))
+        if found:
+            words.append(
+                tag("p", f"Of the colour error, bright is {_worst(distance):.3g} or more, grey is not judged.")
+            )
         return stack, distance, _small(*words)
 
     def _add(self, name: str, stack: Stack, rgb: np.ndarray, at: np.ndarray) -> None:
@@ -401,6 +405,12 @@ def _small(*parts: Html) -> Html:
     return (
         tag("div", *parts, style="font-size: .8em; margin: .4em .75em; overflow-wrap: anywhere") if parts else Html("")
     )
+
+
+def _worst(error: np.ndarray) -> float:
+    """The upper end of the scale of errors, which a few outliers do not move."""
+    known = error[np.isfinite(error)]
+    return float(np.percentile(known, 95)) if known.size else 1.0
 
 
 def _metrics_table(metrics: dict[str, Any]) -> Html:

@@ -71,6 +71,13 @@ def test_columns_are_those_of_the_rows() -> None:
     assert columns.views_per_asset.tolist() == [2] * 30
 
 
+def test_layers_beyond_all_measure_are_refused() -> None:
+    each = rows(3)
+    each[1]["coverage"] = [0.1] * 256
+    with pytest.raises(ValueError, match="256 layers: rebuild it"):
+        columns_of(table(each))
+
+
 def test_every_gallery_shows_what_it_says() -> None:
     each = rows(80)
     columns = columns_of(table(each))

@@ -16,6 +16,8 @@ from shards.report import page, write_report
 from tests.shards.chromium import browser, messages
 from tests.shards.report.test_markup import Tags
 from tests.shards.scenes import spheres_view
+from tests.shards.test_version1 import ROOT as VERSION1
+from tests.shards.web import serving
 
 HOSTILE = "\"'></p><script>alert(document.title)</script><img src=x onerror=alert(1)>.glb"
 
@@ -83,6 +85,20 @@ def test_the_same_dataset_gives_the_same_bytes(dataset_on_disk: Path, tmp_path: 
     copy = Path(shutil.copytree(dataset_on_disk, tmp_path / "elsewhere"))
     assert written(copy, tmp_path / "again") == text
     assert written(copy, tmp_path / "again") == text  # and its own page is replaced
+
+
+def test_it_is_the_same_from_behind_a_web_server(dataset_on_disk: Path, tmp_path: Path, text: str) -> None:
+    with serving(dataset_on_disk) as server:
+        path, damaged = write_report(shards.open(server.url), tmp_path, "spheres")
+    assert damaged == []
+    assert path.read_text() == text
+
+
+def test_datasets_of_version_1_have_a_page(tmp_path: Path) -> None:
+    words = Tags(written(VERSION1, tmp_path)).words
+    assert shards.open(VERSION1).hash in words
+    assert "Frames of a clip" in words
+    assert "Damaged" not in words
 
 
 def test_names_of_strangers_stay_text(tmp_path: Path) -> None:
