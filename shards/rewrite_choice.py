@@ -46,7 +46,7 @@ def by_column(source: Input, column: str) -> tuple[list[str], np.ndarray]:
     """(the name of each output, rows): one output for each value of a column of GROUPS, in the order of values."""
     if column not in GROUPS:
         raise ValueError(f"--by {column}: a dataset is split by one of {', '.join(GROUPS)}, or by --where and `filter`")
-    values = source.table([column])[column].combine_chunks().dictionary_encode()
+    values = _encoded(source, column)
     texts = [str(value).lower() for value in values.dictionary.to_pylist()]
     names = [re.sub(r"[^a-z0-9_.-]+", "-", text).strip("-.") or "none" for text in texts]
     if len(names) > LARGEST:
@@ -65,10 +65,16 @@ def by_asset(source: Input, fractions: Sequence[float], seed: int) -> np.ndarray
     """
     if not fractions or len(fractions) > LARGEST or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"the fractions {', '.join(f'{share:g}' for share in fractions)} are not positive with sum 1")
-    assets = source.table(["asset_sha256"])["asset_sha256"].combine_chunks().dictionary_encode()
+    assets = _encoded(source, "asset_sha256")
     ends = np.array(list(accumulate(fractions)))[:-1]
     drawn = [seed_of(seed, "split", sha256) / 2.0**128 for sha256 in assets.dictionary.to_pylist()]
     return np.searchsorted(ends, np.array(drawn), "right").astype(np.int16)[assets.indices.to_numpy()]
+
+
+def _encoded(source: Input, column: str) -> pa.DictionaryArray:
+    """A column as numbers and their meaning; encoded before it is one array, whose texts might exceed 2 GB."""
+    encoded = source.table([column])[column].dictionary_encode().unify_dictionaries()
+    return encoded.combine_chunks() if encoded.num_chunks else pa.array([], encoded.type)
 
 
 @dataclass(frozen=True)
