@@ -31,7 +31,7 @@ LOOKUPS = 32  # row groups that are read for rows alone, before all of them are
 class Rows:
     """`mask` says which rows of the file, None all of them. A table that is at hand is taken in place of the file.
 
-    What is loaded stays, in arrays that forked processes share: 17 million rows need 1.6 GB for all that training
+    What is loaded stays, in arrays that forked processes share: 17 million rows need 1.9 GB for all that training
     asks for, and hold no open file.
     """
 
@@ -39,6 +39,7 @@ class Rows:
         self.store, self.mask, self.given = store, mask, table
         self._recent: dict[int, pa.Table] = {}  # row groups in which rows were looked up
         self._lookups = self._scans = 0
+        self._total: int | None = None if mask is None else len(mask)  # rows of the file
 
     def __len__(self) -> int:
         return len(self.bytes)
@@ -91,11 +92,10 @@ class Rows:
             return None
         counts = self._counts
         group = int(np.searchsorted(counts, row, "right"))
-        if group not in self._recent:
+        if (table := self._recent.get(group)) is None:
             self._lookups += 1
             table = self._masked(self._read(["key", "sha256"], (), [group]), group, group + 1)
-            self._recent = dict(list(self._recent.items())[-3:]) | {group: table}
-        table = self._recent[group]
+            self._recent = dict(list(self._recent.items())[-3:]) | {group: table}  # threads may look at the old one
         row -= int(counts[group - 1]) if group else 0
         return str(table["key"][row].as_py()), bytes.fromhex(table["sha256"][row].as_py())
 
@@ -222,7 +222,9 @@ class Rows:
         if self.given is not None or not self.store.ranged:
             return np.zeros(0, np.int64)
         with self.store.reading(MANIFEST) as file:
-            return manifest.row_groups(file)
+            groups = manifest.row_groups(file)
+        self._same(int(groups.sum()))
+        return groups
 
     @cached_property
     def _counts(self) -> np.ndarray:
@@ -264,7 +266,7 @@ class Rows:
             with self.store.reading(MANIFEST) as file:
                 # Arrow reads a file of the disk in several threads
                 source = self.store.folder / MANIFEST if isinstance(self.store, LocalStore) else file
-                return manifest.parsed(source, text, columns, dictionary, groups)
+                table = manifest.parsed(source, text, columns, dictionary, groups)
         except ValueError:
             self.store.exists(MANIFEST)  # a store that cannot be reached is no damage, and says so itself
             raise
@@ -273,6 +275,15 @@ class Rows:
                 f"{text} is missing: give the folder or URL that `worldtrace render --out` wrote, or rebuild it with "
                 "`worldtrace shards verify DIR --repair`"
             ) from None
+        if groups is None:
+            self._same(len(table))
+        return table
+
+    def _same(self, total: int) -> None:
+        """A dataset that grows gets a new manifest: columns of two of them do not belong together."""
+        if self._total not in (None, total):
+            raise OSError(f"{under(self.store, MANIFEST)} was written anew while it was read: open the dataset again")
+        self._total = total
 
 
 def is_split(rows: Rows, split: str) -> np.ndarray:

@@ -164,6 +164,19 @@ def test_no_flipped_bit_of_a_manifest_reaches_training(dataset_copy: Path) -> No
     assert shards.open(dataset_copy).load().hash == whole.hash
 
 
+@pytest.mark.parametrize("split", [None, "train"])
+def test_columns_of_two_manifests_are_not_mixed(split: str | None, dataset_copy: Path) -> None:
+    """A dataset that grows while it is open; one that was loaded goes on as it was."""
+    table = shards.read_manifest(dataset_copy)
+    loaded, opened = (shards.open(dataset_copy, split) for _ in range(2))
+    before = loaded.load().hash
+    shards.write_manifest(dataset_copy, table.slice(0, len(table) - 1).to_pylist())
+    assert loaded.hash == before
+    assert loaded[2].key == loaded.key(2)
+    with pytest.raises(OSError, match="was written anew while it was read: open the dataset again"):
+        opened[2]
+
+
 def test_a_manifest_cannot_lead_out_of_its_dataset(dataset_on_disk: Path) -> None:
     table = shards.read_manifest(dataset_on_disk)
     place = table.column_names.index("shard")
