@@ -283,7 +283,8 @@ def composite_planes(rgba: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """`composite` as (3,H,W), within [0,1]: by planes, and only in the box of what is not transparent."""
     rgb = np.empty((3, *rgba.shape[:2]), np.float32)
     rgb[:] = colour[:, None, None]
-    rows, columns = (np.flatnonzero(rgba[..., 3].max(axis=axis, initial=0)) for axis in (1, 0))
+    pixels = np.ascontiguousarray(rgba).view("<u4")[..., 0]  # alpha is the highest byte
+    rows, columns = (np.flatnonzero(pixels.max(axis=axis, initial=0) >= 1 << 24) for axis in (1, 0))
     if rows.size:
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         red, green, blue, alpha = np.divide(rgba[box].transpose(2, 0, 1), np.float32(255), dtype=np.float32, order="C")

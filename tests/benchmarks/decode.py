@@ -2,7 +2,7 @@
 
     worldtrace render ASSETS --views 2 --out out/objects504
     worldtrace render ASSETS --views 2 --size 196 --out out/objects196
-    python tests/benchmarks/decode.py out/objects504 out/objects196 [--workers 2] [--batch 8] [--samples 2000]
+    python tests/benchmarks/decode.py out/objects504 out/objects196 [--workers 2] [--batch 8] [--soak 20000]
 
 Wanted: at 504 at least 80 samples a second and core, at 196 at least 400, and through the loader nine tenths of that.
 
@@ -11,13 +11,19 @@ processes that took part (workers included), so that other work on the machine w
 several rounds over the same samples in turns. `Stream` is train/data.py's, augmentation off, at the size of the images,
 and the points of each batch are asked for as well. `plain` is torch's own DataLoader over `shards.open(...)` with the
 collate function below, which is what other code would write. Files lie in the page cache.
+
+`--soak N` reads N samples through the loader instead and prints the private memory of trainer and workers on the way:
+it must not grow.
 """
 
 import argparse
+import multiprocessing
+import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,6 +54,14 @@ def cpu() -> float:
     """Seconds of this process and of its children that have ended."""
     found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(use.ru_utime + use.ru_stime for use in found)
+
+
+def private(pid: int) -> float:
+    """Megabytes of a process that are its own: without files and what it shares with others."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 class Case:
@@ -114,6 +128,16 @@ class Case:
         )
         return self.through(lambda: [None for _ in loader], self.samples)
 
+    def soak(self, path: str, workers: int, samples: int) -> None:
+        data = Data(path=path, split="all", size=self.size, batch=self.batch, workers=workers)
+        steps = samples // self.batch
+        with batches(Stream(data, Augment(enabled=False), 6, 0), Schedule(0, steps, self.batch)) as found:
+            for step, batch in enumerate(found, start=1):
+                assert len(batch.xyz) == self.batch
+                if step % max(1, steps // 5) == 0:
+                    pids = [os.getpid(), *(child.pid or 0 for child in multiprocessing.active_children())]
+                    print(f"  {step * self.batch:6d} samples: {', '.join(f'{private(p):.1f}' for p in pids)} MB")
+
     def through(self, run: Callable[[], object], count: int) -> float:
         """Samples a second and core, the start of the workers included."""
         took = []
@@ -131,12 +155,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--samples", type=int, default=2000, help="through the loader, over several epochs")
+    parser.add_argument("--soak", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for path in arguments.datasets:
         case = Case(path, arguments.rounds, arguments.batch, arguments.samples)
         hits = statistics.mean(int(view.hits.sum()) for view in case.views)
         print(f"{path}: {case.count} samples, {case.size} x {case.size}, {hits / 1e3:.0f}K hits in the mean")
+        if arguments.soak:
+            case.soak(path, arguments.workers, arguments.soak)
+            continue
         case.stages()
         decoded = case.decoded()
         print(f"  {'decoded to tensors':28s} {decoded:8.1f} a second and core")
