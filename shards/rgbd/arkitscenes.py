@@ -14,15 +14,22 @@ Depth is 16-bit PNG in millimetres, z, 0 where unknown. Confidence (0, 1, 2) is 
 `confidence` it is taken as unknown. Names of the camera files may differ by a millisecond from those of the pictures.
 Poses are those of the trajectory within 5 ms of the picture, at 60 Hz or less; without one the frame has none. Apple's
 calibration puts no distortion into .pincam: the wide camera's pictures are rectified. Intrinsics are used as the
-toolkit does, first centre at (0, 0): 0.5 is added. Pictures stay as stored: those of a phone held upright lie on their
-side, as do their depth and poses.
+toolkit does, first centre at (0, 0): 0.5 is added.
+
+    metadata.csv                    video_id, visit_id, sky_direction (Up, Left, Right or Down), ...
+
+Where it lies in the folder, pictures of a tablet that was held upright are turned so that the sky is above, with their
+depth, K and pose, as the toolkit turns them; and videos of one visit share a split. Without it pictures stay as stored.
 
 Option `depth`: `lowres` or `highres` (laser scanner; the paper's ground truth), or `auto`: highres of the videos that
 have it, else lowres.
 """
 
+import csv
+import io
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,9 +41,11 @@ from .base import Frame, Scene, Unreadable, half_pixel, intrinsics
 from .files import inside, listing, read_bytes, read_depth_png, read_gray, read_image, read_numbers
 from .geometry import aligned
 from .pose import rigid
+from .turn import turned
 
 SLACK = 0.005  # seconds
 FOLDS = ("Training", "Validation", "Test", "")
+TURNS = {"Up": 0, "Right": 1, "Down": 2, "Left": 3}  # quarters of a circle counterclockwise
 KINDS = {"highres": ("highres_depth", ("wide", "color")), "lowres": ("lowres_depth", ("lowres_wide",))}
 
 
@@ -57,14 +66,13 @@ class ARKitScenes:
             raise ValueError(f"option depth of corpus {self.name} is {self.depth!r}: give lowres, highres or auto")
 
     def scenes(self) -> Iterable[Scene]:
-        """The name is the video; videos of one venue are not told apart from others without the metadata: each is a
-        place of its own, unless `metadata.csv` in the folder gives its visit.
-        """
-        visits = _visits(self.folder)
+        """The name is the video. Videos of one visit are one place, where metadata.csv tells it."""
+        metadata = _read_metadata(self.folder)
         for fold in FOLDS:
             for video in listing(self.folder / fold):
                 if (fold or video not in FOLDS) and self._kind(f"{fold}/{video}".lstrip("/")) is not None:
-                    yield Scene(f"{fold}/{video}".lstrip("/"), visits.get(video, video))
+                    visit = metadata.get(video, ("", ""))[0]
+                    yield Scene(f"{fold}/{video}".lstrip("/"), f"visit-{visit}" if visit else video)
 
     def frames(self, scene: Scene) -> Sequence[str]:
         found = self._kind(scene.name)
@@ -95,7 +103,8 @@ class ARKitScenes:
         if depth.shape != (height, width):
             K_depth = np.diag([depth.shape[1] / width, depth.shape[0] / height, 1]) @ K
             image, depth, K = aligned(image, K, depth, K_depth)
-        return Frame(image, depth, K, self._pose(root, frame))
+        sky = _metadata(self.folder).get(Path(scene.name).name, ("", ""))[1]
+        return turned(Frame(image, depth, K, self._pose(root, frame)), TURNS.get(sky, 0))
 
     def _kind(self, scene: str) -> tuple[Path, str] | None:
         """Where the assets of the video lie, and which of its depths is taken."""
@@ -168,20 +177,22 @@ def rotation(axis_angle: np.ndarray) -> np.ndarray:
     return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
-def _visits(folder: Path) -> dict[str, str]:
-    """Video -> visit, by the columns `video_id` and `visit_id` of metadata.csv, where there is one."""
-    try:
-        rows = [
-            line.split(",") for line in read_bytes(inside(folder, "metadata.csv")).decode(errors="replace").split("\n")
-        ]
-    except Unreadable:
-        return {}
-    header = [word.strip() for word in rows[0]]
-    if not {"video_id", "visit_id"} <= set(header):
-        return {}
-    video, visit = header.index("video_id"), header.index("visit_id")
-    return {
-        row[video].strip(): f"visit-{row[visit].strip()}"
-        for row in rows[1:]
-        if len(row) > max(video, visit) and row[visit].strip() not in ("", "NA", "nan")
-    }
+def _read_metadata(folder: Path) -> dict[str, tuple[str, str]]:
+    """Video -> (visit, where the sky is), by the columns video_id, visit_id and sky_direction of metadata.csv; empty
+    texts for what it does not say.
+    """
+    for name in ("metadata.csv", "raw/metadata.csv", "upsampling/metadata.csv"):
+        try:
+            text = read_bytes(inside(folder, name)).decode(errors="replace")
+        except Unreadable:
+            continue
+        found = {}
+        with suppress(csv.Error):  # a row that is none ends the table
+            for row in csv.DictReader(io.StringIO(text)):
+                visit, sky = (str(row.get(column) or "").strip() for column in ("visit_id", "sky_direction"))
+                found[str(row.get("video_id"))] = ("" if visit in ("NA", "nan") else visit, sky)
+        return found
+    return {}
+
+
+_metadata = lru_cache(maxsize=1)(_read_metadata)  # for frames; a listing looks anew

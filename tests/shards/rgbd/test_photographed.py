@@ -138,6 +138,25 @@ def test_arkitscenes_venues_are_places(tmp_path: Path) -> None:
     assert {scene.place for scene in open_corpus("arkitscenes", tmp_path).scenes()} == {"visit-7"}
 
 
+@pytest.mark.parametrize("sky", ["Up", "Right", "Down", "Left"])
+def test_arkitscenes_upright(tmp_path: Path, sky: str) -> None:
+    """A picture that lies on its side is turned, and shows the same world in the same place."""
+    corpora.arkitscenes(tmp_path)
+    (tmp_path / "metadata.csv").write_text(f"video_id,visit_id,fold,sky_direction\n41069021,NA,Training,{sky}\n")
+    stored, _ = read_all("arkitscenes", corpora_without_metadata(tmp_path)).values()
+    frame, _ = read_all("arkitscenes", tmp_path).values()
+    assert_on_stage(frame, 0.001)
+    assert frame.depth.shape == ((H, W) if sky in ("Up", "Down") else (W, H))
+    top = {"Up": stored.image[0], "Right": stored.image[:, -1], "Down": stored.image[-1, ::-1]}
+    assert np.array_equal(frame.image[0], top.get(sky, stored.image[::-1, 0]))
+
+
+def corpora_without_metadata(folder: Path) -> Path:
+    other = folder.with_name(f"{folder.name}-stored")
+    corpora.arkitscenes(other)
+    return other
+
+
 def test_argoverse2(tmp_path: Path) -> None:
     """The sweep was taken 20 ms before the picture, 30 cm and 3.4 degrees away; the lens is not applied."""
     points = corpora.argoverse2(tmp_path)
