@@ -185,7 +185,8 @@ def _measured(key: str, differing: tuple[str, ...], left: Mapping[str, bytes], r
     frames = [frames_of(decode(key, members, planes_in(members))) for members in (left, right)]
     shapes = [[frame.depth.shape for frame in each] for each in frames]
     if shapes[0] != shapes[1]:
-        return Changed(key, differing, json=fields, error=f"they are {shapes[0][0]} and {shapes[1][0]}")
+        told = " and ".join(f"{len(each)} frames of {'x'.join(map(str, each[0]))}" for each in shapes)
+        return Changed(key, differing, json=fields, error=f"they have {told}")
     depth, hits, colour = 0.0, 0.0, 0
     for one, other in zip(*frames):
         both = one.hit & other.hit

@@ -28,6 +28,7 @@ from .errors import CorruptSample
 from .layout import DATASET_JSON, LEDGER, LOCK, MANIFEST, SHARDS, UNITS
 from .ledger import LedgerWriter
 from .manifest import ManifestWriter, members_of
+from .parallel import cores
 from .rewrite_inputs import Input, open_input
 from .rewrite_plan import INPUT, Cut, Planned, planned
 from .store import Store, under
@@ -38,6 +39,8 @@ from .writer import parts_into
 
 RUN = 32 << 20  # bytes that are read at once, where samples lie side by side
 SPARE = 64 << 20  # bytes that must be left on a disk
+ROW = 400  # bytes that a sample may take in the tables, twice for a moment
+REMOTE = 16  # threads for a bucket
 Advance = Callable[[int, int], None]
 
 
@@ -97,7 +100,7 @@ def rewrite(
                     shards[each.output] += 1
                     yield each
 
-        for count in _in_threads(job.commit, plan(), workers or os.cpu_count() or 1):
+        for count in _in_threads(job.commit, plan(), workers or _threads(inputs, outputs)):
             done += count
             advance(done, total)
             for claim in claims:
@@ -205,8 +208,14 @@ def _in_threads(work: Callable[[Planned], int], plans: Iterator[Planned], worker
         pool.shutdown(cancel_futures=True)
 
 
+def _threads(inputs: Sequence[Input], outputs: Sequence[Output]) -> int:
+    """One for each core, and more where each waits for a network."""
+    stores = [*(source.store for source in inputs), *(output.store for output in outputs)]
+    return max(cores(), REMOTE if any(store.concurrency > 1 for store in stores) else 1)
+
+
 def _totals(inputs: Sequence[Input], to: Sequence[np.ndarray], outputs: int) -> tuple[list[int], list[int]]:
-    """Samples and bytes of each output."""
+    """Samples of each output, and the bytes that it takes on a disk."""
     counts, sizes = np.zeros(outputs, np.int64), np.zeros(outputs, np.int64)
     for source, into in zip(inputs, to, strict=True):
         begin = 0
@@ -214,7 +223,7 @@ def _totals(inputs: Sequence[Input], to: Sequence[np.ndarray], outputs: int) -> 
             here = into[begin : begin + len(table)]
             begin += len(table)
             np.add.at(counts, here[here >= 0], 1)
-            np.add.at(sizes, here[here >= 0], table["bytes"].to_numpy()[here >= 0])
+            np.add.at(sizes, here[here >= 0], table["bytes"].to_numpy()[here >= 0] + ROW)
     return counts.tolist(), sizes.tolist()
 
 
@@ -230,7 +239,9 @@ def _refuse_overlap(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
 
 
 def _place(store: Store) -> str:
-    return os.path.realpath(store.text) if isinstance(store, LocalStore) else store.text.rstrip("/")
+    if isinstance(store, LocalStore):
+        return os.path.realpath(store.text)
+    return store.text.rstrip("/").replace("gcs://", "gs://").replace("abfs://", "az://")  # two names of one scheme
 
 
 def _refuse_full_disk(outputs: Sequence[Output], sizes: Sequence[int], finished: Sequence[bool]) -> None:

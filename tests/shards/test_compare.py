@@ -81,6 +81,18 @@ def test_samples_of_one_side_and_changed_ones_are_told_apart(tmp_path: Path) -> 
         assert not found.same
 
 
+def test_samples_of_other_shapes_are_told_and_not_measured(tmp_path: Path) -> None:
+    one = dataset(tmp_path / "a", [spheres_clip(20, height=16, width=20)])
+    for name, clip in (
+        ("b", spheres_clip(20, frames=2, height=16, width=20)),
+        ("c", spheres_clip(20, height=8, width=20)),
+    ):
+        (changed,) = compared(one, dataset(tmp_path / name, [clip]), deep=True).changed
+        assert changed.depth is None
+        told = {"b": "3 frames of 6x16x20 and 2 frames of 6x16x20", "c": "3 frames of 6x16x20 and 3 frames of 6x8x20"}
+        assert told[name] in (changed.error or "")
+
+
 def test_counts_are_whole_where_names_are_limited(tmp_path: Path) -> None:
     found = compared(dataset(tmp_path / "a", views(6)), dataset(tmp_path / "b", views(1)), limit=2)
     assert (len(found.only_a), found.count_a, found.count_b, found.count_changed) == (2, 5, 0, 0)
