@@ -18,7 +18,7 @@ import pytest
 import webdataset
 
 import shards
-from shards import encode, ledger, parallel, rewrite, rewrite_choice, write_manifest, write_shard
+from shards import encode, generator, ledger, parallel, rewrite, rewrite_choice, write_manifest, write_shard
 from shards.ledger import LedgerWriter
 from shards.rewrite import Made, Output
 from shards.rewrite_inputs import Input, open_input
@@ -310,16 +310,45 @@ def test_a_bucket_serves_as_a_folder_does(source: Path, tmp_path: Path, monkeypa
     assert set(open_store("memory://rewritten").top()) == names
 
 
-def test_a_plan_holds_no_more_than_a_shard_of_each_output(source: Path) -> None:
-    one = open_input(source)
-    to = np.arange(31, dtype=np.int16) % 3
-    plans = list(planned([one], [to], Cut(4, None)))
-    assert [len(plan.table) for plan in plans if plan.output == 1] == [4, 4, 2]
-    assert len({plan.stem for plan in plans}) == len(plans)
-    keys = [
-        key for output in range(3) for plan in plans if plan.output == output for key in plan.table["key"].to_pylist()
-    ]
-    assert sorted(keys) == sorted(samples(source))
+class Sizes:
+    """An input of samples of these sizes, whose manifest comes in pieces of any length."""
+
+    text = "x"
+
+    def __init__(self, sizes: np.ndarray, first: int, rng: np.random.Generator) -> None:
+        self.sizes, self.first, self.rng = sizes, first, rng
+
+    def batches(self) -> Iterator[pa.Table]:
+        begin = 0
+        while begin < len(self.sizes):
+            end = min(len(self.sizes), begin + int(self.rng.integers(1, 50)))
+            keys = [str(self.first + number) for number in range(begin, end)]
+            yield pa.table({"key": keys, "sha256": keys, "bytes": self.sizes[begin:end]})
+            begin = end
+
+
+@pytest.mark.parametrize("trial", range(40))
+def test_any_plan_has_every_sample_once_in_order_and_within_limits(trial: int) -> None:
+    rng = generator(trial, "plan")
+    inputs: list[Sizes] = []
+    for _ in range(rng.integers(1, 4)):
+        first = sum(len(source.sizes) for source in inputs)
+        inputs.append(Sizes(rng.integers(1, 5000, rng.integers(0, 200)), first, rng))
+    outputs = int(rng.integers(1, 5))
+    to = [rng.integers(-1, outputs, len(source.sizes)).astype(np.int16) for source in inputs]
+    cut = Cut([None, int(rng.integers(1, 20))][trial % 2], [None, int(rng.integers(1, 30_000))][trial // 2 % 2])
+    found: dict[int, list[int]] = {output: [] for output in range(outputs)}
+    names: dict[int, list[str]] = {output: [] for output in range(outputs)}
+    for plan in planned(inputs, to, cut):  # type: ignore[arg-type]
+        assert plan.index == len(names[plan.output])
+        names[plan.output].append(plan.stem)
+        count, size = len(plan.table), int(plan.table["bytes"].to_numpy().sum()) + 1024
+        assert 1 <= count <= (cut.samples or count)
+        assert size <= (cut.bytes or size) or count == 1
+        found[plan.output] += map(int, plan.table["key"].to_pylist())
+    for output in range(outputs):
+        assert found[output] == np.flatnonzero(np.concatenate(to) == output).tolist()
+        assert names[output] == sorted(set(names[output]))
 
 
 def test_sizes_are_read_as_people_write_them() -> None:
