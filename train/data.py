@@ -47,8 +47,8 @@ class Stream(Dataset[Batch]):
         self.data, self.augmentation, self.layers, self.seed = data, augmentation, layers, seed
         cache = None if data.cache is None else Cache(data.cache.folder, data.cache.bytes)
         self.sources = opened(data.mixed, cache)
-        for dataset in self.sources:  # now, so that the workers, which are forked, share it
-            assert len(dataset.selection.offset) == len(dataset.shard_of)
+        for dataset in self.sources:
+            dataset.load()  # now, so that the workers, which are forked, share it
         self.follow(history)
         if cache is not None:
             parts = [f"{s.path} ({f'2 windows of {s.window} shards' if s.window else 'whole'})" for s in data.sources]

@@ -91,7 +91,7 @@ def main() -> None:
             (folder / "objects").symlink_to(given.data.absolute())
         write(folder / "photos", 100_000)
         write(folder / "rooms", 50_000)
-        for turn in ("the first start of a run", "a resumed run", "a resumed run, once more"):
+        for turn in ("the first start of a run", "a resumed run"):
             print(turn)
             for kind in KINDS:
                 command = [sys.executable, __file__, "--measure", str(folder), kind]
