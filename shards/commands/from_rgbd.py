@@ -42,9 +42,12 @@ def from_rgbd(
 
     Run it again to go on after an interruption, or to add what has been downloaded since.
     """
+    from ..rgbd import LAYERED
     from ..rgbd.plan import Selection, Settings
     from ..rgbd.write import import_corpus
 
+    if corpus in LAYERED:
+        raise ValueError(f"{corpus} holds several layers: import it by `worldtrace shards from-{corpus}`")
     if bound is not None and not 1e-6 <= bound <= 1e-2:
         raise ValueError(f"--bound {bound}: give a number from 1e-6 to 1e-2")
     chosen: dict[str, str] = {}

@@ -40,6 +40,7 @@ REASONS: tuple[str, ...] = get_args(Reason)
 
 MIN_VALID = 64  # pixels with depth, below which a frame teaches nothing
 FOCAL = (0.2, 30.0)  # of the longer image side: fields of view from 2 to 136 degrees
+SHIFT = 0.5  # of a side, by which the axis may miss the picture: shift lenses of Hypersim do by up to 0.27
 FARTHEST = 1e5  # units; what lies beyond is an encoding of "none" that the reader missed
 
 
@@ -143,7 +144,8 @@ def check_intrinsics(K: np.ndarray, height: int, width: int) -> None:
         raise Unreadable(
             "absurd_intrinsics", f"focal lengths {fx:.6g}, {fy:.6g} cannot be those of {width}x{height} pixels"
         )
-    if not (0 <= cx <= width and 0 <= cy <= height) or abs(skew) > 0.1 * fx:
+    beside = max(-cx / width, cx / width - 1, -cy / height, cy / height - 1)
+    if beside > SHIFT or abs(skew) > 0.1 * fx:
         raise Unreadable(
             "absurd_intrinsics", f"principal point ({cx:.6g}, {cy:.6g}), skew {skew:.3g} in {width}x{height} pixels"
         )

@@ -292,3 +292,6 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path) -> None:
     view = shards.open(tmp_path / "out", where=f"asset = 'lari/{UID}'")[0]
     assert isinstance(view, shards.LayeredView)
     assert view.info["overflow"] == 0, "at most 3 of the 4 layers of the file are used"
+    refused = CliRunner().invoke(app, ["from-rgbd", "lari", str(tmp_path / "in"), "--out", str(tmp_path / "x")])
+    assert isinstance(refused.exception, ValueError)
+    assert str(refused.exception) == "lari holds several layers: import it by `worldtrace shards from-lari`"
