@@ -1,5 +1,7 @@
 """The stream is a function of the global index: nothing about how it is read may show in what is read."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -82,6 +84,25 @@ def test_an_epoch_shows_every_sample_once_and_epochs_differ(settings: Settings) 
 def test_other_seeds_give_other_orders(settings: Settings) -> None:
     orders = {tuple(stream_of(settings, seed=seed).view(i)[0].key for i in range(8)) for seed in range(4)}
     assert len(orders) == 4
+
+
+def test_runs_from_before_there_were_groups_keep_their_samples(settings: Settings, dataset: Path) -> None:
+    """Their checkpoints hold this hash; their samples are those of the plain order at the source's own place."""
+
+    def as_it_was(weights: list[float]) -> str:
+        parts = [[shards.open(dataset).hash, weight] for weight in weights]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    one = stream_of(settings)
+    assert one.hash == as_it_was([1.0])
+    order = shards.Order(8, 0, one.sources[0].hash)
+    assert [one.view(i)[0].key for i in range(20)] == [one.sources[0].keys[order[i]] for i in range(20)]
+    sources = [{"path": str(dataset), "weight": w, "split": "all"} for w in (3, 1)]  # as config.yaml of old runs has it
+    two = stream_of(settings, data__path=sources)
+    assert two.hash == as_it_was([3.0, 1.0])
+    for i in range(20):
+        source, place = two.sequence[i]
+        assert two.view(i)[0].key == two.sources[source].keys[order[place]]
 
 
 def test_single_layer_sources_mix_in(settings: Settings, dataset: Path, tmp_path: Path) -> None:
