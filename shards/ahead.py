@@ -6,7 +6,9 @@ import time
 import weakref
 from collections.abc import Sequence
 
-from .cache import Copies, State, closed
+from .cache import State
+from .copies import Copies
+from .file_locks import closed
 
 THREADS = 2  # downloads of one process and dataset at a time
 RETRY = 0.1  # seconds until a shard that another process downloads is looked at again
@@ -70,8 +72,8 @@ class Ahead:
             self.changed.notify_all()
 
     def forget(self) -> None:
-        """In a forked child: the files are its parent's, and have been closed here (shards/cache.py); a lock that a
-        thread of the parent held would never be freed.
+        """In a forked child: the files are its parent's, and have been closed here (shards/file_locks.py). A lock that
+        a thread of the parent held would never be freed.
         """
         self.changed = threading.Condition()
         self.pinned, self.wanted, self.threads = {}, [], []

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from .ahead import Ahead
 from .archive import split_part
-from .cache import Cache, Copies
+from .cache import Cache
 from .contract import Sample
+from .copies import Copies
 from .dataset_json import read_dataset_json
 from .errors import CorruptSample
 from .layout import SHARDS

@@ -19,7 +19,9 @@ import pytest
 import shards
 from shards import ahead
 from shards import cache as caching
-from shards.cache import Cache, Copies, State, closed
+from shards.cache import Cache, State
+from shards.copies import Copies
+from shards.file_locks import closed
 from shards.store import web
 from tests.shards.conftest import write_dataset
 from tests.shards.readers import started

@@ -1,0 +1,61 @@
+"""Locks on files (flock), which the kernel frees when their process dies, however it dies."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_open: set[int] = set()  # a forked child must not hold them on
+os.register_at_fork(after_in_child=lambda: _close_all())
+
+
+def closed(handle: int) -> None:
+    """Close a file of `opened`, and let go of its lock."""
+    if handle in _open:
+        _open.discard(handle)
+        os.close(handle)
+
+
+def opened(path: Path, flags: int) -> int:
+    """A file of this process alone, made where `flags` say so, and never through a link."""
+    handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    _open.add(handle)
+    return handle
+
+
+def _close_all() -> None:
+    while _open:
+        with suppress(OSError):
+            os.close(_open.pop())
+
+
+def locked(handle: int) -> bool:
+    """Whether nobody else has a lock on the file, which has ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether nobody else has a lock on the file; nobody gets one within the block."""
+    try:
+        handle = opened(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield locked(handle) and is_still(path, handle)
+    finally:
+        closed(handle)
+
+
+def is_still(path: Path, handle: int) -> bool:
+    """Whether the open file is the one of this name, and has not been removed or replaced since."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
