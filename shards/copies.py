@@ -35,7 +35,10 @@ class Copies:
         return hashlib.blake2b(self.store.text.encode(), digest_size=16).hexdigest()
 
     def path(self, place: int) -> Path:
+        """Of a copy. ValueError where a manifest says what cannot be: a path, or a size that is none."""
         shard, size = self.names[place], int(self.sizes[place])
+        if os.path.basename(shard) != shard or shard.startswith(".") or size <= 0:
+            raise ValueError(f"{self.store.text}: its manifest names {shard!r} of {size} bytes, which is no shard")
         version = self.sha256[place][:16] or "0" * 16
         name = f"{shard}@{version}-{size}-{tag_of(self.id, shard, version, size)}"
         return self.cache.place / self.id / name
@@ -48,7 +51,8 @@ class Copies:
         if handle is None:
             handle = self._needed(place, give_up)
         try:
-            return os.pread(handle, size, begin)
+            size = min(size, int(self.sizes[place]) - begin)
+            return os.pread(handle, size, begin) if size > 0 else b""
         finally:
             closed(handle)
 

@@ -472,6 +472,34 @@ def test_what_is_needed_now_comes_before_what_is_expected(server: Server, tmp_pa
     assert Cache(tmp_path / "cache", int(sizes[:3].sum())).bytes() <= sizes[:3].sum()
 
 
+def test_a_manifest_cannot_lead_out_of_the_cache(many: Path, tmp_path: Path) -> None:
+    """Nor ask for memory or room that nothing justifies."""
+    table = shards.read_manifest(many)
+
+    def changed(name: str, value: object) -> shards.Dataset:
+        place = table.column_names.index(name)
+        column = pa.array([value] * len(table), table.schema.field(name).type)
+        new = table.set_column(place, table.schema.field(name), column)
+        return shards.Dataset(many, {}, new, Cache(tmp_path / "cache", 10 << 20))
+
+    for name in ("../../out.tar", "/out.tar", "..", ".hidden"):
+        dataset = changed("shard", name)
+        with pytest.raises(ValueError, match=r"its manifest names .* which is no shard"):
+            dataset.expect(dataset.shards)
+        with pytest.raises(shards.CorruptSample):
+            dataset.members(0)
+    for size in (-1, 0, 2**62):
+        with pytest.raises(ValueError, match=r"is no shard|raise its limit"):
+            changed("shard_bytes", size).members(0)
+    for name in ("bytes", "offset"):
+        for value in (-1, 2**40, 2**62):
+            with pytest.raises(shards.CorruptSample):
+                changed(name, value).members(0)
+            with pytest.raises(shards.CorruptSample):
+                shards.Dataset(many, {}, changed(name, value).manifest).members(0)
+    assert {path.relative_to(tmp_path).parts[0] for path in files(tmp_path)} == {"cache"}
+
+
 def test_what_goes_wrong_ahead_is_told_by_who_needs_it(
     dataset_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
