@@ -24,7 +24,7 @@ RUN = 4  # row groups that are read at a time of a larger one
 THREADS = 8
 SEALED = 256 << 20  # bytes of a manifest whose every bit is looked at before training
 SORTED = 1 << 20  # rows that are sorted by key at the first key that is asked for
-SCANS = 16  # keys that are looked for from end to end among more rows
+SCANS = 64  # keys that are looked for from end to end among more rows
 LOOKUPS = 32  # row groups that are read for rows alone, before all of them are
 
 
