@@ -19,7 +19,7 @@ from ..sheet import layer_pictures
 from ..split import SPLITS
 from . import predictions as predicted
 from .choice import ALL, Choice
-from .points import Stack, bounds, colours, look_from, outline, pixel, stack_of
+from .points import LAYERS, Stack, bounds, colours, look_from, outline, pixel, stack_of
 
 TRUTH, PREDICTION, SIDE, BOTH = "truth", "prediction", "side by side", "on top of each other"
 LATE = 1.0  # seconds: a browser sends Enter at once, and what was typed before it a little later
@@ -93,6 +93,7 @@ class Page:
                 "filled", False, hint="What training sees: behind the last surface it is repeated. Else true hits only."
             )
             self.colour = gui.add_dropdown("colour", ("image", "layer", "depth"))
+            self.legend = gui.add_html(str(_legend(most)), visible=False)
             self.size = gui.add_slider("point size", 0.25, 4.0, 0.25, 1.0, hint="In pixels of the image, at mid depth.")
         with gui.add_folder("Camera"):
             look = gui.add_button_group("look", ("from aside", "as the camera"))
@@ -344,6 +345,7 @@ class Page:
 
     def _style(self) -> None:
         """Visibility and size: without sending a point again."""
+        self.legend.visible = self.colour.value == "layer"
         for node, layer in self.nodes:
             if layer == "camera":
                 node.visible = self.frustum.value
@@ -405,6 +407,15 @@ def _small(*parts: Html) -> Html:
     return (
         tag("div", *parts, style="font-size: .8em; margin: .4em .75em; overflow-wrap: anywhere") if parts else Html("")
     )
+
+
+def _legend(layers: int) -> Html:
+    """The colour of each layer."""
+    marks = [
+        tag("span", f"L{l}", style=f"border-left: .8em solid rgb{LAYERS[l % len(LAYERS)]}; padding: 0 .7em 0 .3em")
+        for l in range(layers)
+    ]
+    return _small(*marks)
 
 
 def _worst(error: np.ndarray) -> float:
