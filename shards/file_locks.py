@@ -10,18 +10,18 @@ _open: set[int] = set()  # a forked child must not hold them on
 os.register_at_fork(after_in_child=lambda: _close_all())
 
 
-def closed(handle: int) -> None:
-    """Close a file of `opened`, and let go of its lock."""
-    if handle in _open:
-        _open.discard(handle)
-        os.close(handle)
-
-
 def opened(path: Path, flags: int) -> int:
     """A file of this process alone, made where `flags` say so, and never through a link."""
     handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644)
     _open.add(handle)
     return handle
+
+
+def closed(handle: int) -> None:
+    """Close a file of `opened`, and let go of its lock."""
+    if handle in _open:
+        _open.discard(handle)
+        os.close(handle)
 
 
 def _close_all() -> None:

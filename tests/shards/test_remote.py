@@ -3,7 +3,10 @@
 import json
 import pickle
 import shutil
+import ssl
 from collections.abc import Iterator
+from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +247,51 @@ def test_a_part_behind_the_end_is_none(url: str) -> None:
         assert store.part("dataset.json", begin, 5) == b""
     assert store.part("dataset.json", size - 3, 10) == store.read("dataset.json")[-3:]
     assert store.part("dataset.json", 2, 0) == b""
+
+
+def certificate(folder: Path) -> Path:
+    """Of this machine, signed by itself; with its key, in one PEM file."""
+    x509 = pytest.importorskip("cryptography.x509", reason="cryptography, which moto brings, makes the certificate")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "127.0.0.1")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1))
+        .not_valid_after(datetime(2120, 1, 1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    path = folder / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+def test_https_is_checked_and_stays_https(
+    server: Server, dataset_on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = certificate(tmp_path)
+    with serving(dataset_on_disk) as secure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        url = secure.url.replace("http://", "https://")
+        monkeypatch.setattr(web, "_sleep", lambda seconds: pytest.fail("a certificate does not become better"))
+        with pytest.raises(OSError, match=r"dataset.json cannot be read: .*certificate"):
+            shards.open(url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        assert shards.open(url)[4].key == shards.open(dataset_on_disk).key(4)
+        secure.misbehave = lambda path, before: f"elsewhere {server.url}{path}"
+        with pytest.raises(OSError, match="redirects to http, without encryption"):
+            shards.open(url)
