@@ -202,3 +202,24 @@ def test_of_a_clip_the_first_frame_is_what_is_predicted() -> None:
     grid = predicted.on_grid(clip.frames[0], 6, (24, 24))
     assert grid is not None
     np.testing.assert_allclose(grid[0], clip.frames[0].xyz(), atol=1e-6)
+
+
+def test_what_the_trainer_writes_is_what_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from train import output, predict
+
+    xyz = np.stack([VIEW.xyz(), 1.1 * VIEW.xyz()]).astype(np.float32)
+    rgb = (VIEW.rgba[..., :3] / 255).astype(np.float32)
+    prediction = predict.Prediction(rgb, VIEW.valid, xyz, None, (3, 7))
+    paths = [tmp_path / f"key{suffix}" for suffix in predicted.SUFFIXES]
+    output.write(prediction, output.Asked("key", rgb, VIEW.valid), paths)
+    found = Predictions(tmp_path).of("key")
+    assert isinstance(found, predicted.Prediction)
+    assert found.seeds == (3, 7)
+    np.testing.assert_array_equal(found.xyz, xyz)
+    np.testing.assert_array_equal(found.rgb, VIEW.rgba[..., :3])
+    stack = predicted.stack_of(found, predict.typical(xyz, VIEW.valid), filled=False)
+    for path in paths[1:]:
+        cloud = Predictions(path).of("key")
+        assert isinstance(cloud, predicted.Cloud)
+        np.testing.assert_array_equal(cloud.xyz, stack.xyz[stack.there])  # and repeats are left out by the same rule

@@ -23,6 +23,7 @@ pytest.importorskip("viser", reason="the extra `view` is not installed")
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">**bold** {1+1}"
 PANEL = 480  # pixels at the right of the window that may be controls
+SAME = 4000  # pixels of 446,400: on a slow machine viser's client draws coarser for a while, which moves edges
 NOTICE = 180  # pixels at its top that may be notices
 
 
@@ -88,16 +89,17 @@ class Window:
         image = Image.open(BytesIO(self.page.screenshot())).convert("RGB")
         return np.asarray(image).astype(int)[NOTICE:, : 1200 - PANEL]
 
-    def until(self, holds: Callable[[np.ndarray], bool], seconds: float = 20) -> np.ndarray:
-        """The first picture for which it holds, twice in a row."""
-        end, held = time.monotonic() + seconds, 0
+    def until(self, holds: Callable[[np.ndarray], bool], seconds: float = 40) -> np.ndarray:
+        """The first picture for which it holds and which has come to rest: textures come later than points."""
+        end, before, still = time.monotonic() + seconds, self.picture(), 0
         while time.monotonic() < end:
+            time.sleep(0.25)
             picture = self.picture()
-            held = held + 1 if holds(picture) else 0
-            if held == 2:
+            still = still + 1 if differs(picture, before) == 0 else 0
+            if holds(picture) and still >= 2:
                 return picture
-            time.sleep(0.1)
-        raise AssertionError(f"not within {seconds} s; the page said {self.said}")
+            before = picture
+        raise AssertionError(f"not within {seconds} s; {drawn(before)} pixels are drawn; the page said {self.said}")
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).first.click()
@@ -141,28 +143,28 @@ def test_samples_layers_and_damage(chromium: Any, address: str) -> None:
     first = window.until(lambda p: drawn(p) > 3000)
     layer = window.page.get_by_label("L0", exact=True)
     layer.uncheck(force=True)
-    without = window.until(lambda p: differs(p, first) > 500)
+    without = window.until(lambda p: differs(p, first) > 2 * SAME)
     layer.check(force=True)
-    window.until(lambda p: differs(p, first) < 100)
+    window.until(lambda p: differs(p, first) < SAME)
     window.page.get_by_label("show the camera").uncheck(force=True)
-    assert drawn(window.until(lambda p: differs(p, first) > 200)) < drawn(first)
+    assert drawn(window.until(lambda p: differs(p, first) > 2 * SAME)) < drawn(first)
     window.page.get_by_label("show the camera").check(force=True)
-    window.until(lambda p: differs(p, first) < 100)
+    window.until(lambda p: differs(p, first) < SAME)
     window.press("as the camera")
-    window.until(lambda p: differs(p, first) > 2000)
+    window.until(lambda p: differs(p, first) > 2 * SAME)
     window.press("from aside")
-    window.until(lambda p: differs(p, first) < 5000)
+    window.until(lambda p: differs(p, first) < SAME)
 
     window.press("next")
     window.reads("view-1")
-    second = window.until(lambda p: differs(p, first) > 500)
+    second = window.until(lambda p: differs(p, first) > 2 * SAME)
     assert drawn(second) > 3000
     assert HOSTILE in window.page.inner_text("body")  # as text
     assert window.page.title() != "owned"
 
     window.press("previous")
     window.reads("view-0")
-    window.until(lambda p: differs(p, first) < 5000)
+    window.until(lambda p: differs(p, first) < SAME)
     window.press("previous")  # before the first comes the last, which is damaged
     window.reads("sha256 differs")
     window.until(lambda p: drawn(p) < 1000)  # the axes in the corner
@@ -171,7 +173,7 @@ def test_samples_layers_and_damage(chromium: Any, address: str) -> None:
     assert drawn(window.until(lambda p: drawn(p) > 2000)) > 2000
     assert "sha256 differs" not in window.page.inner_text("body")
     assert window.errors() == []
-    assert differs(without, first) > 500
+    assert differs(without, first) > 2 * SAME
 
 
 @pytest.mark.slow
