@@ -47,8 +47,6 @@ class Stream(Dataset[Batch]):
         self.data, self.augmentation, self.layers, self.seed = data, augmentation, layers, seed
         cache = None if data.cache is None else Cache(data.cache.folder, data.cache.bytes)
         self.sources = opened(data.mixed, cache)
-        for dataset in self.sources:
-            dataset.load()  # now, so that the workers, which are forked, share it
         self.follow(history)
         if cache is not None:
             parts = [f"{s.path} ({f'2 windows of {s.window} shards' if s.window else 'whole'})" for s in data.sources]
@@ -160,9 +158,9 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
     """
     workers = stream.data.workers
     slots = None
-    if workers and can_share():  # a slot for each batch that waits, one that is used and one that was used last
+    if not workers or can_share():  # a slot for each batch that waits, one that is used and one that was used last
         shape = (stream.layers, stream.data.size, stream.data.size)
-        slots = Slots(workers, stream.data.prefetch + 2, schedule.share, shape)
+        slots = Slots(max(1, workers), 2 + (stream.data.prefetch if workers else 0), schedule.share, shape)
     loader: DataLoader[Batch | Parcel | Failure] = DataLoader(
         _Reported(stream),
         batch_sampler=schedule,
@@ -214,7 +212,7 @@ def _raised(batch: Batch | Parcel | Failure) -> Batch:
 
 @dataclass(frozen=True)
 class _Collate:
-    """One batch of several, in a slot of shared memory if it is a worker's, or the first failure among them."""
+    """One batch of several, in memory that is used again, or the first failure among them."""
 
     slots: Slots | None
 
@@ -223,9 +221,7 @@ class _Collate:
         if len(whole) < len(items):
             return next(item for item in items if isinstance(item, Failure))
         worker = get_worker_info()
-        if self.slots is None or worker is None:
-            return joined(whole)
-        return self.slots.joined(whole, worker.id)
+        return joined(whole) if self.slots is None else self.slots.joined(whole, 0 if worker is None else worker.id)
 
 
 def _one_thread(worker: int) -> None:

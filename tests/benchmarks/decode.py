@@ -10,7 +10,7 @@ A decoded sample is RGBA float32 and the filled points of all layers. One thread
 processes that took part (workers included), so that other work on the machine weighs on none of them; medians of
 several rounds over the same samples in turns. `Stream` is train/data.py's, augmentation off, at the size of the images,
 and the points of each batch are asked for as well. `plain` is torch's own DataLoader over `shards.open(...)` with the
-collate function below, which is what other code would write. Files lie in the page cache.
+collate function below, the points made where the batch arrives. Files lie in the page cache.
 
 `--soak N` reads N samples through the loader instead and prints the private memory of trainer and workers on the way:
 it must not grow.
@@ -34,6 +34,7 @@ from shards import LayeredView
 from shards.codec import decode_layers
 from shards.image import decode_rgba
 from shards.sample import decode, read_meta
+from shards.unproject import unproject
 from train import augment
 from train.config import Augment, Data
 from train.data import Schedule, Stream, batches
@@ -45,9 +46,18 @@ def tensors(view: LayeredView) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(rgba), torch.from_numpy(view.xyz())
 
 
-def collate(views: Sequence[LayeredView]) -> tuple[torch.Tensor, torch.Tensor]:
-    rgba, xyz = zip(*map(tensors, views))
-    return torch.stack(rgba), torch.stack(xyz)
+def collate(views: Sequence[LayeredView]) -> tuple[torch.Tensor, ...]:
+    """What is small on its way from a worker: RGBA uint8, depth, hits, K."""
+    arrays = zip(*((view.rgba, view.depth, view.hits, np.asarray(view.K)) for view in views))
+    return tuple(torch.from_numpy(np.stack(each)) for each in arrays)
+
+
+def finished(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    rgba, depth, hits, K = batch
+    xyz = np.zeros((*depth.shape, 3), np.float32)
+    for sample in zip(depth.numpy(), hits.numpy(), K.numpy(), xyz):
+        unproject(*sample)
+    return rgba.float().div_(255), torch.from_numpy(xyz)
 
 
 def cpu() -> float:
@@ -126,7 +136,7 @@ class Case:
             collate_fn=collate,
             worker_init_fn=lambda _: torch.set_num_threads(1),
         )
-        return self.through(lambda: [None for _ in loader], self.samples)
+        return self.through(lambda: [finished(batch) is None for batch in loader], self.samples)
 
     def soak(self, path: str, workers: int, samples: int) -> None:
         data = Data(path=path, split="all", size=self.size, batch=self.batch, workers=workers)

@@ -100,9 +100,9 @@ def test_batches_come_through_slots_and_are_not_overwritten_while_held(settings:
     with batches(stream, Schedule(0, 14, 4)) as found:
         held = list(found)
     storages = [batch.depth.untyped_storage().data_ptr() for batch in held]
-    in_slots = [batch.rgb.untyped_storage().data_ptr() == s for batch, s in zip(held, storages)]
     assert len(set(storages)) == 14
-    assert 1 <= sum(in_slots) <= 6, "two workers with three slots each; the rest travelled as torch has it"
+    in_slots = [not batch.rgb.is_shared() for batch in held]  # what torch sends lies in shared memory of its own
+    assert 1 <= sum(in_slots) <= 6, "two workers with three slots each"
     for step, batch in enumerate(held):
         alone = joined([stream[index] for index in range(4 * step, 4 * step + 4)])
         assert same(batch, alone)
