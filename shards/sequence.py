@@ -142,12 +142,15 @@ class Sequence:
 
 
 def opened(mixed: Mixed, cache: Cache | None = None) -> list[Dataset]:
-    """The datasets of a mixture. The ValueError or OSError that says what is wrong with one names it."""
+    """The datasets of a mixture, with all that is needed of their manifests in memory, which forked processes share.
+
+    The ValueError or OSError that says what is wrong with one names it.
+    """
     found = []
     for source in mixture.leaves(mixed):
         split = None if source.split == "all" else source.split
         try:
-            dataset = open_dataset(source.path, split, where=source.where, cache=cache)
+            dataset = open_dataset(source.path, split, where=source.where, cache=cache).load()
         except (ValueError, OSError) as error:
             if source.path in str(error):
                 raise
