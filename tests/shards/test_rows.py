@@ -23,7 +23,7 @@ def chunked(keys: list[str], cut: int) -> pa.ChunkedArray:
     return pa.chunked_array([whole.slice(1, cut), whole.slice(1 + cut, len(keys) - cut)], pa.string())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(KEYS, st.integers(0, 60), st.text(max_size=40))
 def test_every_key_is_found_and_no_other(keys: list[str], cut: int, other: str) -> None:
     index = KeyIndex(chunked(keys, cut))

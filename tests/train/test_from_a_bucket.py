@@ -18,8 +18,7 @@ def numbers(path: str, **more: object) -> list[list[float]]:
         return [[*batch.index.tolist(), *batch.valid.flatten(1).sum(1).tolist()] for batch in found]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_bucket_trains_as_a_folder_does(workers: int, tmp_path: Path) -> None:
+def test_a_bucket_trains_as_a_folder_does(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "data", per_shard=2)
     with s3.serving() as server:
         store = open_store(f"s3://{s3.BUCKET}/data")
@@ -30,11 +29,11 @@ def test_a_bucket_trains_as_a_folder_does(workers: int, tmp_path: Path) -> None:
         cache = {"folder": str(tmp_path / "cache"), "limit": "1 MB"}
         expected = numbers(str(folder), workers=0)
         server.requests.clear()
-        assert numbers(f"s3://{s3.BUCKET}/data", workers=workers, cache=cache) == expected
+        assert numbers(f"s3://{s3.BUCKET}/data", workers=2, cache=cache) == expected
         fetched = [path for method, path in server.requests if method == "GET" and "/shards/" in path]
         assert len(fetched) == len(set(fetched)) > 10
         server.requests.clear()
-        assert numbers(f"s3://{s3.BUCKET}/data", workers=workers, cache=cache) == expected  # all of it is here now
+        assert numbers(f"s3://{s3.BUCKET}/data", workers=2, cache=cache) == expected  # all of it is here now
         assert not [path for method, path in server.requests if path in fetched]
         with pytest.raises(ValueError, match=r"the cache .* may take 2 KB, but the shards that are read at a time"):
             numbers(f"s3://{s3.BUCKET}/data", cache={**cache, "limit": "2 KB"})
