@@ -13,6 +13,7 @@ import numpy as np
 
 from ..contract import LayeredView, Sample
 from ..markup import Html, join, table, tag
+from ..randomness import generator
 from ..reader import Dataset
 from ..report.readings import frames_of
 from ..sheet import layer_pictures
@@ -46,6 +47,7 @@ class Page:
         self.box = np.zeros(3), np.ones(3)
         self._narrowed = (ALL, "")
         self._went = ""
+        self._jumps = 0
         self._until = 0.0
         self._pictured: tuple[str, str] | None = None
         self._wake = threading.Event()
@@ -127,8 +129,12 @@ class Page:
         return call
 
     def _move(self, to: str) -> None:
-        count = len(self.choice.dataset)
-        self.choice.step({"previous": -1, "next": 1}.get(to) or int(np.random.default_rng().integers(1, max(count, 2))))
+        if to == "random":
+            self._jumps += 1
+            count = len(self.choice.dataset)
+            self.choice.step(int(generator(self._jumps, "view").integers(1, max(count, 2))))  # any but this one
+        else:
+            self.choice.step(1 if to == "next" else -1)
         self.number.value = self.choice.row
 
     def _numbered(self) -> None:
