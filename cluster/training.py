@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from cluster import connection
-from shards import mixture
+from shards.order import mixture
 from train import config
 from train.config import Config
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from shards.planes import PLANES, Plane
+from shards.layers.planes import PLANES, Plane
 
 RenderRegime = Literal["object", "scene", "dynamic"]
 BackendName = Literal["auto", "cpu", "cuda", "nvdiffrast", "pyrender"]

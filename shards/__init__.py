@@ -6,22 +6,22 @@ comes when; `layout` names the files of a dataset. The format is described in do
 """
 
 from . import layout, manifest, moments
-from .cache import Cache
+from .cache.cache import Cache
+from .check.measure import statistics
 from .commit import committed
 from .contract import REGIMES, Clip, LayeredView, Origin, Regime, Sample, forward_fill, rays
 from .dataset_json import dataset_json, parse_dataset_json, read_dataset_json, write_dataset_json
 from .errors import CorruptSample
+from .layers.planes import PLANES, planes_in
 from .layout import TEMPORARY
 from .manifest import ManifestWriter, read_manifest, write_manifest
-from .measure import statistics
 from .moments import Moments, moments_of_sample
-from .order import Order, Windows
-from .planes import PLANES, planes_in
+from .order.order import Order, Windows
+from .order.sequence import History, Sequence
 from .pointcloud import layered_points, write_points
 from .randomness import generator, seed_of
 from .reader import Dataset, open
 from .sample import EncodedSample, decode, encode
-from .sequence import History, Sequence
 from .sheet import colorize, layer_pictures, over_checkerboard, sheet
 from .split import SPLITS, Split, split_of
 from .writer import shard_into, write_shard

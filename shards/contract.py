@@ -41,7 +41,7 @@ class LayeredView:
     `single_layer` says that only layer 0 is known (paper, Eq. 4). `info` is JSON: camera and light parameters, view
     index, seed, `normalisation` {"scale": s, "offset": [3]} with x_normalised = (x_asset - offset) * s, verdict `flags`
     (list of str), `overflow` (pixels whose surfaces exceeded what was peeled), and whatever else the renderer records.
-    `planes` may hold normals, facing and material of the true hits (shards/planes.py); most views have none.
+    `planes` may hold normals, facing and material of the true hits (shards/layers/planes.py); most views have none.
     """
 
     key: str

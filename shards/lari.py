@@ -36,16 +36,7 @@ from . import ledger
 from .contract import LayeredView, Origin, Regime, forward_fill
 from .lari_cameras import OBJECT_LENS, SENSOR, blender_camera
 from .rgbd import files
-from .rgbd.base import (
-    FARTHEST,
-    MIN_VALID,
-    Scene,
-    Unreadable,
-    check_intrinsics,
-    check_pose,
-    intrinsics,
-    origin_sha256,
-)
+from .rgbd.base import FARTHEST, MIN_VALID, Scene, Unreadable, check_intrinsics, check_pose, intrinsics, origin_sha256
 from .rgbd.convert import key_of
 from .rgbd.pixels import read_image_alpha
 

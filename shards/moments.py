@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .archive import split_part
-from .codec import decode_layers
+from .layers.codec import decode_layers
 from .sample import frame_prefix, read_meta
 
 RELEASED = {"mean": [-0.002366, -0.004008, 1.904278], "std": [0.280865, 0.315927, 0.706423]}  # of 500K object samples

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .ahead import Ahead
 from .archive import split_part
-from .cache import Cache
+from .cache.ahead import Ahead
+from .cache.cache import Cache
+from .cache.copies import Copies
 from .contract import Sample
-from .copies import Copies
 from .dataset_json import read_dataset_json
 from .errors import CorruptSample
 from .layout import SHARDS
@@ -34,7 +34,7 @@ def open(
     path: str | PathLike[str], split: str | None = None, *, where: str | None = None, cache: Cache | None = None
 ) -> "Dataset":
     """The dataset under a path or URL (s3://, gs://, https://), one split of it, or the rows for which `where` holds
-    (shards/where.py). With a `cache`, its shards are fetched whole, once per machine (shards/cache.py).
+    (shards/where.py). With a `cache`, its shards are fetched whole, once per machine (shards/cache/cache.py).
 
     FileNotFoundError / ValueError where it is none, OSError where it cannot be reached: one sentence each.
     """

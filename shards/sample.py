@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers
 from .contract import REGIMES, Clip, LayeredView, Origin, Sample
 from .errors import CorruptSample
 from .image import decode_rgba, encode_rgba
-from .planes import PLANES, SUFFIX, Plane, decode_plane, encode_plane, planes_in
+from .layers.codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers
+from .layers.planes import PLANES, SUFFIX, Plane, decode_plane, encode_plane, planes_in
 from .shared import merged, parted
 from .split import split_of
 

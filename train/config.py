@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shards import mixture
-from shards.mixture import Mixed
+from shards.order import mixture
+from shards.order.mixture import Mixed
 
 SHIPPED = Path(__file__).parent / "configs"
 
@@ -48,7 +48,7 @@ class Cache(_Section):
 
 class Data(_Section):
     """`path` is one dataset (a folder or URL), to which `split`, `where` and `window` apply, or a list of sources and
-    groups (shards/mixture.py), each of which has its own.
+    groups (shards/order/mixture.py), each of which has its own.
     """
 
     path: str | list[dict[str, Any]]

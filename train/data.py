@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 import shards
 from shards import Cache, Clip, CorruptSample, History, LayeredView, generator
-from shards.sequence import opened
+from shards.order.sequence import opened
 from train import augment
 from train.batch import Batch, Unusable, joined
 from train.config import Augment, Data

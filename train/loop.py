@@ -21,7 +21,7 @@ from torch import Tensor
 from model import Loss, Normalisation, WTConfig, WTDiT, draw_times, objective, preset
 from model import normalisation as maps
 from shards import History, seed_of
-from shards.sequence import DATA_JSON
+from shards.order.sequence import DATA_JSON
 from train import checkpoint, config, curves, parallel
 from train.batch import Batch, Unusable
 from train.config import Config

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..compare import ABSENT, Changed, Comparison, compare
-from ..rewrite_inputs import open_input
+from ..rewrite.compare import ABSENT, Changed, Comparison, compare
+from ..rewrite.inputs import open_input
 from .arguments import advance, bar
 from .rewriting import shown
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from .. import rewrite_choice
-from ..rewrite import Output, rewrite
-from ..rewrite_inputs import open_input
+from ..rewrite import choice
+from ..rewrite.inputs import open_input
+from ..rewrite.rewrite import Output, rewrite
 from ..store import open_store
 from .arguments import Directory
 from .rewriting import Bytes, Measure, Out, Samples, SkipDamaged, Threads, copying, cut_of, measured, tell
@@ -27,10 +27,10 @@ def filter_(
     """Copy the samples for which an SQL condition over the manifest holds; splits stay what they are."""
     source = open_input(directory)
     cut = cut_of(samples, size)
-    chosen = rewrite_choice.where(source, where)
+    chosen = choice.where(source, where)
     if not (chosen >= 0).any():
         raise ValueError(f"{source.text}: --where {where!r} holds for none of its {source.samples} samples")
-    output = Output(open_store(out), rewrite_choice.header("filter", [source], cut, where=where))
+    output = Output(open_store(out), choice.header("filter", [source], cut, where=where))
     with copying() as advance:
         (made,) = rewrite(
             [source], [chosen], [output], cut, skip_damaged=skip_damaged, workers=workers, advance=advance

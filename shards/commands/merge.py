@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from .. import rewrite_choice
-from ..rewrite import Output, rewrite
-from ..rewrite_inputs import open_input
+from ..rewrite import choice
+from ..rewrite.inputs import open_input
+from ..rewrite.rewrite import Output, rewrite
 from ..store import open_store
 from .rewriting import Bytes, Measure, Out, Samples, SkipDamaged, Threads, copying, cut_of, measured, tell
 
@@ -30,8 +30,8 @@ def merge(
         raise ValueError("a merge needs two datasets or more: give them one after the other")
     inputs = [open_input(directory) for directory in directories]
     cut = cut_of(samples, size)
-    output = Output(open_store(out), rewrite_choice.header("merge", inputs, cut, mixed, keep=keep))
-    merged = rewrite_choice.together(inputs, keep)
+    output = Output(open_store(out), choice.header("merge", inputs, cut, mixed, keep=keep))
+    merged = choice.together(inputs, keep)
     with copying() as advance:
         (made,) = rewrite(inputs, merged.to, [output], cut, skip_damaged=skip_damaged, workers=workers, advance=advance)
     tell(made)

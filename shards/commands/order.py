@@ -9,8 +9,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from .. import mixture
-from ..sequence import DATA_JSON, History, Sequence, opened
+from ..order import mixture
+from ..order.sequence import DATA_JSON, History, Sequence, opened
 from .arguments import SplitOption, Where
 
 Number = int | None

@@ -2,9 +2,9 @@
 
 import typer
 
-from .. import rewrite_choice
-from ..rewrite import Output, rewrite
-from ..rewrite_inputs import open_input
+from ..rewrite import choice
+from ..rewrite.inputs import open_input
+from ..rewrite.rewrite import Output, rewrite
 from ..store import open_store
 from .arguments import Directory
 from .rewriting import Bytes, Out, Samples, SkipDamaged, Threads, copying, cut_of, tell
@@ -21,12 +21,12 @@ def reshard(
     """Copy a dataset into shards of another size; samples, their order and their hash stay what they are."""
     source = open_input(directory)
     cut = cut_of(samples, size)
-    header = {**rewrite_choice.header("reshard", [source], cut), "statistics": source.config.get("statistics")}
+    header = {**choice.header("reshard", [source], cut), "statistics": source.config.get("statistics")}
     output = Output(open_store(out), header)
     with copying() as advance:
         (made,) = rewrite(
             [source],
-            [rewrite_choice.everything(source)],
+            [choice.everything(source)],
             [output],
             cut,
             skip_damaged=skip_damaged,

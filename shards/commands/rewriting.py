@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..rewrite import Advance, Made
-from ..rewrite_plan import Cut, size_of
+from ..rewrite.plan import Cut, size_of
+from ..rewrite.rewrite import Advance, Made
 from .arguments import advance, bar
 from .stats import stats
 

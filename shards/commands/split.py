@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import rewrite_choice
-from ..rewrite import Output, rewrite
-from ..rewrite_inputs import open_input
+from ..rewrite import choice
+from ..rewrite.inputs import open_input
+from ..rewrite.rewrite import Output, rewrite
 from ..store import open_store
 from .arguments import Directory
 from .rewriting import Bytes, Measure, Out, Samples, SkipDamaged, Threads, copying, cut_of, measured, tell
@@ -39,14 +39,14 @@ def split(
     source = open_input(directory)
     cut = cut_of(samples, size)
     if by is not None:
-        names, to = rewrite_choice.by_column(source, by)
+        names, to = choice.by_column(source, by)
         options: list[dict[str, Any]] = [{"by": by, "value": name} for name in names]
     else:
         shares = [1 / parts] * parts if parts is not None else _shares(fractions or "")
-        names, to = [str(number) for number in range(len(shares))], rewrite_choice.by_asset(source, shares, seed)
+        names, to = [str(number) for number in range(len(shares))], choice.by_asset(source, shares, seed)
         options = [{"fractions": shares, "seed": seed, "part": number} for number in range(len(shares))]
     outputs = [
-        Output(open_store(f"{out.rstrip('/')}/{name}"), rewrite_choice.header("split", [source], cut, **option))
+        Output(open_store(f"{out.rstrip('/')}/{name}"), choice.header("split", [source], cut, **option))
         for name, option in zip(names, options)
     ]
     with copying() as advance:

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from .. import reader
+from ..check.measure import statistics as measure
 from ..dataset_json import dataset_json
 from ..layout import DATASET_JSON
-from ..measure import statistics as measure
 from ..moments import RELEASED
 from .arguments import Directory, advance, bar
 

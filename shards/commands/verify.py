@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ..repair import repair as rebuild
-from ..verify import as_json, inspect
+from ..check.repair import repair as rebuild
+from ..check.verify import as_json, inspect
 from .arguments import Directory, advance, bar
 from .stats import Processes
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import layout, ledger, manifest
-from ..codec import DEFAULT_BOUND
 from ..contract import LayeredView, Origin
+from ..layers.codec import DEFAULT_BOUND
 from ..sample import EncodedSample, encode
 from ..store import Store
 from ..writer import shard_into

@@ -24,8 +24,8 @@ import numpy as np
 
 import shards
 from shards import CorruptSample, LayeredView, ledger
+from shards.check.verify import verify
 from shards.randomness import generator
-from shards.verify import verify
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.shards.web import serving
 from train.config import Augment, Data

@@ -25,11 +25,11 @@ import shards
 from render import Rejected, RenderSettings
 from render.load import SUFFIXES
 from shards import LayeredView, Origin, generator
-from shards.codec import DEFAULT_BOUND, decode_layers, encode_layers, read_header
 from shards.image import decode_rgba, encode_rgba
-from shards.packing import pack, packing_of
-from shards.prediction import residuals, structure
-from shards.quantise import codes
+from shards.layers.codec import DEFAULT_BOUND, decode_layers, encode_layers, read_header
+from shards.layers.packing import pack, packing_of
+from shards.layers.prediction import residuals, structure
+from shards.layers.quantise import codes
 
 TURNS = 3
 Way = tuple[Callable[[LayeredView], bytes], Callable[[bytes], Any] | None]

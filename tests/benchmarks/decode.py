@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader
 
 import shards
 from shards import LayeredView
-from shards.codec import decode_layers
 from shards.image import decode_rgba
+from shards.layers.codec import decode_layers
 from shards.sample import decode, read_meta
 from shards.unproject import unproject
 from train import augment

@@ -22,8 +22,8 @@ import shards
 from render import Rejected, RenderSettings
 from render.load import SUFFIXES
 from shards import LayeredView, Origin
-from shards.codec import encode_layers
 from shards.image import encode_rgba
+from shards.layers.codec import encode_layers
 
 
 def webp(method: int, quality: int, clear: bool) -> Callable[[LayeredView], bytes]:

@@ -19,15 +19,16 @@ import numpy as np
 import pyarrow as pa
 
 import shards
-from shards import EncodedSample, encode, rewrite_choice
-from shards.compare import compare
+from shards import EncodedSample, encode
+from shards.check.repair import repair
+from shards.check.verify import inspect
 from shards.manifest import SCHEMA, ManifestWriter
-from shards.repair import repair
-from shards.rewrite import Output, rewrite
-from shards.rewrite_inputs import open_input
-from shards.rewrite_plan import Cut, planned
+from shards.rewrite import choice
+from shards.rewrite.compare import compare
+from shards.rewrite.inputs import open_input
+from shards.rewrite.plan import Cut, planned
+from shards.rewrite.rewrite import Output, rewrite
 from shards.store import open_store
-from shards.verify import inspect
 from tests.shards.scenes import spheres_view
 
 SIZE, DIFFERENT = 504, 8
@@ -59,8 +60,8 @@ def per_sample(root: Path, out: Path) -> None:
     print(f"{one.samples} samples of {one.bytes / one.samples / 1000:.1f} KB, {SIZE}x{SIZE}")
 
     def copy() -> None:
-        output = Output(open_store(out), rewrite_choice.header("reshard", [one], cut))
-        rewrite([one], [rewrite_choice.everything(one)], [output], cut, workers=1)
+        output = Output(open_store(out), choice.header("reshard", [one], cut))
+        rewrite([one], [choice.everything(one)], [output], cut, workers=1)
 
     steps: dict[str, Callable[[], object]] = {
         "reshard": copy,
@@ -110,12 +111,12 @@ def manifest(root: Path, rows: int) -> Path:
 
 def per_row(root: Path, rows: int) -> None:
     source = open_input(root)
-    to = rewrite_choice.by_asset(source, [0.5, 0.5], 0)
+    to = choice.by_asset(source, [0.5, 0.5], 0)
     steps: dict[str, Callable[[], object]] = {
         "open": lambda: open_input(root),
         "plan a split": lambda: sum(len(plan.table) for plan in planned([source], [to], Cut())),
-        "filter": lambda: rewrite_choice.where(source, "L0 > 0.05 and split = 'train'"),
-        "merge of two": lambda: rewrite_choice.together([source, source], None),
+        "filter": lambda: choice.where(source, "L0 > 0.05 and split = 'train'"),
+        "merge of two": lambda: choice.together([source, source], None),
     }
     print(f"{rows} rows of a manifest; memory is the peak so far, of which {peak():.0f} MB were there before")
     for name, step in steps.items():

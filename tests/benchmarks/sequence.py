@@ -29,8 +29,9 @@ import numpy as np
 import torch
 
 import shards
-from shards import History, Sequence, generator, mixture
-from shards.sequence import opened
+from shards import History, Sequence, generator
+from shards.order import mixture
+from shards.order.sequence import opened
 from tests.shards.scenes import spheres_view
 from tests.shards.toys import Toy
 from train.config import from_dict

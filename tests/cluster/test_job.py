@@ -12,9 +12,9 @@ from cluster import dataset, tables
 from cluster.dataset import Means, render_dataset
 from cluster.ledger import Ledger
 from cluster.sources.filters import Filters
-from shards.repair import repair
+from shards.check.repair import repair
+from shards.check.verify import verify
 from shards.store import open_store
-from shards.verify import verify
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import ALONE, COUNT, contents, ledger
 

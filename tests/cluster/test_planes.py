@@ -6,8 +6,9 @@ import pytest
 
 import shards
 from cluster.dataset import render_dataset
-from shards import LayeredView, decode, verify
-from shards.planes import PLANES
+from shards import LayeredView, decode
+from shards.check import verify
+from shards.layers.planes import PLANES
 from tests.cluster.boxes import SETTINGS, Boxes
 from tests.cluster.conftest import ALONE
 

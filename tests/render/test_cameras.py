@@ -28,8 +28,8 @@ from render.peel import check_view
 from render.procedural import make
 from render.settings import DEPTH_ERROR, PEELED_HITS, STORED_VALUES, RenderSettings, settings_of
 from render.views import render_views
-from shards.codec import DEFAULT_BOUND, MAX_ELEMENTS
 from shards.contract import LayeredView, rays
+from shards.layers.codec import DEFAULT_BOUND, MAX_ELEMENTS
 from shards.moments import RELEASED, Moments, moments_of
 from shards.randomness import generator
 from shards.sample import decode, encode

@@ -10,7 +10,7 @@ from render.layer_faces import with_planes
 from render.mesh import Material
 from render.settings import settings_of
 from shards import LayeredView, decode, encode
-from shards.planes import NORMAL_BOUND, PLANES
+from shards.layers.planes import NORMAL_BOUND, PLANES
 from tests.render.shapes import origin, quads, small, sphere
 
 ALL = small(planes=PLANES)

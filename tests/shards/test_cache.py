@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 
 import shards
-from shards import ahead
-from shards import cache as caching
-from shards.cache import Cache, State
-from shards.copies import Copies
-from shards.file_locks import closed
+from shards.cache import ahead
+from shards.cache import cache as caching
+from shards.cache.cache import Cache, State
+from shards.cache.copies import Copies
+from shards.cache.file_locks import closed
 from shards.store import web
 from tests.shards.conftest import write_dataset
 from tests.shards.readers import started

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards import CorruptSample, forward_fill, generator
-from shards.codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers, read_header
-from shards.container import MAX_ELEMENTS
-from shards.packing import Packing, pack, unpack
+from shards.layers.codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers, read_header
+from shards.layers.container import MAX_ELEMENTS
+from shards.layers.packing import Packing, pack, unpack
 from tests.shards.scenes import spheres_view
 
 

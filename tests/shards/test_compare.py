@@ -9,14 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 import shards
-from shards import LayeredView, encode, rewrite_choice, write_manifest, write_shard
+from shards import LayeredView, encode, write_manifest, write_shard
 from shards.commands.diff import diff
 from shards.commands.filter import filter_
 from shards.commands.merge import merge
 from shards.commands.reshard import reshard
 from shards.commands.split import split
-from shards.compare import Comparison, compare
-from shards.rewrite_inputs import open_input
+from shards.rewrite import choice
+from shards.rewrite.compare import Comparison, compare
+from shards.rewrite.inputs import open_input
 from tests.shards.scenes import spheres_clip, spheres_view
 
 
@@ -161,7 +162,7 @@ def test_what_cannot_be_is_said_in_one_sentence(tmp_path: Path) -> None:
         (lambda: run(merge, one, "--out", tmp_path / "x"), "two datasets or more"),
         (lambda: run(filter_, one, "--where", "view > 1000", "--out", tmp_path / "x"), "holds for none"),
         (lambda: run(reshard, one, "--bytes", "big", "--out", tmp_path / "x"), "256MB"),
-        (lambda: rewrite_choice.by_asset(open_input(one), [0.5, -0.5, 1.0], 0), "not positive"),
+        (lambda: choice.by_asset(open_input(one), [0.5, -0.5, 1.0], 0), "not positive"),
     ):
         with pytest.raises(ValueError, match=words) as error:
             call()

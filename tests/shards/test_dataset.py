@@ -18,7 +18,7 @@ from PIL import Image
 
 import shards
 from shards import CorruptSample, EncodedSample, LayeredView, encode, write_dataset_json, write_manifest, write_shard
-from shards.codec import decode_layers
+from shards.layers.codec import decode_layers
 from tests.shards.conftest import samples
 from tests.shards.scenes import spheres_view
 from tests.shards.test_sample import assert_same

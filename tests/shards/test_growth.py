@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import History, Sequence, mixture
+from shards import History, Sequence
+from shards.order import mixture
 from tests.shards.toys import Toy, named, toys
 
 OLD = {"b": 5, "d": 7, "f": 4}

@@ -9,9 +9,9 @@ import pytest
 
 import shards
 from shards import Clip, LayeredView, Order, decode, encode, write_dataset_json, write_manifest, write_shard
-from shards.codec import read_header
-from shards.order import Windows
-from shards.planes import PLANES, planes_in
+from shards.layers.codec import read_header
+from shards.layers.planes import PLANES, planes_in
+from shards.order.order import Windows
 from tests.shards import independent_reader, test_codec
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.shards.test_planes import with_planes

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import generator, mixture
-from shards.mixture import BLOCK, Mixture, parse
+from shards import generator
+from shards.order import mixture
+from shards.order.mixture import BLOCK, Mixture, parse
 
 PAPER = [
     {"path": "s3://b/objects", "weight": 0.6},

@@ -8,10 +8,11 @@ import yaml
 from typer.testing import CliRunner
 
 import shards
-from shards import History, Order, Sequence, Windows, mixture
+from shards import History, Order, Sequence, Windows
 from shards.cli import app
-from shards.growth import row_counts
-from shards.sequence import opened
+from shards.order import mixture
+from shards.order.growth import row_counts
+from shards.order.sequence import opened
 
 
 def run(*words: object) -> list[str]:

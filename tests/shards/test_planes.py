@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards import Clip, CorruptSample, LayeredView, decode, encode, generator
-from shards.planes import NORMAL_BOUND, PLANES, decode_plane, encode_plane, planes_in
+from shards.layers.planes import NORMAL_BOUND, PLANES, decode_plane, encode_plane, planes_in
 from tests.shards.scenes import spheres_clip, spheres_view
 
 

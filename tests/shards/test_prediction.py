@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.prediction import Predictor, reconstruct, residuals, structure
+from shards.layers.prediction import Predictor, reconstruct, residuals, structure
 
 
 def twin(zigzag: np.ndarray, hit: np.ndarray, predictor: Predictor) -> np.ndarray:

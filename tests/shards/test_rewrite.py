@@ -18,13 +18,14 @@ import pytest
 import webdataset
 
 import shards
-from shards import encode, generator, ledger, parallel, rewrite, rewrite_choice, write_manifest, write_shard
+from shards import encode, generator, ledger, parallel, write_manifest, write_shard
+from shards.check.verify import inspect
 from shards.ledger import LedgerWriter
-from shards.rewrite import Made, Output
-from shards.rewrite_inputs import Input, open_input
-from shards.rewrite_plan import Cut, planned, size_of
+from shards.rewrite import choice, rewrite
+from shards.rewrite.inputs import Input, open_input
+from shards.rewrite.plan import Cut, planned, size_of
+from shards.rewrite.rewrite import Made, Output
 from shards.store import lease, open_store
-from shards.verify import inspect
 from tests import s3
 from tests.shards.conftest import write_dataset
 from tests.shards.scenes import spheres_view
@@ -61,7 +62,7 @@ def made(
     **options: object,
 ) -> list[Made]:
     cut = cut or Cut(samples=5, bytes=None)
-    header = rewrite_choice.header(command, inputs, cut, **options)
+    header = choice.header(command, inputs, cut, **options)
     outputs = [Output(open_store(out), {**header, "part": number}) for number, out in enumerate(outs)]
     return rewrite.rewrite(inputs, to, outputs, cut, skip_damaged=skip_damaged, workers=workers)
 
@@ -74,7 +75,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("cut", [Cut(1, None), Cut(7, None), Cut(1000, None), Cut(None, 30_000), Cut(4, 20_000), Cut()])
 def test_resharding_keeps_samples_order_and_hash(source: Path, tmp_path: Path, cut: Cut) -> None:
     one = open_input(source)
-    (there,) = made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "a", cut=cut)
+    (there,) = made("reshard", [one], [choice.everything(one)], tmp_path / "a", cut=cut)
     assert there.hash == shards.open(tmp_path / "a").hash == shards.open(source).hash == one.hash
     for path in (tmp_path / "a" / "shards").iterdir():
         with tarfile.open(path) as archive:
@@ -82,7 +83,7 @@ def test_resharding_keeps_samples_order_and_hash(source: Path, tmp_path: Path, c
         assert held <= (cut.samples or held)
         assert path.stat().st_size <= (cut.bytes or np.inf) or held == 1
     two = open_input(tmp_path / "a")
-    (back,) = made("reshard", [two], [rewrite_choice.everything(two)], tmp_path / "b", cut=Cut(12, None))
+    (back,) = made("reshard", [two], [choice.everything(two)], tmp_path / "b", cut=Cut(12, None))
     assert (back.samples, back.hash) == (31, one.hash)
     for left, right in zip(shards.open(source), shards.open(tmp_path / "b"), strict=True):
         assert left.key == right.key
@@ -91,7 +92,7 @@ def test_resharding_keeps_samples_order_and_hash(source: Path, tmp_path: Path, c
 
 def test_plain_webdataset_reads_what_was_written(source: Path, tmp_path: Path) -> None:
     one = open_input(source)
-    made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "a")
+    made("reshard", [one], [choice.everything(one)], tmp_path / "a")
     paths = sorted(str(path) for path in (tmp_path / "a" / "shards").iterdir())
     read = list(webdataset.WebDataset(paths, shardshuffle=False, empty_check=False))
     assert [sample["__key__"] for sample in read] == list(samples(source))
@@ -100,21 +101,21 @@ def test_plain_webdataset_reads_what_was_written(source: Path, tmp_path: Path) -
 def test_the_bytes_do_not_depend_on_the_number_of_threads(source: Path, tmp_path: Path) -> None:
     one = open_input(source)
     for workers in (1, 2, 9):
-        made("filter", [one], [rewrite_choice.where(one, "view % 2 = 0")], tmp_path / str(workers), workers=workers)
+        made("filter", [one], [choice.where(one, "view % 2 = 0")], tmp_path / str(workers), workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "9")
 
 
 def test_a_filter_keeps_what_it_says_and_a_filter_of_all_keeps_all(source: Path, tmp_path: Path) -> None:
     one = open_input(source)
-    made("filter", [one], [rewrite_choice.where(one, "true")], tmp_path / "all")
+    made("filter", [one], [choice.where(one, "true")], tmp_path / "all")
     assert samples(tmp_path / "all") == samples(source)
-    made("filter", [one], [rewrite_choice.where(one, "view >= 10 and frames = 1")], tmp_path / "some")
+    made("filter", [one], [choice.where(one, "view >= 10 and frames = 1")], tmp_path / "some")
     kept = shards.open(tmp_path / "some").manifest
     wanted = [row for row in shards.open(source).manifest.to_pylist() if row["view"] >= 10 and row["frames"] == 1]
     place = ["shard", "offset", "shard_bytes", "shard_sha256"]
     assert kept.drop_columns(place).to_pylist() == [{k: v for k, v in row.items() if k not in place} for row in wanted]
     # a condition that speaks of all rows means all of them, and not those of a part of the manifest
-    above = rewrite_choice.where(one, "bytes > (select avg(bytes) from manifest)")
+    above = choice.where(one, "bytes > (select avg(bytes) from manifest)")
     sizes = one.table(["bytes"])["bytes"].to_numpy()
     assert ((above == 0) == (sizes > sizes.mean())).all()
 
@@ -124,9 +125,9 @@ def test_a_merge_of_a_split_is_the_whole(source: Path, tmp_path: Path, how: str)
     one = open_input(source)
     if how[0].isdigit():
         shares = [float(share) for share in how.split(",")]
-        names, to = [str(number) for number in range(3)], rewrite_choice.by_asset(one, shares, 0)
+        names, to = [str(number) for number in range(3)], choice.by_asset(one, shares, 0)
     else:
-        names, to = rewrite_choice.by_column(one, how)
+        names, to = choice.by_column(one, how)
     parts = [tmp_path / name for name in names]
     made("split", [one], [to], *parts)
     of = [samples(part) for part in parts]
@@ -135,7 +136,7 @@ def test_a_merge_of_a_split_is_the_whole(source: Path, tmp_path: Path, how: str)
         column = [set(shards.open(part).manifest[how].to_pylist()) for part in parts]
         assert column == [{name} for name in names]
     inputs = [open_input(part) for part in parts]
-    merged = rewrite_choice.together(inputs, None)
+    merged = choice.together(inputs, None)
     made("merge", inputs, merged.to, tmp_path / "whole")
     assert samples(tmp_path / "whole") == samples(source)
     assert (merged.equal, merged.conflicts) == (0, 0)
@@ -151,13 +152,13 @@ def test_views_of_an_asset_stay_together_and_shares_are_kept() -> None:
         def table(self, columns: list[str]) -> pa.Table:
             return pa.table({"asset_sha256": pa.chunked_array([assets])})
 
-    to = rewrite_choice.by_asset(Fake(), [0.7, 0.2, 0.1], 3)  # type: ignore[arg-type]
+    to = choice.by_asset(Fake(), [0.7, 0.2, 0.1], 3)  # type: ignore[arg-type]
     assert (to.reshape(-1, 4) == to[::4, None]).all()
     # three standard deviations of a draw of 1000 assets
     for number, share in enumerate([0.7, 0.2, 0.1]):
         assert abs((to == number).mean() - share) < 3 * np.sqrt(share * (1 - share) / 1000)
-    assert (to == rewrite_choice.by_asset(Fake(), [0.7, 0.2, 0.1], 3)).all()  # type: ignore[arg-type]
-    assert (to != rewrite_choice.by_asset(Fake(), [0.7, 0.2, 0.1], 4)).any()  # type: ignore[arg-type]
+    assert (to == choice.by_asset(Fake(), [0.7, 0.2, 0.1], 3)).all()  # type: ignore[arg-type]
+    assert (to != choice.by_asset(Fake(), [0.7, 0.2, 0.1], 4)).any()  # type: ignore[arg-type]
 
 
 def other_bytes(root: Path, key: str) -> Path:
@@ -172,9 +173,9 @@ def test_equal_samples_come_once_and_others_of_one_key_are_refused_or_chosen(sou
     key = spheres_view(5).key
     inputs = [open_input(source), open_input(other_bytes(tmp_path / "other", key))]
     with pytest.raises(ValueError, match=rf"1 keys come with different bytes.*{key}.*--keep first"):
-        rewrite_choice.together(inputs, None)
+        choice.together(inputs, None)
     for keep, of in (("first", 0), ("last", 1)):
-        merged = rewrite_choice.together(inputs, keep)
+        merged = choice.together(inputs, keep)
         assert (merged.equal, merged.conflicts) == (1, 1)
         made("merge", inputs, merged.to, tmp_path / keep)
         found = samples(tmp_path / keep)
@@ -188,12 +189,12 @@ def test_what_may_not_be_mixed_is_said(source: Path, tmp_path: Path) -> None:
     shards.write_dataset_json(root, {"layers": 3, "size": [16, 20]})
     inputs = [open_input(source), open_input(root)]
     with pytest.raises(ValueError, match=r"has layers 3, .* 6: give --mixed"):
-        rewrite_choice.header("merge", inputs, Cut())
-    header = rewrite_choice.header("merge", inputs, Cut(), True)
+        choice.header("merge", inputs, Cut())
+    header = choice.header("merge", inputs, Cut(), True)
     assert (header["layers"], header["size"]) == (6, [24, 28])
     shards.write_dataset_json(root, {"layers": 3, "size": [16, 20], "conventions": {"depth": "along the ray"}})
     with pytest.raises(ValueError, match="another convention of depth"):
-        rewrite_choice.header("merge", [inputs[0], open_input(root)], Cut(), True)
+        choice.header("merge", [inputs[0], open_input(root)], Cut(), True)
 
 
 class Killed(BaseException):
@@ -203,7 +204,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("last", [0, 1, 3, 6])
 def test_a_killed_run_is_gone_on_with(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
     one = open_input(source)
-    to = [rewrite_choice.everything(one)]
+    to = [choice.everything(one)]
     made("reshard", [one], to, tmp_path / "whole", workers=1)
     written: list[str] = []
     real = rewrite.parts_into
@@ -251,7 +252,7 @@ def test_no_damaged_sample_is_copied(source: Path, dataset_copy: Path, tmp_path:
     damage, most = DAMAGES[name]
     damage(min((dataset_copy / "shards").iterdir()))
     one = open_input(dataset_copy)
-    to = [rewrite_choice.everything(one)]
+    to = [choice.everything(one)]
     with pytest.raises(shards.CorruptSample, match=r"spheres.*000000-unit.tar: .*--skip-damaged"):
         made("reshard", [one], to, tmp_path / "out")
     (there,) = made("reshard", [one], to, tmp_path / "out", skip_damaged=True)
@@ -270,7 +271,7 @@ def test_no_damaged_sample_is_copied(source: Path, dataset_copy: Path, tmp_path:
 def test_version_1_is_read_and_version_2_written(tmp_path: Path) -> None:
     old = Path(__file__).parent / "version1"
     one = open_input(old)
-    (there,) = made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "new")
+    (there,) = made("reshard", [one], [choice.everything(one)], tmp_path / "new")
     assert there.hash == shards.open(old).hash
     table = shards.open(tmp_path / "new").manifest
     assert all(members for members in table["members"].to_pylist())
@@ -280,7 +281,7 @@ def test_version_1_is_read_and_version_2_written(tmp_path: Path) -> None:
 
 def test_places_that_are_not_free_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = open_input(source)
-    to = [rewrite_choice.everything(one)]
+    to = [choice.everything(one)]
     (tmp_path / "link").symlink_to(source)
     for out in (source, source / "inside", source.parent, tmp_path / "link"):
         with pytest.raises(ValueError, match="read or written too: give another --out"):
@@ -299,12 +300,12 @@ def test_places_that_are_not_free_are_refused(source: Path, tmp_path: Path, monk
 def test_a_bucket_serves_as_a_folder_does(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SETTLE", 0.0)
     one = open_input(source)
-    to = [rewrite_choice.where(one, "split = 'train'")]
+    to = [choice.where(one, "split = 'train'")]
     made("filter", [one], to, tmp_path / "local")
     (there,) = made("filter", [one], to, "memory://rewritten")  # type: ignore[arg-type]
     two = open_input("memory://rewritten")
     assert (two.hash, two.samples) == (there.hash, there.samples)
-    made("filter", [two], [rewrite_choice.everything(two)], tmp_path / "back")
+    made("filter", [two], [choice.everything(two)], tmp_path / "back")
     assert samples(tmp_path / "back") == samples(tmp_path / "local")
     names = {"dataset.json", "manifest.parquet", "ledger.parquet", "shards"}
     assert set(open_store("memory://rewritten").top()) == names
@@ -361,7 +362,7 @@ def test_sizes_are_read_as_people_write_them() -> None:
 
 def test_where_a_dataset_comes_from_is_told_without_a_path(source: Path, tmp_path: Path) -> None:
     one = open_input(source)
-    made("filter", [one], [rewrite_choice.everything(one)], tmp_path / "a", where="true")
+    made("filter", [one], [choice.everything(one)], tmp_path / "a", where="true")
     config = shards.read_dataset_json(tmp_path / "a")
     assert config["derived"]["where"] == "true"
     assert config["derived"]["from"][0]["hash"] == one.hash
@@ -413,9 +414,9 @@ def test_a_web_server_serves_as_input(source: Path, tmp_path: Path) -> None:
     with web_server(source) as url:
         assert inspect(url, workers=1).problems == []
         one = open_input(url)
-        made("filter", [one], [rewrite_choice.where(one, "view < 20")], tmp_path / "web")
+        made("filter", [one], [choice.where(one, "view < 20")], tmp_path / "web")
     two = open_input(source)
-    made("filter", [two], [rewrite_choice.where(two, "view < 20")], tmp_path / "local")
+    made("filter", [two], [choice.where(two, "view < 20")], tmp_path / "local")
     assert contents(tmp_path / "web") == contents(tmp_path / "local")
 
 
@@ -436,13 +437,13 @@ def test_s3_gives_the_bytes_that_a_folder_gives(source: Path, tmp_path: Path, mo
             there = {name: store.read(name) for name in [*store.sizes("shards"), *store.top()[:3]]}
             assert there == contents(tmp_path / str(number))
         inputs = [open_input(url) for url in urls]
-        made("merge", inputs, rewrite_choice.together(inputs, None).to, tmp_path / "whole")
+        made("merge", inputs, choice.together(inputs, None).to, tmp_path / "whole")
     assert samples(tmp_path / "whole") == samples(source)
 
 
 SLOWLY = """
 import sys, time
-from shards import rewrite
+from shards.rewrite import rewrite
 from shards.commands.reshard import reshard
 real = rewrite.parts_into
 def parts_into(file, name, parts):
@@ -457,8 +458,8 @@ reshard(sys.argv[1], sys.argv[2], samples=3, workers=1)
 def test_a_process_that_is_killed_leaves_what_the_next_one_finishes(source: Path, tmp_path: Path) -> None:
     one = open_input(source)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    header = {**rewrite_choice.header("reshard", [one], Cut(3, None)), "statistics": None}
-    rewrite.rewrite([one], [rewrite_choice.everything(one)], [Output(open_store(whole), header)], Cut(3, None))
+    header = {**choice.header("reshard", [one], Cut(3, None)), "statistics": None}
+    rewrite.rewrite([one], [choice.everything(one)], [Output(open_store(whole), header)], Cut(3, None))
     for wanted in (1, 4, 7, 99):
         process = subprocess.Popen(
             [sys.executable, "-c", SLOWLY, str(source), str(out)], cwd=Path(shards.__file__).parents[1]
@@ -479,6 +480,6 @@ def test_damage_between_the_contents_of_a_sample_is_mended_on_the_way(
     flip(dataset_copy / "shards" / row["shard"], row["offset"] + 100)
     flip(dataset_copy / "shards" / row["shard"], row["offset"] + row["bytes"] - 1)
     one = open_input(dataset_copy)
-    made("reshard", [one], [rewrite_choice.everything(one)], tmp_path / "out", cut=Cut(12, None))
+    made("reshard", [one], [choice.everything(one)], tmp_path / "out", cut=Cut(12, None))
     assert shards.open(tmp_path / "out").hash == shards.open(source).hash
     assert inspect(tmp_path / "out").problems == []

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import shards
 from shards import encode, generator, ledger, parallel, write_manifest, write_shard
+from shards.check.repair import repair
+from shards.check.verify import as_json, inspect, verify
 from shards.commands.verify import verify as command
 from shards.ledger import LedgerWriter
-from shards.repair import repair
-from shards.rewrite_inputs import open_input
+from shards.rewrite.inputs import open_input
 from shards.store import lease, open_store
-from shards.verify import as_json, inspect, verify
 from tests.shards.scenes import spheres_view
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import shards
-from shards import Clip, LayeredView, manifest, verify
+from shards import Clip, LayeredView, manifest
 from shards.archive import split_part
-from shards.codec import DEFAULT_BOUND, read_header
+from shards.check import verify
+from shards.layers.codec import DEFAULT_BOUND, read_header
 from shards.writer import write_shard
 from tests.shards.scenes import spheres_clip, spheres_view
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import shards
 from shards import History, Sequence
-from shards.sequence import DATA_JSON, opened
+from shards.order.sequence import DATA_JSON, opened
 from tests.train import ranks
 from tests.train.conftest import Settings
 from tests.train.test_damage import write_shards

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 import shards
 from shards import layout, ledger
+from shards.check.verify import verify
 from shards.commands.from_rgbd import from_rgbd
 from shards.rgbd import Frame, Scene, Unreadable, convert, open_corpus
 from shards.rgbd.base import check_intrinsics, check_pose, checked, intrinsics
 from shards.rgbd.plan import Selection, Settings
 from shards.rgbd.write import Summary, import_corpus
 from shards.store import open_store
-from shards.verify import verify
 from tests.shards.rgbd import corpora
 from tests.shards.rgbd.stage import colour, off_surface
 

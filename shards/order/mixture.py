@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from .randomness import generator
-from .split import SPLITS
+from ..randomness import generator
+from ..split import SPLITS
 
 BLOCK = 1000  # indices within which every source has its exact share
 LARGEST_BLOCK = 1_000_000
@@ -33,7 +33,7 @@ OF_ROWS: dict[str, Callable[[float], float]] = {"rows": float, "sqrt(rows)": mat
 
 @dataclass(frozen=True)
 class Source:
-    """One dataset of a mixture. `where` is SQL over its manifest; `window` (shards) as in shards/order.py."""
+    """One dataset of a mixture. `where` is SQL over its manifest; `window` (shards) as in shards/order/order.py."""
 
     path: str
     weight: float | str = 1.0

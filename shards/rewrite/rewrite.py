@@ -1,6 +1,6 @@
 """New datasets out of old ones: samples are copied byte by byte, checked against their hashes, and never decoded.
 
-What a plan (rewrite_plan.py) puts into a shard depends on manifests alone, and a shard is named after its contents. So
+What a plan (plan.py) puts into a shard depends on manifests alone, and a shard is named after its contents. So
 the bytes do not depend on the number of threads, and a run that was killed goes on where it stood: beside each shard a
 record with its manifest rows is kept in `units/` until all are there and become the tables of a finished dataset.
 """
@@ -21,21 +21,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import ledger, rewrite_records
-from .archive import split_part
-from .dataset_json import dataset_json, parse_dataset_json
-from .errors import CorruptSample
-from .layout import DATASET_JSON, LEDGER, LOCK, MANIFEST, SHARDS, UNITS
-from .ledger import LedgerWriter
-from .manifest import ManifestWriter, members_of
-from .parallel import cores
-from .rewrite_inputs import Input, open_input
-from .rewrite_plan import INPUT, Cut, Planned, planned
-from .store import Store, under
-from .store.local import LocalStore
-from .store.naming import is_left_over
-from .verify_shard import healed
-from .writer import parts_into
+from .. import ledger
+from ..archive import split_part
+from ..check.verify_shard import healed
+from ..dataset_json import dataset_json, parse_dataset_json
+from ..errors import CorruptSample
+from ..layout import DATASET_JSON, LEDGER, LOCK, MANIFEST, SHARDS, UNITS
+from ..ledger import LedgerWriter
+from ..manifest import ManifestWriter, members_of
+from ..parallel import cores
+from ..store import Store, under
+from ..store.local import LocalStore
+from ..store.naming import is_left_over
+from ..writer import parts_into
+from . import records
+from .inputs import Input, open_input
+from .plan import INPUT, Cut, Planned, planned
 
 RUN = 32 << 20  # bytes that are read at once, where samples lie side by side
 SPARE = 64 << 20  # bytes that must be left on a disk
@@ -112,7 +113,7 @@ def rewrite(
             if not was:
                 _finish(inputs, output, count, claim.check)
             output.store.sweep()
-            output.store.delete([name for name in output.store.sizes(UNITS) if rewrite_records.is_record(name)])
+            output.store.delete([name for name in output.store.sizes(UNITS) if records.is_record(name)])
             made.append(_made(output))
     return made
 
@@ -127,14 +128,14 @@ class _Job:
     def commit(self, plan: Planned) -> int:
         """Write a shard and then its record, unless both stand; -> its samples, lost ones included."""
         store, name = self.outputs[plan.output].store, f"{plan.stem}.tar"
-        if not rewrite_records.stands(store, plan.index, name, self.there[plan.output]):
+        if not records.stands(store, plan.index, name, self.there[plan.output]):
             lost: list[dict[str, str]] = []
             rows: list[dict[str, Any]] = []
             parts = self._parts(plan.table, lost)
             if (first := next(parts, None)) is not None:
                 with store.writing(f"{SHARDS}/{name}") as file:
                     rows = parts_into(file, name, _chained(first, parts))
-            rewrite_records.write(store, plan.index, name, rows, lost)
+            records.write(store, plan.index, name, rows, lost)
         return len(plan.table)
 
     def _parts(self, table: pa.Table, lost: list[dict[str, str]]) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -297,7 +298,7 @@ def _finish(inputs: Sequence[Input], output: Output, shards: int, check: Callabl
     lost: list[dict[str, str]] = []
     with store.writing(MANIFEST) as file, ManifestWriter(file) as writer:
         for index in range(shards):
-            rows, gone = rewrite_records.read(store, index)
+            rows, gone = records.read(store, index)
             writer.write(rows)
             lost += gone
         check()

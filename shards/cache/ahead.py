@@ -72,7 +72,7 @@ class Ahead:
             self.changed.notify_all()
 
     def forget(self) -> None:
-        """In a forked child: the files are its parent's, and have been closed here (shards/file_locks.py). A lock that
+        """In a forked child: the files are its parent's, and have been closed here (file_locks.py). A lock that
         a thread of the parent held would never be freed.
         """
         self.changed = threading.Condition()

@@ -1,7 +1,7 @@
 """The sequence of samples of a run: which row of which dataset global index i is, for any i >= 0.
 
-`Sequence` puts a mixture (shards/mixture.py), the order of each source (shards/order.py) and the generations of growing
-datasets (shards/growth.py) together. It is a function of (seed, generations, index); ranks and workers do not enter.
+`Sequence` puts a mixture (mixture.py), the order of each source (order.py) and the generations of growing datasets
+(growth.py) together. It is a function of (seed, generations, index); ranks and workers do not enter.
 `History` is what a run's folder keeps of it in `data.json`, for the run to go on and for `worldtrace shards order`.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.cache import Cache
+from ..commit import committed
+from ..reader import Dataset
+from ..reader import open as open_dataset
 from . import mixture
-from .cache import Cache
-from .commit import committed
 from .growth import Generation, Grown, Held, came, held, row_counts
 from .mixture import Mixed, Mixture, Source
 from .order import Order, Windows
-from .reader import Dataset
-from .reader import open as open_dataset
 
 DATA_JSON = "data.json"
 FORMAT, VERSION = "worldtrace sequence", 1

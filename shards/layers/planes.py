@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from ..errors import CorruptSample
 from . import container
-from .errors import CorruptSample
 from .packing import PACKINGS, fits, pack, packing_of, unpack
 from .prediction import PREDICTORS, reconstruct, residuals, structure
 

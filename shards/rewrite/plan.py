@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from .archive import END
-from .rewrite_inputs import Input
+from ..archive import END
+from .inputs import Input
 
 INPUT = "input"  # the column of a plan that says from which dataset a row is
 SHARDS = 1_000_000  # of a dataset: their names have six digits

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..layout import SHARDS
+from ..store import Store
 from .cache import Cache, State, sized, tag_of
 from .file_locks import closed, is_still, opened
-from .layout import SHARDS
-from .store import Store
 
 PAUSE = 0.02  # seconds between looks at what another process does
 

@@ -17,20 +17,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import seal
-from .archive import END, split_part, walk_file
-from .dataset_json import FORMAT, VERSION, dataset_json, parse_dataset_json
-from .layout import DATASET_JSON, MANIFEST, SHARDS
-from .manifest import SCHEMA, ManifestWriter, digest_of, members_of
+from .. import seal
+from ..archive import END, split_part, walk_file
+from ..dataset_json import FORMAT, VERSION, dataset_json, parse_dataset_json
+from ..layers.planes import planes_in
+from ..layout import DATASET_JSON, MANIFEST, SHARDS
+from ..manifest import SCHEMA, ManifestWriter, digest_of, members_of
+from ..parallel import in_processes
+from ..rewrite.inputs import digests, manifest_batches
+from ..sample import decode, describe
+from ..store import Store, open_store, under
+from ..writer import parts_into
 from .measure import statistics
-from .parallel import in_processes
-from .rewrite_inputs import digests, manifest_batches
-from .planes import planes_in
-from .sample import decode, describe
-from .store import Store, open_store, under
 from .verify import rows_by_shard
 from .verify_shard import Problem, agree, contents, frames_of, healed, parts
-from .writer import parts_into
 
 Progress = Callable[[int, int], None]
 

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .archive import split_part
-from .errors import CorruptSample
-from .layout import SHARDS
-from .moments import Moments, as_json, moments_of_sample
-from .parallel import in_processes
-from .reader import Dataset, open
-from .store import Store, under
+from ..archive import split_part
+from ..errors import CorruptSample
+from ..layout import SHARDS
+from ..moments import Moments, as_json, moments_of_sample
+from ..parallel import in_processes
+from ..reader import Dataset, open
+from ..store import Store, under
 from .verify_shard import parts
 
 COLUMNS = ("key", "shard", "offset", "bytes", "sha256", "split", "regime")

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from . import manifest, seal
-from .dataset_json import parse_dataset_json
-from .layout import DATASET_JSON, LOCK, MANIFEST, SHARDS
-from .store import Store, open_store, under
-from .store.local import LocalStore
+from .. import manifest, seal
+from ..dataset_json import parse_dataset_json
+from ..layout import DATASET_JSON, LOCK, MANIFEST, SHARDS
+from ..store import Store, open_store, under
+from ..store.local import LocalStore
 
 ROWS = 1 << 14  # of a manifest that are looked at together
 _PLAIN = r"^[0-9A-Za-z_-][0-9A-Za-z._-]*\.tar$"  # the name of a shard: never a path

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .manifest import SCHEMA
-from .randomness import seed_of
-from .rewrite_inputs import Input, digests
-from .rewrite_plan import Cut
-from .where import columns_used, select
+from ..manifest import SCHEMA
+from ..randomness import seed_of
+from ..where import columns_used, select
+from .inputs import Input, digests
+from .plan import Cut
 
 GROUPS = (
     "split",

@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from .archive import BLOCK, END, archive_part, split_part
-from .contract import Clip, Sample
-from .layout import SHARDS
-from .manifest import digest_of, members_of
-from .planes import planes_in
-from .sample import decode, describe
-from .store import Store
+from ..archive import BLOCK, END, archive_part, split_part
+from ..contract import Clip, Sample
+from ..layers.planes import planes_in
+from ..layout import SHARDS
+from ..manifest import digest_of, members_of
+from ..sample import decode, describe
+from ..store import Store
 
 RUN = 16 << 20  # bytes that are read at once
 

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import ledger, manifest, seal
-from .dataset_json import VERSION, parse_dataset_json
-from .layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
-from .parallel import in_processes
-from .rewrite_inputs import digests, manifest_batches, open_manifest
-from .store import Store, open_store, under
-from .store.local import LocalStore
+from .. import ledger, manifest, seal
+from ..dataset_json import VERSION, parse_dataset_json
+from ..layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
+from ..parallel import in_processes
+from ..rewrite.inputs import digests, manifest_batches, open_manifest
+from ..store import Store, open_store, under
+from ..store.local import LocalStore
 from .verify_shard import Problem, Task, check_shard
 
 Progress = Callable[[int, int], None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from .errors import CorruptSample
+from ..errors import CorruptSample
 
 MAX_ELEMENTS = 1 << 26  # L*H*W of one image: 256 MB of float32, so that a damaged header cannot ask for more
 LEVEL = 9  # of zstd: 1 to 3 % fewer bytes than level 6, for a twelfth of the time of encoding

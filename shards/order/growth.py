@@ -16,7 +16,7 @@ import numpy as np
 from .order import Order, Windows, permuted
 
 if TYPE_CHECKING:
-    from .reader import Dataset
+    from ..reader import Dataset
 
 
 class Grown(Order):

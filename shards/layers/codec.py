@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..errors import CorruptSample
 from . import container
 from .container import MAX_ELEMENTS, Fields
-from .errors import CorruptSample
 from .packing import ESCAPE, PACKINGS, Packing, fits, pack, packing_of, unpack
 from .prediction import PREDICTORS, Predictor, reconstruct, residuals, structure
 from .quantise import CODECS, LARGEST_Q, Codec, codes, depths

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .layout import SHARDS, UNITS
-from .manifest import SCHEMA
-from .store import Store, under
-from .store.naming import is_segment
+from ..layout import SHARDS, UNITS
+from ..manifest import SCHEMA
+from ..store import Store, under
+from ..store.naming import is_segment
 
 is_record = is_segment
 

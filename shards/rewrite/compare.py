@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .archive import split_part
-from .layout import SHARDS
-from .manifest import digest_of
-from .planes import planes_in
-from .rewrite_inputs import Input, digests
-from .sample import decode, read_meta
-from .verify_shard import frames_of, parts
+from ..archive import split_part
+from ..check.verify_shard import frames_of, parts
+from ..layers.planes import planes_in
+from ..layout import SHARDS
+from ..manifest import digest_of
+from ..sample import decode, read_meta
+from .inputs import Input, digests
 
 BINDING = ("layers", "size", "conventions")  # settings that readers rely on
 ORIGIN = ("job", "derived", "software", "filtered", "lost")  # how it was made: told, and no difference of datasets

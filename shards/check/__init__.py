@@ -1,0 +1,1 @@
+"""Is a dataset what was written? What can be repaired, and what is measured over all of it."""

@@ -1,0 +1,1 @@
+"""New datasets of old ones without decoding them, and what two datasets differ in."""
