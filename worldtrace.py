@@ -93,6 +93,9 @@ def main(arguments: list[str] | None = None) -> None:
             called = called.rpartition(" ")[0]
         hint = f" (see `{called} --help`)" if usage else ""
         message = " ".join(str(usage() if usage else error).split())
+        message = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in message
+        )  # of strangers
         print(f"{called}: {message}{hint}", file=sys.stderr)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

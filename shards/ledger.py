@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .printable import printable
 from .seal import sealing
 
 Status = Literal["done", "rejected", "failed"]
@@ -79,12 +80,8 @@ def row(
 
 
 def plain(text: str) -> str:
-    """`text` in one line that UTF-8 can hold and a terminal shows: what it cannot is spelled out (half of a surrogate
-    pair, a control character), and what is too long is cut.
-    """
-    if not text.isprintable():
-        text = "".join(each if each.isprintable() else _spelled(each) for each in text[: LONGEST + 1])
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    """`text` as the ledger holds it: one printable line of LONGEST characters at most."""
+    return printable(text, LONGEST)
 
 
 class LedgerWriter:
@@ -158,7 +155,3 @@ def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def _spelled(character: str) -> str:
-    return " " if character.isspace() else character.encode("unicode_escape").decode()

@@ -1,4 +1,7 @@
-"""A picture in the terminal: as an image where the terminal can show one, else as two coloured pixels a character."""
+"""What commands print: lines and tables that nothing in them can break, and pictures.
+
+A picture is an image where the terminal can show one, else two coloured pixels a character.
+"""
 
 import base64
 import io
@@ -7,13 +10,26 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import typer
 from PIL import Image
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
 
+from .printable import printable
+
 KITTY_CHUNK = 4096  # bytes of base64 in one escape sequence, as kitty's graphics protocol has it
 Way = Literal["kitty", "iterm", "blocks"]
+
+
+def say(text: str, err: bool = False) -> None:
+    """One line on stdout (or stderr), whatever stands in it."""
+    typer.echo(printable(text), err=err)
+
+
+def console(width: int | None = None) -> Console:
+    """Prints tables and texts as they are: brackets in a licence are no markup. Cells of strangers want `printable`."""
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def way(console: Console, environment: Mapping[str, str] = os.environ) -> Way | None:

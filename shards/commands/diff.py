@@ -8,6 +8,7 @@ import typer
 
 from ..rewrite.compare import ABSENT, Changed, Comparison, compare
 from ..rewrite.inputs import open_input
+from ..terminal import say
 from .arguments import advance, bar
 from .rewriting import shown
 
@@ -31,7 +32,7 @@ def diff(
         typer.echo(json.dumps(told, indent=2))
     else:
         for line in _lines(found):
-            typer.echo(line)
+            say(line)
     if not found.same:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from ..commit import committed
 from ..contract import Clip
 from ..exr import write_exr
 from ..pointcloud import FORMATS, layered_points, write_points
+from ..terminal import say
 from .arguments import Directory, row_of
 
 
@@ -38,11 +39,11 @@ def export(
         names = ("rgba", "hits", "depth", "K", "world_from_camera")
         with committed(out) as file:
             np.savez_compressed(file, xyz=view.xyz(), **{name: getattr(view, name) for name in names})
-        typer.echo(f"{out}: {view.layers}x{view.size[0]}x{view.size[1]}")
+        say(f"{out}: {view.layers}x{view.size[0]}x{view.size[1]}")
     elif out.suffix.lower() == ".exr":
         write_exr(out, view)
-        typer.echo(f"{out}: {view.layers}x{view.size[0]}x{view.size[1]}")
+        say(f"{out}: {view.layers}x{view.size[0]}x{view.size[1]}")
     else:
         xyz, rgb = layered_points(view)
         write_points(out, xyz, rgb)
-        typer.echo(f"{out}: {len(xyz)} points, {int(view.valid.sum())} of them visible")
+        say(f"{out}: {len(xyz)} points, {int(view.valid.sum())} of them visible")

@@ -4,40 +4,41 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from rich.console import Console
 from rich.table import Table
 
 from .. import ledger, reader
 from ..layout import LEDGER
 from ..moments import RELEASED
+from ..printable import printable
 from ..summary import BY, COLUMNS, PAPER_COVERAGE, PAPER_MEDIAN, PAPER_P90, Coverage, Summary, summarise
+from ..terminal import console, say
 from .arguments import Directory, SplitOption, Where
 
 
 def info(directory: Directory, split: SplitOption = None, where: Where = None) -> None:
     """Counts, splits, licences, coverage per layer, bytes per sample, flags, statistics, and what was rejected."""
     dataset = reader.open(directory, split, where=where)
-    console = Console()
+    screen = console()
     if not len(dataset):
-        console.print(f"{directory}: no samples, manifest hash {dataset.hash}", highlight=False)
+        say(f"{directory}: no samples, manifest hash {dataset.hash}")
         return
     found = summarise(dataset.columns(COLUMNS))
-    console.print(f"{directory}: {found.samples} samples, {_bytes(found.bytes)}, {found.shards} shards")
-    console.print(f"manifest hash {dataset.hash}", highlight=False)
-    console.print(_counts_of(found))
+    say(f"{directory}: {found.samples} samples, {_bytes(found.bytes)}, {found.shards} shards")
+    say(f"manifest hash {dataset.hash}")
+    screen.print(_counts_of(found))
     if found.objects:
-        console.print(f"pixels with a true hit, %: {found.objects.samples} samples of objects and their clips")
-        console.print(_coverage(found.objects, beside_paper=True))
+        say(f"pixels with a true hit, %: {found.objects.samples} samples of objects and their clips")
+        screen.print(_coverage(found.objects, beside_paper=True))
     for kind, coverage in found.metres.items():
-        console.print(f"pixels with a true hit, %: {coverage.samples} samples of {kind}")
-        console.print(_coverage(coverage, beside_paper=False))
+        say(f"pixels with a true hit, %: {coverage.samples} samples of {kind}")
+        screen.print(_coverage(coverage, beside_paper=False))
     whole = found if split is None and where is None else summarise(reader.open(directory).columns(COLUMNS))
     in_metres = bool(whole.metres.keys() - {"scene"})  # what the statistics are taken over, scenes apart
     if found.objects or (dataset.statistics and in_metres):
-        console.print(_statistics(dataset, beside_released=not in_metres))
+        screen.print(_statistics(dataset, beside_released=not in_metres))
     if dataset.store.exists(LEDGER):
         with dataset.store.reading(LEDGER) as file:
-            console.print(_ledger(file))
+            screen.print(_ledger(file))
 
 
 def _counts_of(found: Summary) -> Table:
@@ -103,12 +104,12 @@ def _ledger(file: BinaryIO) -> Table:
     for batch in ledger.batches(file, ["status", "reason", "views_rejected"]):
         columns = batch.to_pydict()
         assets.update(zip(columns["status"], (reason or "" for reason in columns["reason"])))
-        views.update(view.partition(":")[2] for rejected in columns["views_rejected"] for view in rejected or ())
+        views.update(view.rpartition(":")[2] for rejected in columns["views_rejected"] for view in rejected or ())
     out = Table("assets", "reason", "count", title="ledger", title_justify="left")
     for (status, reason), count in sorted(assets.items()):
-        out.add_row(status, reason, str(count))
+        out.add_row(printable(status), printable(reason), str(count))
     for reason, count in sorted(views.items()):
-        out.add_row("view rejected", reason, str(count))
+        out.add_row("view rejected", printable(reason), str(count))
     return out
 
 
@@ -116,7 +117,7 @@ SHOWN = 12  # values of a column; a dataset of many sources, or of as many sizes
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    text = ", ".join(f"{value}: {count}" for value, count in list(counts.items())[:SHOWN])
+    text = ", ".join(f"{printable(value)}: {count}" for value, count in list(counts.items())[:SHOWN])
     rest = list(counts.values())[SHOWN:]
     return text + (f", and {len(rest)} more: {sum(rest)}" if rest else "")
 

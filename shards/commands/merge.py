@@ -8,6 +8,7 @@ from ..rewrite import choice
 from ..rewrite.inputs import open_input
 from ..rewrite.rewrite import Output, rewrite
 from ..store import open_store
+from ..terminal import say
 from .rewriting import Bytes, Measure, Out, Samples, SkipDamaged, Threads, copying, cut_of, measured, tell
 
 
@@ -36,7 +37,7 @@ def merge(
         (made,) = rewrite(inputs, merged.to, [output], cut, skip_damaged=skip_damaged, workers=workers, advance=advance)
     tell(made)
     if merged.equal:
-        typer.echo(f"{merged.equal} samples were in more than one dataset and come once")
+        say(f"{merged.equal} samples were in more than one dataset and come once")
     if merged.conflicts:
-        typer.echo(f"{merged.conflicts} keys had different bytes: the {keep} was kept")
+        say(f"{merged.conflicts} keys had different bytes: the {keep} was kept")
     measured([made], measure)

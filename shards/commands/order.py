@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from ..order import mixture
 from ..order.sequence import DATA_JSON, History, Sequence, opened
+from ..printable import printable
+from ..terminal import console, say
 from .arguments import SplitOption, Where
 
 Number = int | None
@@ -64,11 +65,11 @@ def order(
             line = {"index": at.index, "step": at.index // batch, "epoch": at.epoch, "source": path, "shard": shard}
             typer.echo(json.dumps({**line, "row": at.row, "key": key}))
         elif long:
-            table.add_row(str(at.index), str(at.epoch), path, shard, key)
+            table.add_row(str(at.index), str(at.epoch), *map(printable, (path, shard, key)))
         else:
-            typer.echo(key)
+            say(key)
     if long and not as_json:
-        Console(width=1000).print(table)
+        console(width=1000).print(table)
 
 
 def _given(data: str, split: str | None, where: str | None, window: int | None) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """`worldtrace shards reshard`: the same samples in the same order, in shards of another size."""
 
-import typer
-
 from ..rewrite import choice
 from ..rewrite.inputs import open_input
 from ..rewrite.rewrite import Output, rewrite
 from ..store import open_store
+from ..terminal import say
 from .arguments import Directory
 from .rewriting import Bytes, Out, Samples, SkipDamaged, Threads, copying, cut_of, tell
 
@@ -35,4 +34,4 @@ def reshard(
         )
     tell(made)
     if made.hash == source.hash:
-        typer.echo("the samples and their order are those that were read")
+        say("the samples and their order are those that were read")

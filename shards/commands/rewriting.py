@@ -9,6 +9,7 @@ import typer
 
 from ..rewrite.plan import Cut, size_of
 from ..rewrite.rewrite import Advance, Made
+from ..terminal import say
 from .arguments import advance, bar
 from .stats import stats
 
@@ -47,9 +48,9 @@ def shown(place: str) -> str:
 def tell(made: Made) -> None:
     """What was made, and what is left to do."""
     shards = "1 shard" if made.shards == 1 else f"{made.shards} shards"
-    typer.echo(f"{shown(made.text)}: {made.samples} samples in {shards}, {made.bytes} bytes, hash {made.hash}")
+    say(f"{shown(made.text)}: {made.samples} samples in {shards}, {made.bytes} bytes, hash {made.hash}")
     for lost in made.lost:
-        typer.echo(f"left out as damaged: {lost['why']}")
+        say(f"left out as damaged: {lost['why']}")
 
 
 def measured(made: Sequence[Made], wanted: bool) -> None:
@@ -58,6 +59,4 @@ def measured(made: Sequence[Made], wanted: bool) -> None:
         if wanted and each.samples:
             stats(each.text)
     if not wanted:
-        typer.echo(
-            "statistics are not measured: `worldtrace shards stats DIR` does it, which training needs of objects"
-        )
+        say("statistics are not measured: `worldtrace shards stats DIR` does it, which training needs of objects")

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from .. import reader, terminal
 from ..contract import Sample
+from ..printable import printable
 from ..sheet import sheet, strip, views_of
+from ..terminal import say
 from .arguments import Directory, SplitOption, Where, narrowed, row_of
 
 SMALLEST = 24  # characters, and so pixels, that a picture in the terminal is wide at least
@@ -39,22 +41,22 @@ def show(
     else:
         rows = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist()
     samples = (dataset[row] for row in rows)
-    console = Console()
-    way = terminal.way(console) if out is None else None
+    screen = terminal.console()
+    way = terminal.way(screen) if out is None else None
     if way == "blocks":
-        _as_text(samples, console)
+        _as_text(samples, screen)
     elif way is not None:
-        terminal.draw(sheet(samples, tile=tile), console, way)
+        terminal.draw(sheet(samples, tile=tile), screen, way)
     else:
         out = out or Path("sheet.png")
         sheet(samples, out, tile)
-        typer.echo(f"{out}: {len(rows)} of {len(dataset)} samples")
+        say(f"{out}: {len(rows)} of {len(dataset)} samples")
 
 
-def _as_text(samples: Iterable[Sample], console: Console) -> None:
+def _as_text(samples: Iterable[Sample], screen: Console) -> None:
     """Key and coverage as text, which half blocks are too coarse for, then as many pictures in a row as fit."""
-    columns = max(1, min(7, console.width // SMALLEST))
+    columns = max(1, min(7, screen.width // SMALLEST))
     for view in (view for sample in samples for view in views_of(sample)):
         shares = " ".join(f"{100 * float((view.hits > l).mean()):.1f}" for l in range(view.layers))
-        console.print(f"{view.key}   coverage % {shares}", highlight=False, soft_wrap=True)
-        terminal.draw(strip(view, console.width // columns, columns), console, "blocks")
+        screen.print(f"{printable(view.key)}   coverage % {shares}", soft_wrap=True)
+        terminal.draw(strip(view, screen.width // columns, columns), screen, "blocks")

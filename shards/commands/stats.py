@@ -9,6 +9,7 @@ from ..check.measure import statistics as measure
 from ..dataset_json import dataset_json
 from ..layout import DATASET_JSON
 from ..moments import RELEASED
+from ..terminal import say
 from .arguments import Directory, advance, bar
 
 Processes = Annotated[
@@ -33,6 +34,6 @@ def stats(directory: Directory, workers: Processes = None) -> None:
         file.write(dataset_json({**dataset.config, "statistics": statistics}))
     for name in ("mean", "std"):
         ours, released = (" ".join(f"{v:10.6f}" for v in which[name]) for which in (statistics, RELEASED))
-        typer.echo(f"{name:<5}{ours}    released object model:{released}")
+        say(f"{name:<5}{ours}    released object model:{released}")
     where = f"{directory.rstrip('/')}/{DATASET_JSON}"
-    typer.echo(f"over {statistics['points']} points of {statistics['samples']} samples, written to {where}")
+    say(f"over {statistics['points']} points of {statistics['samples']} samples, written to {where}")

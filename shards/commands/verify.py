@@ -8,6 +8,7 @@ import typer
 
 from ..check.repair import repair as rebuild
 from ..check.verify import as_json, inspect
+from ..terminal import say
 from .arguments import Directory, advance, bar
 from .stats import Processes
 
@@ -40,22 +41,22 @@ def verify(
     if repair:
         with bar("rebuilding the manifest") as progress:
             count, remarks = rebuild(directory, partial(advance, progress), workers, cut)
-        typer.echo(f"the manifest now lists the {count} sound samples of the shards", err=output_json)
+        say(f"the manifest now lists the {count} sound samples of the shards", err=output_json)
         for remark in remarks:
-            typer.echo(str(remark), err=output_json)
+            say(str(remark), err=output_json)
     with bar("verifying") as progress:
         verdict = inspect(directory, partial(advance, progress), workers, quick)
     if output_json:
         typer.echo(json.dumps(as_json(directory, verdict), indent=2))
     else:
         for problem in verdict.problems[:SHOWN]:
-            typer.echo(str(problem))
+            say(str(problem))
         if (more := len(verdict.problems) - SHOWN) > 0:
-            typer.echo(f"and {more} more: --json lists all")
+            say(f"and {more} more: --json lists all")
     if verdict.problems:
         lost = f", {len(verdict.lost)} of {verdict.samples} samples are damaged" if verdict.lost else ""
-        typer.echo(f"{directory}: {len(verdict.problems)} problems{lost}", err=True)
+        say(f"{directory}: {len(verdict.problems)} problems{lost}", err=True)
         raise typer.Exit(1)
     if not output_json:
         looked = "tables, sizes and ends are right" if quick else "sound"
-        typer.echo(f"{directory}: {verdict.samples} samples in {verdict.shards} shards, {looked}")
+        say(f"{directory}: {verdict.samples} samples in {verdict.shards} shards, {looked}")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import shards
 from render import procedural
-from shards import LayeredView, Order, encode, write_dataset_json, write_manifest, write_shard
+from shards import LayeredView, Order, encode, ledger, write_dataset_json, write_manifest, write_shard
 from shards.cli import app
 from shards.summary import ROOMS
 from tests.shards.scenes import spheres_view
@@ -202,3 +202,22 @@ def test_help_teaches() -> None:
     for command in ("info", "ls", "show", "verify", "stats", "export", "view"):
         assert re.search(rf"\b{command}\b", text)
         assert "DIR" in run(command, "--help").stdout
+
+
+def test_what_strangers_wrote_is_printed_and_commands_nothing(tmp_path: Path) -> None:
+    """Escape sequences are spelled out; brackets are brackets, not the markup of rich; a path is a path."""
+    nasty = "\x1b]0;gone\x07\x1b[2J[/b] [red]:smile:"
+    view = spheres_view(3, 24, 28)
+    view = replace(view, origin=replace(view.origin, licence=nasty, source=nasty), info={**view.info, "flags": [nasty]})
+    directory = written(tmp_path / "data[old]", [view])
+    row = ledger.row(unit="000000-unit", asset=nasty, source=nasty, licence=nasty, status="rejected", reason=nasty)
+    with open(directory / "ledger.parquet", "wb") as file, ledger.LedgerWriter(file) as table:
+        table.write([row | {"reason": nasty}])
+    seen = r"\x1b]0;gone\x07\x1b[2J[/b] [red]:smile:"
+    for command in (["ls"], ["ls", "--keys"], ["info"], ["order", "--batch", 1, "--split", "all", "--long"]):
+        text = run(command[0], directory, *command[1:]).stdout
+        assert not set(text) & {"\x1b", "\x07"}
+        if command == ["info"]:
+            assert text.count(seen) >= 3
+            assert "data[old]: 1 samples" in text
+    assert seen in run("ls", directory).stdout
