@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ from .base import Reason, Unreadable
 
 FILE_LIMIT = 256 << 20  # bytes of one image, depth map or camera file
 PIXEL_LIMIT = 1 << 26  # pixels of one of them: 8192 x 8192
+PFM = re.compile(rb"Pf\s+(\d+)\s+(\d+)\s+(\S+)[^\S\n]*\n")  # width, height, scale; one line end before the values
 IMAGES = ("JPEG", "PNG", "WEBP", "BMP", "PPM")  # JPEG opens MPO too: a phone's, with a second picture behind
 
 
@@ -101,14 +103,16 @@ def read_pfm(path: Path) -> np.ndarray:
     endian.
     """
     data = read_bytes(path)
-    fields = data[:128].split(maxsplit=4)
+    header = PFM.match(data[:128])
     try:
-        kind, width, height, scale = fields[0], int(fields[1]), int(fields[2]), float(fields[3])
-        begin = data.index(b"\n", data.index(fields[3], data.index(fields[2], 3))) + 1
-    except (IndexError, ValueError):
-        raise Unreadable("unreadable_depth", f"{path.name} is not a portable float map") from None
-    if kind != b"Pf" or min(width, height) < 1 or width * height > PIXEL_LIMIT or scale == 0:
-        raise Unreadable("unreadable_depth", f"{path.name} is no one-channel float map of {PIXEL_LIMIT} pixels at most")
+        width, height, scale = (int(header[1]), int(header[2]), float(header[3])) if header else (0, 0, 0.0)
+    except ValueError:
+        scale = 0.0
+    if header is None or scale == 0 or not math.isfinite(scale):
+        raise Unreadable("unreadable_depth", f"{path.name} is not a portable float map of one channel")
+    if min(width, height) < 1 or width * height > PIXEL_LIMIT:
+        raise Unreadable("too_large", f"{path.name} claims {width}x{height} pixels")
+    begin = header.end()
     if len(data) - begin < 4 * width * height:
         raise Unreadable("truncated", f"{path.name} ends before its {width}x{height} pixels")
     values = np.frombuffer(data, "<f4" if scale < 0 else ">f4", width * height, begin)

@@ -199,7 +199,12 @@ def test_hdf5_of_other_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"Pf", b"Pf\n-3 4\n-1\n", b"PF\n2 2\n-1\n", b"Pf\n2 2\nx\n", b"Pf\n9 9\n-1.0\nab"]
+    "content",
+    [
+        *(b"", b"Pf", b"Pf\n-3 4\n-1\n", b"PF\n2 2\n-1\n", b"Pf\n2 2\nx\n", b"Pf\n9 9\n-1.0\nab", b"Pf\n0 4\n-1\n"),
+        *(b"Pf\n1 1\n%s\nabcd" % scale for scale in (b"0", b"nan", b"inf", b"-inf")),
+        b"Pf 1 1 -1 abcd\n",  # no line end before the values
+    ],
 )
 def test_float_maps(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pfm").write_bytes(content)
@@ -207,9 +212,15 @@ def test_float_maps(tmp_path: Path, content: bytes) -> None:
         files.read_pfm(tmp_path / "a.pfm")
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_float_maps_of_both_byte_orders(tmp_path: Path, order: str) -> None:
-    values = np.arange(6, dtype=np.float32).reshape(2, 3)
-    scale = b"-1.0" if order == "<" else b"1.0"
-    (tmp_path / "a.pfm").write_bytes(b"Pf\n3 2\n" + scale + b"\n" + values[::-1].astype(f"{order}f4").tobytes())
+@pytest.mark.parametrize("size", [(2, 3), (12, 16), (10, 21)])
+@pytest.mark.parametrize("scale", ["1", "2", "1.0", "-1", "-1.0", "-2"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+def test_float_maps_of_both_byte_orders(tmp_path: Path, size: tuple[int, int], scale: str, end: str) -> None:
+    """Whichever digits the numbers of the header share, and whatever byte the values begin with."""
+    height, width = size
+    values = np.linspace(1, 5, height * width, dtype=np.float32).reshape(size)
+    values[-1, 0] = np.frombuffer(b"\n\n\n\n", "f4")[0]
+    order = "<" if scale.startswith("-") else ">"
+    stored = values[::-1].astype(f"{order}f4").tobytes()
+    (tmp_path / "a.pfm").write_bytes(f"Pf{end}{width} {height}{end}{scale}{end}".encode() + stored)
     assert np.array_equal(files.read_pfm(tmp_path / "a.pfm"), values)
