@@ -28,7 +28,8 @@ from .pixels import read_rgba
 from .pose import NED, from_quaternion, rigid
 
 PINHOLES = tuple(f"{side}cam_{way}" for side in "lr" for way in ("front", "right", "back", "left", "top", "bottom"))
-VARIANT = re.compile(r"(Autumn|Day|Fall|IntExt|Night|Spring|Summer|Winter)+\Z")  # the same place at another time
+# The same place at another time, or in the settings of another camera.
+VARIANT = re.compile(r"(Autumn|Day|Exposure|Fall|IntExt|Night|Spring|Summer|Winter)+\Z")
 
 
 @dataclass(frozen=True)
