@@ -70,8 +70,9 @@ def prepare(view: LayeredView, layers: int, size: int, config: Augment, rng: np.
         return Target(rgb, v.depth, v.valid, v.valid.astype(np.float32), v.K)
     geometric, mask = config.geometric, config.mask
     if "sparse" in view.info.get("flags", ()):
-        # LiDAR on pixels: a turned camera is not one of a car (App. C), and there is no outline that a tool could draw.
-        geometric = geometric.model_copy(update={"rotate": 0.0})
+        geometric = geometric.model_copy(update={"rotate": 0.0})  # a turned camera is not one of a car (App. C)
+    if view.regime == "rgbd":
+        # Where depth is unknown the photograph goes on: there is no outline that a tool could draw.
         mask = mask.model_copy(update={"probability": 0.0})
     v = warp(v, *draw_geometry(v, size, geometric, rng), size)
     colour = background(config.background, rng)

@@ -262,7 +262,7 @@ def test_without_augmentation_a_view_of_the_right_size_is_what_warping_by_nothin
 def test_sparse_depth_is_neither_turned_nor_given_another_outline() -> None:
     """Where the camera is not turned, the points stay on the plane that they were on."""
     view = plane_view()
-    sparse = replace(view, info={"flags": ["sparse"]})
+    sparse = replace(view, regime="rgbd", single_layer=True, info={"flags": ["sparse"]})
     config = Augment(geometric=Geometric(rotate=90, flip=0), mask=MaskJitter(probability=1))
     *normal, distance = PLANES[0]
     left = []
@@ -273,6 +273,34 @@ def test_sparse_depth_is_neither_turned_nor_given_another_outline() -> None:
         assert off[1] < 0.02  # half a pixel, times the slope of the plane
         left.append(off[0] > 0.04)
     assert sum(left) > 6
+
+
+def test_a_photograph_keeps_what_its_depth_does_not_know() -> None:
+    """A hole in measured depth is no outline: no pixel of the picture is painted over, and none gets its neighbour's
+    depth. The same view as an object is given other outlines.
+    """
+    view = plane_view()
+    view = replace(view, rgba=np.dstack([view.rgba[..., :3], np.full(view.hits.shape, 255, np.uint8)]))
+    still = Geometric(flip=0, rotate=0, shear=0, aspect=0, zoom=(1, 1), shift=0)
+    changed = 0
+    for i in range(10):
+        one, other = (
+            augment.prepare(
+                replace(view, regime="rgbd", single_layer=True),
+                2,
+                64,
+                Augment(geometric=still, mask=MaskJitter(probability=probability)),
+                generator(0, i),
+            )
+            for probability in (1, 0)
+        )
+        assert np.array_equal(one.valid, view.valid)
+        assert np.array_equal(one.weight, view.valid.astype(np.float32))
+        assert np.array_equal(one.depth, other.depth)
+        assert np.array_equal(one.rgb, other.rgb)
+        config = Augment(geometric=still, mask=MaskJitter(probability=1))
+        changed += not np.array_equal(augment.prepare(view, 2, 64, config, generator(0, i)).valid, view.valid)
+    assert changed > 5
 
 
 def test_pillow_samples_at_pixel_centres() -> None:
