@@ -5,6 +5,7 @@ Every error that a user can cause ends as one line on stderr (what was found, wh
 """
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -71,6 +72,14 @@ def _worldtrace() -> None:
     """
 
 
+def _sentence(error: Exception) -> str:
+    """What an error says to people; of one of the system, the file and the reason in place of its number."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        remedy = ": make room, or choose another place" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return f"{error.filename}: {error.strerror}{remedy}"
+    return str(error)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exits with the command's code; 2 for a user's error, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -92,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
         if usage and "No such command" in usage():
             called = called.rpartition(" ")[0]
         hint = f" (see `{called} --help`)" if usage else ""
-        message = " ".join(str(usage() if usage else error).split())
+        message = " ".join((usage() if usage else _sentence(error)).split())
         message = "".join(
             c if c.isprintable() else c.encode("unicode_escape").decode() for c in message
         )  # of strangers

@@ -22,8 +22,10 @@ def committed(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a full disk names no file, and the temporary one is nobody's
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -46,7 +46,9 @@ def row_of(dataset: Dataset, key: str) -> int:
 def bar(what: str) -> Iterator[Progress]:
     """A progress bar on stderr, so that stdout stays what other programs read."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # where nobody watches, a bar that is taken away again would leave an empty line
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         progress.add_task(what, total=None)
         yield progress
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import reader
+from ..terminal import say
 from .arguments import Directory, SplitOption, Where, advance, bar
 
 
@@ -29,8 +30,6 @@ def report(
     name = directory.rstrip("/").rpartition("/")[2] or directory
     with bar("samples") as progress:
         path, damaged = write_report(dataset, out, name, chosen=chosen, each=each, progress=partial(advance, progress))
-    typer.echo(f"{path}: {len(dataset)} samples, {path.stat().st_size / 1e6:.1f} MB")
+    say(f"{path}: {len(dataset)} samples, {path.stat().st_size / 1e6:.1f} MB")
     if damaged:
-        typer.echo(
-            f"{len(damaged)} of the samples that were read are damaged: see the page, and `shards verify`", err=True
-        )
+        say(f"{len(damaged)} of the samples that were read are damaged: see the page, and `shards verify`", err=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import reader
+from ..terminal import say
 from .arguments import Directory, SplitOption, Where
 
 
@@ -38,7 +39,7 @@ def view(
         raise ValueError(f"{directory}: the selection is empty")
     known = None if predictions is None else Predictions(predictions, key)
     server = serve(dataset, host, port, key=key, predictions=known)
-    typer.echo(f"{len(dataset)} samples at http://{host}:{server.get_port()} (Ctrl-C ends it)")
+    say(f"{len(dataset)} samples at http://{host}:{server.get_port()} (Ctrl-C ends it)")
     try:
         while True:
             time.sleep(3600)
