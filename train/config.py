@@ -6,6 +6,7 @@ beside each number they set.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shards.order import mixture
 from shards.order.mixture import Mixed
@@ -32,18 +33,27 @@ class Cache(_Section):
     """Where shards that come over a network are kept on this machine, and how much of its disk they may take."""
 
     folder: str
-    limit: str | int  # bytes, or text such as "200 GB"
+    limit: str | int  # bytes, or text such as "200 GB" or "200 GiB"
 
-    @model_validator(mode="after")
-    def _known_unit(self) -> "Cache":
-        if self.bytes <= 0:
-            raise ValueError("a cache needs room: write limit as bytes or as text such as 200 GB")
-        return self
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _size(cls, given: object) -> object:
+        if type(given) not in (str, int, float) or _bytes(str(given)) < 1:
+            raise ValueError("a cache needs room: write a number of bytes, or text such as 200 GB or 200 GiB")
+        return _bytes(str(given)) if isinstance(given, float) else given
 
     @property
     def bytes(self) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([KMGT]?B?)", str(self.limit).strip())
-        return int(float(match[1]) * 1000 ** " KMGT".index(match[2].strip("B") or " ")) if match else 0
+        return _bytes(str(self.limit))
+
+
+def _bytes(text: str) -> int:
+    """Of a size such as 5000, 1e12, 200 GB (of 1000), 200 GiB (of 1024) or 1.5T; 0 where it is none."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*(?:([KMGT])(i?))?B?\s*", text, re.IGNORECASE)
+    if match is None:
+        return 0
+    size = float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index((match[2] or " ").upper())
+    return int(size) if math.isfinite(size) else 0
 
 
 class Data(_Section):
@@ -75,7 +85,8 @@ class Data(_Section):
 
     @model_validator(mode="after")
     def _of_one_folder(self) -> "Data":
-        alone = [name for name in ("where", "window") if getattr(self, name) is not None]
+        fields = type(self).model_fields
+        alone = [name for name in ("split", "where", "window") if getattr(self, name) != fields[name].default]
         if alone and not isinstance(self.path, str):
             raise ValueError(f"data.{alone[0]} stands beside a list of sources: write it into those that it is for")
         return self
@@ -254,8 +265,9 @@ def save(config: Config, path: Path) -> None:
 
 
 def alike(config: Config) -> dict[str, Any]:
-    """Path -> value of all that the ranks of one run must have in common."""
-    return {path: value for path, value in _leaves(to_dict(config), "") if not _within(path, FREE_AMONG_RANKS)}
+    """Path -> value of all that the ranks of one run must have in common. Of `data.path` all but where datasets lie."""
+    own = {path: value for path, value in _leaves(to_dict(config), "") if not _within(path, FREE_AMONG_RANKS)}
+    return {**own, "the sources of data.path": mixture.placeless(config.data.mixed)}
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -95,7 +95,7 @@ class Stream(Dataset[Batch]):
         absent = 0
         for attempt in range(SUBSTITUTES):
             try:
-                view = self._read(dataset, int(order[place + attempt * order.stride]), index)
+                view = self._read(dataset, order.substitute(place, attempt), index)
             except (CorruptSample, FileNotFoundError) as error:
                 damaged.append(Unusable(index, "damaged", str(error)))
                 absent += isinstance(error, FileNotFoundError)

@@ -27,7 +27,6 @@ class Grown(Order):
     def __init__(self, old: Order, at: int, came: Order, fresh: Order) -> None:
         super().__init__(fresh.n, fresh.seed, fresh.manifest_hash)
         self.old, self.at, self.came, self.fresh = old, at, came, fresh
-        self.stride = fresh.stride
         epoch, end = old.epoch(at)
         begun = at > 0 and old.epoch(at - 1)[0] == epoch  # else no epoch is in progress
         self.rest = end - at if begun else 0
@@ -60,6 +59,16 @@ class Grown(Order):
         begins, starts = self._pieces
         piece = np.searchsorted(begins, position, side="right") - 1
         return starts[piece] + position - begins[piece]
+
+    def substitute(self, g: int, attempt: int) -> int:
+        if not isinstance(self.fresh, Windows):
+            return super().substitute(g, attempt)
+        if g < self.at:
+            return self.old.substitute(g, attempt)
+        if g >= self.at + self.joint:
+            return self.fresh.substitute(g - self.at - self.joint, attempt)
+        row = super().substitute(g, 0)
+        return self.fresh.beside(row, 0, attempt) if attempt else row
 
     def epoch(self, g: int) -> tuple[int, int]:
         if g < self.at:

@@ -80,6 +80,11 @@ def plain(mixed: Mixed) -> list[dict[str, Any]]:
     return found
 
 
+def placeless(mixed: Mixed) -> list[dict[str, Any]]:
+    """`plain` without the paths: of a mixture all that decides the samples, but for the datasets."""
+    return plain(changed(mixed, lambda source: replace(source, path="")))
+
+
 def leaves(mixed: Mixed) -> list[Source]:
     """The sources, those of groups included, in the order in which they are written."""
     return [leaf for entry in mixed for leaf in ([entry] if isinstance(entry, Source) else leaves(entry.of))]

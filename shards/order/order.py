@@ -25,8 +25,6 @@ class Order:
     `among` (n,): these are the rows, instead of 0 to n - 1.
     """
 
-    stride = 1  # from a sample to the one that stands in for it
-
     def __init__(self, n: int, seed: int, manifest_hash: str, among: np.ndarray | None = None) -> None:
         if not 0 < n <= _LARGEST:
             raise ValueError(f"an order needs 1 to {_LARGEST} samples, not {n}: is the split empty?")
@@ -58,6 +56,12 @@ class Order:
     def permute(self, position: np.ndarray, epoch: int) -> np.ndarray:
         """Positions (m,) in 0..n-1 -> rows (m,): the bijection of one epoch."""
         return permuted(position, self.n, f"order {self.seed} {self.manifest_hash} {self.n} {epoch}")
+
+    def substitute(self, g: int, attempt: int) -> int:
+        """The row of the sample that stands in for that at position g, if those of the attempts 0 (it itself) to
+        `attempt` - 1 cannot be used: the next in order.
+        """
+        return int(self.rows(np.array([g + attempt]))[0])
 
     def epoch(self, g: int) -> tuple[int, int]:
         """(number of the epoch of position g, first position of the next)."""
@@ -92,7 +96,6 @@ class Windows(Order):
         self.window = int(window)
         self.first = np.concatenate([[0], np.cumsum(self.counts)])  # (S+1,) first row of each shard
         self.number = -(-len(self.counts) // self.window)  # windows in an epoch
-        self.stride = -(-self.n // self.number)  # into another window: a shard that is lost is lost to its whole window
         self._table = lru_cache(maxsize=2)(self._shards_of_epoch)  # an epoch and the next
 
     def permute(self, position: np.ndarray, epoch: int) -> np.ndarray:
@@ -106,6 +109,29 @@ class Windows(Order):
             place = np.searchsorted(begins, at, side="right") - 1
             rows[here] = self.first[shards[place]] + at - begins[place]
         return rows
+
+    def substitute(self, g: int, attempt: int) -> int:
+        """A sample of another window, as a shard that is lost is lost to its own; of another shard where there is one
+        window alone. Each attempt takes another one, as far as there are so many.
+        """
+        row = super().substitute(g, 0)
+        return self.beside(row, g // self.n, attempt) if attempt else row
+
+    def beside(self, row: int, epoch: int, attempt: int) -> int:
+        """`substitute`, from attempt 1 on, of a row in an epoch."""
+        local = row if self.among is None else int(np.searchsorted(self.among, row))
+        shards, begins, cuts = self._table(epoch)
+        parts = cuts if self.number > 1 else np.arange(len(shards) + 1)
+        others = max(1, len(parts) - 2)
+        shard = int(np.searchsorted(self.first, local, side="right")) - 1
+        own = int(np.searchsorted(parts, np.flatnonzero(shards == shard)[0], side="right")) - 1
+        part = (own + 1 + (attempt - 1) % others) % (len(parts) - 1)
+        begin, end = int(begins[parts[part]]), int(begins[parts[part + 1]])
+        at = begin + (local + attempt) % (end - begin)  # another one for each row of a shard
+        if self.number > 1:
+            return super().substitute(epoch * self.n + at, 0)
+        found = int(self.first[shards[part]]) + at - begin
+        return found if self.among is None else int(self.among[found])
 
     def stretch(self, g: int) -> tuple[int, int]:
         epoch, position = divmod(g, self.n)

@@ -74,7 +74,7 @@ class Sequence:
 
     @property
     def hash(self) -> str:
-        """Of the newest generation and the weights: the same hash, seed and generations give the same samples."""
+        """Of the newest generation and the mixture: the same hash, seed and generations give the same samples."""
         return _hash(self.generations[-1].hashes, self.mixed, self.shares)
 
     @property
@@ -175,9 +175,14 @@ def identities(sources: Items[Source], datasets: Items[Dataset]) -> tuple[str, .
 
 
 def _hash(hashes: Items[str], mixed: Mixed, shares: np.ndarray) -> str:
-    flat = all(isinstance(entry, Source) and type(entry.weight) is float and entry.boost == 1 for entry in mixed)
-    weights = [entry.weight for entry in mixed] if flat else shares.tolist()
-    return hashlib.sha256(json.dumps([list(part) for part in zip(hashes, weights)]).encode()).hexdigest()[:16]
+    # Numbers alone are hashed as they always were: runs from before there was more go on.
+    flat = [
+        entry.weight
+        for entry in mixed
+        if isinstance(entry, Source) and type(entry.weight) is float and entry.boost == 1 and entry.window is None
+    ]
+    what = list(zip(hashes, flat)) if len(flat) == len(mixed) else [hashes, mixture.placeless(mixed), shares.tolist()]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

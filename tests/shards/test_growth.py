@@ -1,5 +1,7 @@
 """Datasets that grow under a run: nothing lost, nothing shown twice in an epoch, and still a function of the index."""
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -89,6 +91,46 @@ def test_stretches_cover_the_joint_epoch(window: int | None) -> None:
     assert end == ours.orders[0].stretch(6)[1]
     assert ahead[0] == named(ours, [6])[0].split("/")[0] or window is None
     assert set(ahead) >= {name.split("/")[0] for name in named(ours, range(6, end))}
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_substitutes_lie_in_other_shards_before_and_after_growth(window: int) -> None:
+    """Before it in those that were there, so that what was trained on is repeated exactly; then in all."""
+    old, new = {"a": 40, "b": 3, "c": 5}, {"a": 40, "b": 3, "c": 5, "d": 2}
+    at = 70
+    after, before = grown(single(window), [at], old, new), Sequence(single(window), toys(old), 0)
+    order, shard = after.orders[0], after.datasets[0].shard_of
+    for g in range(200):
+        rows = [order.substitute(g, k) for k in range(4)]
+        assert rows[0] == order[g]
+        assert all(shard[row] != shard[rows[0]] for row in rows[1:])
+        if g < at:
+            assert rows == [before.orders[0].substitute(g, k) for k in range(4)]
+
+
+def test_the_hash_of_numbers_alone_is_that_of_older_runs_and_all_else_enters_it() -> None:
+    """The twin is what runs before windows and groups were saved with."""
+    data, other = toys(OLD, NEW), [0.5, 2.0]
+    flat = [{"path": "a", "weight": 0.5}, {"path": "b", "weight": 2.0}]
+    hashes = [dataset.hash for dataset in data]
+    text = json.dumps([[name, weight] for name, weight in zip(hashes, other)])
+    assert Sequence(mixture.parse(flat), data, 0).hash == hashlib.sha256(text.encode()).hexdigest()[:16]
+    alone = json.dumps([[hashes[0], 1.0]])
+    assert Sequence(single(), data[:1], 0).hash == hashlib.sha256(alone.encode()).hexdigest()[:16]
+    several: list[list[dict[str, object]]] = [
+        flat,
+        [{**flat[0], "window": 1}, flat[1]],
+        [{**flat[0], "window": 4}, flat[1]],
+        [{**flat[0], "window": 4}, {**flat[1], "window": 4}],
+        [{"weight": 0.5, "of": [{"path": "a"}]}, flat[1]],
+        [{"weight": 0.5, "of": [{"path": "a", "window": 1}]}, flat[1]],
+        [{**flat[0], "boost": 2.0}, flat[1]],
+    ]
+    found = [Sequence(mixture.parse(each), data, 0).hash for each in several]
+    assert len(set(found)) == len(several)
+    moved = [{**several[1][0], "path": "elsewhere"}, flat[1]]
+    assert Sequence(mixture.parse(moved), data, 0).hash == found[1]
+    assert len({Sequence(single(window), data[:1], 0).hash for window in (None, 1, 4)}) == 3
 
 
 def test_a_grown_source_leaves_the_other_sources_alone() -> None:

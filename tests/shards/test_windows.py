@@ -140,6 +140,37 @@ def test_late_steps_of_many_shards_are_immediate_and_survive_pickling() -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(order)).batch(10**6, 512), rows)
 
 
+@settings(max_examples=60, deadline=None)
+@given(COUNTS, st.integers(1, 45), st.integers(0, 3000), st.lists(st.integers(0, 29), max_size=10))
+def test_substitutes_lie_in_other_windows_or_at_least_other_shards(
+    counts: list[int], window: int, g: int, others: list[int]
+) -> None:
+    """However unequal the shards are; and different ones for the rows of a shard, where there are so many."""
+    counts = [*counts, *(50 * other + 1 for other in others)]
+    order = Windows(counts, window, 1, "hash")
+    shard = np.repeat(np.arange(len(counts)), counts)
+    number_of = np.empty(len(counts), np.int64)
+    for w in range(order.number):
+        number_of[order.shards_of(g // order.n, w)] = w
+    parts = number_of if order.number > 1 else np.arange(len(counts))
+    assert order.substitute(g, 0) == order[g]
+    own, rows = parts[shard[order[g]]], [order.substitute(g, k) for k in range(1, 9)]
+    if len(set(parts.tolist())) > 1:
+        assert own not in {parts[shard[row]] for row in rows}
+        assert len({parts[shard[row]] for row in rows}) == min(8, len(set(parts.tolist())) - 1)
+    elif order.n > 8:
+        assert order[g] not in rows
+        assert len(set(rows)) == 8
+    moved = Windows(counts, window, 1, "hash", 3 * np.arange(order.n) + 5)
+    assert [moved.substitute(g, k) for k in range(1, 9)] == [3 * row + 5 for row in rows]
+
+
+def test_the_rows_of_a_lost_shard_get_different_substitutes() -> None:
+    order = Windows([100] * 10, 3, 0, "hash")
+    lost = [g for g in range(order.n) if order[g] // 100 == 4]
+    assert len({order.substitute(g, 1) for g in lost}) == len(lost) == 100
+
+
 def test_what_is_no_window_is_refused() -> None:
     for counts, window in (([1, 2], 0), ([1, 0], 1)):
         with pytest.raises(ValueError, match="at least one"):

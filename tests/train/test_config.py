@@ -62,7 +62,9 @@ def test_a_wrong_value_is_found_where_it_is(override: str, message: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("limit", "size"), [("200 GB", 200e9), ("1.5TB", 1.5e12), (1000, 1000), ("64 MB", 64e6), ("500 K", 5e5), ("7", 7)]
+    ("limit", "size"),
+    [("200 GB", 200e9), ("1.5TB", 1.5e12), (1000, 1000), ("64 MB", 64e6), ("500 K", 5e5), ("7", 7)]
+    + [("10GiB", 10 * 2**30), ("1e12", 1e12), (1e12, 1e12), ("2 kb", 2000), ("1.5 MiB", 1.5 * 2**20), ("3 T", 3e12)],
 )
 def test_room_for_a_cache_is_text_or_bytes(limit: object, size: float) -> None:
     c = config.from_dict({"data": {"path": "s3://b/d", "cache": {"folder": "/c", "limit": limit}}, "out": "o"})
@@ -74,11 +76,23 @@ def test_room_for_a_cache_is_text_or_bytes(limit: object, size: float) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"cache": {"folder": "c", "limit": "lots"}}, r"data\.cache: a cache needs room: .*200 GB"),
-        ({"cache": {"folder": "c", "limit": 0}}, r"data\.cache: a cache needs room"),
+        (
+            {"cache": {"folder": "c", "limit": "lots"}},
+            r"data\.cache\.limit: a cache needs room: .*200 GB.*; found 'lots'",
+        ),
+        ({"cache": {"folder": "c", "limit": True}}, r"data\.cache\.limit: a cache needs room: .*; found True"),
+        (
+            {"cache": {"folder": "c", "limit": "10 Gi B"}},
+            r"data\.cache\.limit: a cache needs room: .*; found '10 Gi B'",
+        ),
+        ({"cache": {"folder": "c", "limit": "1e999"}}, r"data\.cache\.limit: a cache needs room"),
+        ({"cache": {"folder": "c", "limit": float("nan")}}, r"data\.cache\.limit: a cache needs room"),
+        ({"cache": {"folder": "c", "limit": -1}}, r"data\.cache\.limit: a cache needs room"),
+        ({"cache": {"folder": "c", "limit": 0}}, r"data\.cache\.limit: a cache needs room"),
         ({"cache": {"folder": "c"}}, r"data\.cache\.limit: not set"),
         ({"cache": {"foldr": "c", "limit": 1}}, r"data\.cache\.foldr: unknown; did you mean data\.cache\.folder"),
         ({"path": [{"path": "a"}], "window": 3}, r"data\.window stands beside a list of sources"),
+        ({"path": [{"path": "a"}], "split": "all"}, r"data\.split stands beside a list of sources"),
         ({"path": [{"path": "a"}], "where": "x"}, r"data\.where stands beside a list of sources"),
         ({"path": [{"of": [{"path": "a", "weight": "sqrt"}]}]}, r"data\.path\.0\.of\.0\.weight: .*found 'sqrt'"),
         ({"path": []}, r"data\.path: expected a folder, a URL, or a list"),
@@ -112,6 +126,35 @@ out: o
     ]
     config.save(c, tmp_path / "again.yaml")
     assert config.load(tmp_path / "again.yaml") == c
+
+
+SOURCES = [
+    {"path": "a", "weight": 2.0},
+    {"weight": 1.0, "of": [{"path": "b", "weight": "rows"}, {"path": "c", "weight": "rows"}]},
+]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [{**SOURCES[0], "window": 4}, SOURCES[1]],
+        [{**SOURCES[0], "split": "all"}, SOURCES[1]],
+        [{**SOURCES[0], "where": "true"}, SOURCES[1]],
+        [{**SOURCES[0], "boost": 2.0}, SOURCES[1]],
+        [SOURCES[0], {**SOURCES[1], "weight": 3.0}],
+        [SOURCES[0], {**SOURCES[1], "of": [{"path": "b"}, {"path": "c"}]}],
+        [SOURCES[0], {"path": "b"}, {"path": "c"}],
+    ],
+)
+def test_ranks_must_mix_alike_wherever_their_datasets_lie(other: list[dict[str, object]]) -> None:
+    def shared(path: object) -> dict[str, object]:
+        return config.alike(config.from_dict({"data": {"path": path}, "out": "o"}))
+
+    moved = [{**SOURCES[0], "path": "/elsewhere"}, SOURCES[1]]
+    assert shared(moved) == shared(SOURCES)
+    assert [name for name, value in shared(other).items() if value != shared(SOURCES)[name]] == [
+        "the sources of data.path"
+    ]
 
 
 def test_what_must_be_set_is_named() -> None:
