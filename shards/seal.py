@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 KEY = "worldtrace.sha256"
 BLANK = b"0" * 64
 CHUNK = 1 << 22
-_STATED = re.compile(rb"worldtrace\.sha256.{1,8}?([0-9a-f]{64})", re.DOTALL)  # thrift: type and length in between
+# A KeyValue in Thrift's compact protocol: field 1 is the key, a text of 17 bytes, field 2 the value, of 64; the end.
+_STATED = re.compile(rb"\x18\x11worldtrace\.sha256\x18\x40([0-9a-f]{64})\x00")
 _MAGIC = b"PAR1"
 
 
@@ -113,6 +114,8 @@ def holds(file: BinaryIO, version: int) -> bool:
 
 
 def _place(footer: bytes) -> int | None:
-    """Where the digest stands in the footer."""
-    found = _STATED.search(footer)
-    return None if found is None else found.start(1)
+    """Where the digest stands in the footer: last, as statistics of columns, which hold what assets are named, come
+    before the metadata, and nothing but the writer's name and enumerations after them.
+    """
+    found = [match.start(1) for match in _STATED.finditer(footer)]
+    return found[-1] if found else None

@@ -1,13 +1,27 @@
 """The small files of a dataset find any flipped bit of their own: tables by a seal, dataset.json by its digest."""
 
+import dataclasses
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import dataset_json, ledger, parse_dataset_json, seal
+import shards
+from shards import (
+    dataset_json,
+    encode,
+    ledger,
+    parse_dataset_json,
+    seal,
+    write_dataset_json,
+    write_manifest,
+    write_shard,
+)
+from shards.check.verify import verify
 from shards.ledger import LedgerWriter
+from tests.shards.scenes import spheres_view
 
 
 def sealed_ledger(count: int = 3) -> bytes:
@@ -38,6 +52,51 @@ def test_any_flipped_bit_breaks_the_seal() -> None:
             assert seal.check(io.BytesIO(damaged)) is not True, at
     for size in (0, 5, 11, 12, len(content) // 2, len(content) - 1):
         assert seal.check(io.BytesIO(content[:size])) is not True
+
+
+HOSTILE = {
+    "digits": "worldtrace.sha256-" + "ab" * 32,
+    "zeros": "worldtrace.sha256-" + "0" * 64,
+    "a whole entry": "\x18\x11worldtrace.sha256\x18\x40" + "0" * 64 + "\x00",
+    "half an entry": "\x18\x11worldtrace.sha256\x18\x40",
+    "many": ("\x18\x11worldtrace.sha256\x18\x40" + "0" * 64 + "\x00") * 20,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_no_name_of_an_asset_breaks_the_seal(name: str) -> None:
+    """A name stands in the footer, too: in the statistics of its column. Also in one that is written at the close."""
+    file = io.BytesIO()
+    schema = pa.schema([("asset", pa.string())], metadata={"note": name, "zz": name})
+    sealed, sink = seal.sealing(file)
+    writer = pq.ParquetWriter(sink, schema)
+    for _ in range(2):
+        writer.write_table(pa.table({"asset": [name, "z"]}, schema=schema))
+    sealed.close_sealed(writer)
+    content = file.getvalue()
+    assert name.encode() in content[-int.from_bytes(content[-8:-4], "little") - 8 :] or len(name) > 1000
+    assert seal.check(io.BytesIO(content)) is True
+    assert pq.read_table(io.BytesIO(content))["asset"].to_pylist() == [name, "z"] * 2
+    for at in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        assert seal.check(io.BytesIO(damaged)) is not True, at
+    file = io.BytesIO()
+    with LedgerWriter(file) as rows:
+        rows.write([{**dict.fromkeys(ledger.SCHEMA.names), "asset": name, "host": name, "message": name}])
+    assert seal.check(file) is True
+
+
+def test_a_dataset_of_hostile_names_is_sound(tmp_path: Path) -> None:
+    views = [spheres_view(i, 24, 28) for i in range(len(HOSTILE))]
+    named = [
+        dataclasses.replace(view, origin=dataclasses.replace(view.origin, uid=name, source=name))
+        for view, name in zip(views, HOSTILE.values())
+    ]
+    write_manifest(tmp_path, write_shard(tmp_path / "shards" / "000000-unit.tar", map(encode, named)))
+    write_dataset_json(tmp_path, {"layers": 6, "size": [24, 28]})
+    assert len(shards.open(tmp_path).load()) == len(HOSTILE)
+    assert verify(tmp_path) == []
 
 
 def test_a_table_of_another_writer_has_no_seal(tmp_path: Path) -> None:
