@@ -17,6 +17,7 @@ from .key_index import KeyIndex
 from .layout import MANIFEST
 from .store import Store, under
 from .store.local import LocalStore
+from .unfinished import missing_manifest
 
 SHA256 = 32  # bytes
 FEW = 5  # row groups; a manifest of fewer (each holds 131,072 rows) is read whole
@@ -271,10 +272,7 @@ class Rows:
             self.store.exists(MANIFEST)  # a store that cannot be reached is no damage, and says so itself
             raise
         except FileNotFoundError:
-            raise FileNotFoundError(
-                f"{text} is missing: give the folder or URL that `worldtrace render --out` wrote, or rebuild it with "
-                "`worldtrace shards verify DIR --repair`"
-            ) from None
+            raise missing_manifest(self.store) from None
         if groups is None:
             self._same(len(table))
         return table

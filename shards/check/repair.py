@@ -27,6 +27,7 @@ from ..parallel import in_processes
 from ..rewrite.inputs import digests, manifest_batches
 from ..sample import decode, describe
 from ..store import Store, open_store, under
+from ..unfinished import is_unfinished, unfinished
 from ..writer import parts_into
 from .measure import statistics
 from .verify import rows_by_shard
@@ -42,10 +43,13 @@ def repair(
 
     dataset.json is written anew where it is damaged or missing, or where samples are gone since its statistics were
     measured: these are then measured again. With `cut` damaged shards are written anew, without what is lost. Nothing
-    else is touched. `progress(shards done, in all)`. FileNotFoundError where there is no shard.
+    else is touched. `progress(shards done, in all)`. FileNotFoundError where there is no shard, ValueError where the
+    dataset is not finished: its shards are not all that it was to hold.
     """
     store = open_store(place)
     with store.claim():
+        if is_unfinished(store):
+            raise ValueError(f"{unfinished(store)}; there is nothing to repair in it before")
         sizes = {name.rpartition("/")[2]: size for name, size in store.sizes(SHARDS).items() if name.endswith(".tar")}
         shards = sorted(sizes)
         if not shards:

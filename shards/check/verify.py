@@ -18,6 +18,7 @@ from ..parallel import in_processes
 from ..rewrite.inputs import digests, manifest_batches, open_manifest
 from ..store import Store, open_store, under
 from ..store.local import LocalStore
+from ..unfinished import REMEDY, is_unfinished
 from .verify_shard import Problem, Task, check_shard
 
 Progress = Callable[[int, int], None]
@@ -60,10 +61,15 @@ def inspect(
     there = _listed(store)
     version, problems = _header(store)
     problems += [*_strangers(store), *_ledger(store, version)]
+    begun = is_unfinished(store)
+    if begun:
+        problems.append(Problem(DATASET_JSON, f"the dataset is not finished: {REMEDY}"))
     try:
         facts = _facts(store, version)
     except (ValueError, FileNotFoundError) as error:
-        return Verdict(problems=[*problems, Problem(MANIFEST, f"{error}{_unfinished(store)}")])
+        if not begun or isinstance(error, ValueError):
+            problems.append(Problem(MANIFEST, str(error)))
+        return Verdict(problems=problems)
     problems += facts.problems
     if there is not None:
         for shard in sorted(there - facts.shards):
@@ -187,15 +193,6 @@ def _header(store: Store) -> tuple[int, list[Problem]]:
         return VERSION, [Problem(DATASET_JSON, what)]
     except ValueError as error:
         return VERSION, [Problem(DATASET_JSON, str(error))]
-
-
-def _unfinished(store: Store) -> str:
-    """What to add where a manifest is missing because nothing has written it yet."""
-    try:
-        complete = parse_dataset_json(store.read(DATASET_JSON), "").get("complete")
-    except (ValueError, FileNotFoundError):
-        return ""
-    return "; the dataset is not finished: run the command that writes it again" if complete is False else ""
 
 
 def _ledger(store: Store, version: int) -> Iterator[Problem]:

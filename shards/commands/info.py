@@ -12,6 +12,7 @@ from ..moments import RELEASED
 from ..printable import printable
 from ..summary import BY, COLUMNS, PAPER_COVERAGE, PAPER_MEDIAN, PAPER_P90, Coverage, Summary, summarise
 from ..terminal import console, say
+from ..unfinished import REMEDY
 from .arguments import Directory, SplitOption, Where
 
 
@@ -19,6 +20,8 @@ def info(directory: Directory, split: SplitOption = None, where: Where = None) -
     """Counts, splits, licences, coverage per layer, bytes per sample, flags, statistics, and what was rejected."""
     dataset = reader.open(directory, split, where=where)
     screen = console()
+    if dataset.config.get("complete") is False:
+        say(f"not finished, these are the samples that it has for now: {REMEDY}")
     if not len(dataset):
         say(f"{directory}: no samples, manifest hash {dataset.hash}")
         return

@@ -9,6 +9,7 @@ from rich.table import Table
 from .. import reader
 from ..printable import printable
 from ..terminal import console, say
+from ..unfinished import REMEDY
 from .arguments import Directory, SplitOption, Where, narrowed
 
 COLUMNS = [
@@ -26,6 +27,8 @@ def ls(
 ) -> None:
     """List samples."""
     dataset = narrowed(reader.open(directory, split), where)
+    if dataset.config.get("complete") is False:
+        say(f"not finished, these are the samples that it has for now: {REMEDY}", err=True)
     left = len(dataset) if limit is None else limit
     if keys:
         for batch in dataset.batches(["key"]):

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from .. import manifest, seal
 from ..dataset_json import parse_dataset_json
-from ..layout import DATASET_JSON, LOCK, MANIFEST, SHARDS
+from ..layout import DATASET_JSON, MANIFEST, SHARDS
 from ..store import Store, open_store, under
 from ..store.local import LocalStore
+from ..unfinished import is_unfinished, missing_manifest, unfinished
 
 ROWS = 1 << 14  # of a manifest that are looked at together
 _PLAIN = r"^[0-9A-Za-z_-][0-9A-Za-z._-]*\.tar$"  # the name of a shard: never a path
@@ -68,9 +69,8 @@ class Input:
 
 
 def open_input(path: str | PathLike[str]) -> Input:
-    """The dataset at a path or URL; an unfinished one only if `verify --repair` has given it a manifest.
-
-    FileNotFoundError / ValueError where it is none, or its manifest is damaged.
+    """The dataset at a path or URL. FileNotFoundError / ValueError where it is none, is not finished, or its manifest
+    is damaged: what is copied from it is never a part of what it was to be.
     """
     store = open_store(path)
     if isinstance(store, LocalStore) and not store.folder.is_dir():
@@ -80,10 +80,8 @@ def open_input(path: str | PathLike[str]) -> Input:
         config = parse_dataset_json(store.read(DATASET_JSON), header)
     except FileNotFoundError:
         raise FileNotFoundError(f"{header} is missing: give the folder or URL of a dataset") from None
-    if config.get("complete") is False and (store.exists(LOCK) or not store.exists(MANIFEST)):
-        raise ValueError(
-            f"{store.text} is not finished: run the command that writes it again, which goes on from there"
-        )
+    if is_unfinished(store):
+        raise ValueError(unfinished(store))
     with open_manifest(store) as file:
         if not seal.holds(file, config["version"]):
             raise damaged(store, "its seal is broken")
@@ -131,9 +129,7 @@ def open_manifest(store: Store) -> Iterator[BinaryIO]:
         with store.reading(MANIFEST) as file:
             yield file
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{under(store, MANIFEST)} is missing: rebuild it with `worldtrace shards verify DIR --repair`"
-        ) from None
+        raise missing_manifest(store) from None
 
 
 def _checked(store: Store, table: pa.Table, schema: pa.Schema) -> pa.Table:

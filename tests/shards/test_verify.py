@@ -18,7 +18,6 @@ from shards.check.repair import repair
 from shards.check.verify import as_json, inspect, verify
 from shards.commands.verify import verify as command
 from shards.ledger import LedgerWriter
-from shards.rewrite.inputs import open_input
 from shards.store import lease, open_store
 from tests.shards.scenes import spheres_view
 
@@ -383,17 +382,6 @@ def test_the_command_says_it_to_people_and_programs(dataset_copy: Path) -> None:
     assert text.endswith("30 samples in 3 shards, sound\n")
     with pytest.raises(ValueError, match="belongs to --repair"):
         command(str(dataset_copy), cut=True)
-
-
-def test_an_unfinished_dataset_is_told_from_a_damaged_one(dataset_copy: Path) -> None:
-    config = shards.read_dataset_json(dataset_copy)
-    shards.write_dataset_json(dataset_copy, {**config, "complete": False})
-    assert verify(dataset_copy) == []  # it was given a manifest by a repair
-    assert open_input(dataset_copy).samples == 31
-    (dataset_copy / "manifest.parquet").unlink()
-    assert ["not finished" in str(problem) for problem in verify(dataset_copy)] == [True]
-    with pytest.raises(ValueError, match="not finished"):
-        open_input(dataset_copy)
 
 
 def dies(task: int) -> int:
