@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import CorruptSample
 from . import container
-from .container import MAX_ELEMENTS, Fields
+from .container import MAX_ELEMENTS, MAX_SIDE, Fields
 from .packing import ESCAPE, PACKINGS, Packing, fits, pack, packing_of, unpack
 from .prediction import PREDICTORS, Predictor, reconstruct, residuals, structure
 from .quantise import CODECS, LARGEST_Q, Codec, codes, depths
@@ -49,11 +49,12 @@ def encode_layers(hits: np.ndarray, depth: np.ndarray, codec: Choice = "auto", b
     forward-filled elsewhere; `steps` for depth in none.
     """
     layers, height, width = depth.shape
-    if layers * height * width > MAX_ELEMENTS:
+    if not container.fits_limits(layers, height, width):
         raise ValueError(
-            f"{layers} layers of {height}x{width} are more than the {MAX_ELEMENTS} values a sample may have"
+            f"{layers} layers of {height}x{width} cannot be stored: at most 255 layers, sides from 1 to {MAX_SIDE} and "
+            f"{MAX_ELEMENTS} values in all"
         )
-    if layers > 255 or hits.shape != (height, width) or hits.dtype != np.uint8 or depth.dtype != np.float32:
+    if hits.shape != (height, width) or hits.dtype != np.uint8 or depth.dtype != np.float32:
         raise ValueError(f"hits {hits.shape} {hits.dtype} and depth {depth.shape} {depth.dtype} do not belong together")
     if hits.size and int(hits.max()) > layers:
         raise ValueError(f"hits counts up to {int(hits.max())} surfaces, but there are {layers} layers")

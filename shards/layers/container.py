@@ -3,6 +3,7 @@
 A reader learns every size from the header, before it allocates anything; both parts carry a CRC-32.
 """
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import zstandard
 from ..errors import CorruptSample
 
 MAX_ELEMENTS = 1 << 26  # L*H*W of one image: 256 MB of float32, so that a damaged header cannot ask for more
+MAX_SIDE = 16383  # of an image: the most of WebP. A column of 2^25 pixels would be as many sums, one after the other
 LEVEL = 9  # of zstd: 1 to 3 % fewer bytes than level 6, for a twelfth of the time of encoding
 
 # magic, version, kind, layout, L, H, W, hits, bound, step, raw bytes, compressed bytes, crc of frame, crc of header
@@ -70,10 +72,19 @@ def read_fields(data: bytes, magic: bytes, what: str) -> Fields:
     if fields.magic != magic or crc != zlib.crc32(data[: HEADER.size - _CRC.size]):
         raise CorruptSample(f"{what}: the header is damaged")
     layers, height, width, count = fields.layers, fields.height, fields.width, fields.count
-    elements = layers * height * width
-    if not (1 <= layers <= 255 and elements <= MAX_ELEMENTS and count <= elements):
+    if not fits_limits(layers, height, width) or count > layers * height * width:
         raise CorruptSample(f"{what}: {layers} layers of {height}x{width} with {count} hits are outside the limits")
+    if not (math.isfinite(fields.bound) and fields.bound >= 0):
+        raise CorruptSample(f"{what}: the bound {fields.bound} is no bound of an error")
     return fields
+
+
+def fits_limits(layers: int, height: int, width: int) -> bool:
+    """Whether an image may have so many. Decoding takes up to 30 bytes for each of its values, up to 60 where most hits
+    have no hit to their left.
+    """
+    sides = 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE
+    return 1 <= layers <= 255 and sides and layers * height * width <= MAX_ELEMENTS
 
 
 def unpacked(data: bytes, fields: Fields, what: str) -> bytes:

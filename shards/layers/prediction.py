@@ -109,6 +109,8 @@ def reconstruct(zigzag: np.ndarray, hit: np.ndarray, predictor: Predictor = "pla
     layer, rest = np.divmod(first, (height + 1) * pitch)
     row, column = np.divmod(rest, pitch)
     place = (row * layers + layer) * pitch + column
+    deeper = layer > 0
+    del layer, rest, row, column  # where every hit is a start these are a quarter of all memory
     base = total[place]
     parent, parent_place, open_ = np.zeros_like(first), np.zeros_like(first), np.ones(m, bool)
     flat = padded.reshape(-1)
@@ -116,7 +118,7 @@ def reconstruct(zigzag: np.ndarray, hit: np.ndarray, predictor: Predictor = "pla
     for step, place_step in (up, (up[0] + 1, up[1] + 1), (up[0] - 1, up[1] - 1), back):
         found = open_ & flat[place + place_step]
         if step == back[0]:
-            found &= layer > 0
+            found &= deeper
         parent[found], parent_place[found] = first[found] + step, place[found] + place_step
         open_ &= ~found
 

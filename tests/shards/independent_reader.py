@@ -153,6 +153,8 @@ def opened(data: bytes, magic: bytes, versions: tuple[int, ...]) -> tuple[dict[s
     refuse(header["header_crc"] != zlib.crc32(data[:68]), "checksum of a header")
     refuse(header["magic"] != magic or header["version"] not in versions, "version")
     refuse(header["L"] * header["H"] * header["W"] > 1 << 26 or not 1 <= header["L"] <= 255, "size")
+    refuse(not (1 <= header["H"] <= 16383 and 1 <= header["W"] <= 16383), "size of the image")
+    refuse(not 0 <= header["bound"] < float("inf"), "bound")
     frame = data[72:]
     refuse(len(frame) != header["frame_bytes"], "size of the frame")
     refuse(zlib.crc32(frame) != header["frame_crc"], "checksum of the frame")

@@ -13,6 +13,7 @@ from shards import CorruptSample, forward_fill, generator
 from shards.layers.codec import DEFAULT_BOUND, Choice, decode_layers, encode_layers, read_header
 from shards.layers.container import MAX_ELEMENTS
 from shards.layers.packing import Packing, pack, unpack
+from shards.layers.planes import decode_plane, encode_plane
 from tests.shards.scenes import spheres_view
 
 
@@ -163,6 +164,9 @@ def _forged(data: bytes, payload: bytes | None = None, **fields: float) -> bytes
         {"L": 1},
         {"H": 1 << 30, "W": 1 << 30},
         {"H": MAX_ELEMENTS, "W": 2, "raw": 2 * MAX_ELEMENTS},
+        {"bound": -1.0},
+        {"bound": float("nan")},
+        {"bound": float("inf")},
         {"count": 1 << 60},
         {"raw": 1 << 40},
         {"step": float("nan")},
@@ -232,3 +236,31 @@ def test_a_plane_costs_less_than_two_bits_per_hit() -> None:
     data = encode_layers(np.ones((200, 200), np.uint8), depth)
     assert read_header(data).bound == DEFAULT_BOUND
     assert 8 * len(data) / depth.size < 2.0
+
+
+def test_an_image_is_as_long_as_webp_allows_and_no_longer() -> None:
+    """A column of millions of pixels fits in a thousand bytes, and takes half a minute and gigabytes to sum up."""
+    for shape in ((16383, 1), (1, 16383)):
+        hits, depth = np.ones(shape, np.uint8), np.ones((1, *shape), np.float32)
+        data = encode_layers(hits, depth)
+        np.testing.assert_array_equal(decode_layers(data)[0], hits)
+        for name, side in (("H", 16384), ("W", 16384), ("H", 0)):
+            longer = {"H": shape[0], "W": shape[1], name: side}
+            pixels = longer["H"] * longer["W"]
+            forged = _forged(data, bytes(pixels), codec=1, layout=0, count=0, step=0.0, **longer)
+            with pytest.raises(CorruptSample, match="outside the limits"):
+                decode_layers(forged)
+    for shape in ((16384, 1), (1, 16384), (0, 4)):
+        with pytest.raises(ValueError, match="cannot be stored"):
+            encode_layers(np.zeros(shape, np.uint8), np.zeros((1, *shape), np.float32))
+
+
+@pytest.mark.parametrize("bound", [-1.0, -5e-324, float("nan"), float("inf")])
+def test_a_bound_that_bounds_nothing_is_refused(bound: float) -> None:
+    view = spheres_view(0, 12, 14)
+    with pytest.raises(CorruptSample, match="no bound"):
+        decode_layers(_forged(encode_layers(view.hits, view.depth), bound=bound))
+    facing = encode_plane("facing", view.hits, view.hit.astype(np.int8))
+    assert decode_plane("facing", _forged(facing), view.hits, 6).any()
+    with pytest.raises(CorruptSample, match="no bound"):
+        decode_plane("facing", _forged(facing, bound=bound), view.hits, 6)
