@@ -63,9 +63,11 @@ class LaRI:
     layout: ClassVar[str] = "folders of NAME_ldi.npz (key ldi) with images and cameras"
 
     def scenes(self) -> Iterator[Scene]:
-        """Every folder with views, at most NESTED levels down. Views of one house, object or scan share a place."""
+        """Every folder with views, at most NESTED levels down; NAME/. is the given one itself, in which a folder of the
+        same NAME may lie. Views of one house, object or scan share a place.
+        """
         for where in _folders_of_views(self.folder):
-            name = where.relative_to(self.folder).as_posix() if where != self.folder else self.folder.resolve().name
+            name = where.relative_to(self.folder).as_posix() if where != self.folder else f"{where.resolve().name}/."
             yield Scene(name, _place(where))
 
     def frames(self, scene: Scene) -> list[str]:
@@ -133,8 +135,7 @@ class LaRI:
         return read_image_alpha(self._file(scan / "rgb" / f"{frame}.png")), K, pose
 
     def _where(self, scene: Scene) -> Path:
-        """The folder of a scene; the given one itself where that holds the views."""
-        return path if (path := self.folder / scene.name).is_dir() else self.folder
+        return self.folder if scene.name.endswith("/.") else self.folder / scene.name
 
     def _file(self, path: Path) -> Path:
         return files.inside(self.folder, path.relative_to(self.folder).as_posix())

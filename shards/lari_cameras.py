@@ -3,6 +3,9 @@
 `np.save` of a map writes a pickle. It is never unpickled here: its opcodes are listed (pickletools executes nothing),
 and a small stack puts together the few that data is made of: numbers, texts, tuples, lists, maps, and arrays of numbers
 of numpy, which are recognised by name and built from their bytes. Everything else ends in an error.
+
+A pickle may name one tuple many times, in others that it names again: 30 levels are a billion items for whatever walks
+them, as hash, str and np.asarray do. So nothing is walked that is not known to be a text or a number.
 """
 
 import pickletools
@@ -41,10 +44,10 @@ def blender_camera(path: Path) -> tuple[np.ndarray, float | None]:
     else:
         try:
             found = values_of(pickled)
-            matrix = np.asarray(found["T_b_w2cam"], np.float64)
+            matrix = _of(np.ndarray, found["T_b_w2cam"]).astype(np.float64)
             lens = float(found["cam_len"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise Unreadable("unreadable_camera", f"{path.name} holds no camera of LaRI ({error})") from None
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise Unreadable("unreadable_camera", f"{path.name} holds no camera of LaRI ({error!s:.200})") from None
     if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
         raise Unreadable("unreadable_camera", f"{path.name} holds an array {matrix.shape}, not a camera (3, 4)")
     whole = np.vstack([matrix, [0, 0, 0, 1]])
@@ -83,15 +86,16 @@ def values_of(pickled: bytes) -> Any:
             _of(list, stack[-1]).extend(values)
         elif name in ("SETITEM", "SETITEMS"):
             values = _pop(stack, marks.pop() if name == "SETITEMS" else len(stack) - 2)
-            _of(dict, stack[-1]).update(zip(values[::2], values[1::2], strict=True))
+            _of(dict, stack[-1]).update(zip((_of(str, key) for key in values[::2]), values[1::2], strict=True))
         elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[int(argument)])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            named = tuple(str(argument).split(" ")) if name == "GLOBAL" else tuple(_pop(stack, len(stack) - 2))
+            words = str(argument).split(" ") if name == "GLOBAL" else _pop(stack, len(stack) - 2)
+            named = tuple(_of(str, word) for word in words)
             if named not in NUMPY:
-                raise ValueError(f"it names {'.'.join(map(str, named))[:60]}")
+                raise ValueError(f"it names {'.'.join(named)[:60]}")
             stack.append(_Named(named[-1]))
         elif name == "REDUCE":
             maker, arguments = _pop(stack, len(stack) - 2)
@@ -124,7 +128,7 @@ class _Made:
     def array(self) -> np.ndarray:
         """Of a pickled array of floats: its state is (version, shape, dtype, whether Fortran's order, bytes)."""
         _, shape, dtype, fortran, content = self.state
-        kind, order = _of(_Made, dtype).arguments[0], dtype.state[1]
+        kind, order = _of(str, _of(_Made, dtype).arguments[0]), _of(str, dtype.state[1])
         if self.maker != "_reconstruct" or kind not in ("f4", "f8") or order not in ("<", ">"):
             raise ValueError(f"it holds an array of {kind}")
         return np.frombuffer(_of(bytes, content), f"{order}{kind}").reshape(shape, order="F" if fortran else "C")

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from shards.cli import app
 from shards.lari import LaRI, layers_of
 from shards.lari_cameras import blender_camera, values_of
 from shards.rgbd import Scene, Unreadable, open_corpus
-from shards.rgbd.base import intrinsics
+from shards.rgbd.base import intrinsics, origin_sha256
 from shards.rgbd.plan import Settings
 from shards.rgbd.pose import OPENGL
 from shards.rgbd.write import import_corpus
@@ -94,6 +95,7 @@ def write_scrream(root: Path) -> None:
 
 UID = "0b6d53e3b2d048b38af4e27d74210a6c"
 HOUSE = "646caacd-2202-49a5-8aee-8461238c4121"
+PLACES = {"lari-object": UID, "lari-room": HOUSE, "lari-scannetpp": "00777c41d4", "lari-scrream": "scene07"}
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,7 @@ def test_a_round_trip_through_shards(everything: Path, tmp_path: Path) -> None:
         assert view.info["normalisation"] == {"scale": 1.0, "offset": [0.0, 0.0, 0.0]}
         assert view.info["flags"] == []
         assert view.info["overflow"] == 0
+        assert view.origin.sha256 == origin_sha256("lari", PLACES[source]), "what decides the split"
         sees = view.rgba[..., 3] == 255
         assert np.array_equal(sees, view.hits > 0) if source == "lari-object" else sees.all()
     assert np.allclose(found["lari-scrream"].world_from_camera, camera())
@@ -146,14 +149,14 @@ def test_views_of_one_thing_fall_into_one_split(everything: Path) -> None:
     corpus = LaRI(everything)
     places = {scene.name: scene.place for scene in corpus.scenes()}
     assert places == {
-        f"3dfront/{HOUSE}_4": HOUSE,
-        f"objaverse/000-007/{UID}": UID,
-        "scannetpp/00777c41d4/dslr/ldi": "00777c41d4",
-        "scrream/scene07/scene07_reduced_00/ldi": "scene07",
+        f"3dfront/{HOUSE}_4": PLACES["lari-room"],
+        f"objaverse/000-007/{UID}": PLACES["lari-object"],
+        "scannetpp/00777c41d4/dslr/ldi": PLACES["lari-scannetpp"],
+        "scrream/scene07/scene07_reduced_00/ldi": PLACES["lari-scrream"],
     }
     alone = everything / "objaverse/000-007" / UID
     (scene,) = LaRI(alone).scenes()
-    assert scene == Scene(UID, UID)
+    assert scene == Scene(f"{UID}/.", UID)
     assert LaRI(alone).frames(scene) == ["000", "001"]
     for name in ("scannetpp/00777c41d4/dslr/ldi", "scrream/scene07/scene07_reduced_00/ldi"):
         corpus = LaRI(everything / Path(name).parent)
@@ -161,6 +164,15 @@ def test_views_of_one_thing_fall_into_one_split(everything: Path) -> None:
         assert scene.place == places[name], "whichever folder is given"
         (frame,) = corpus.frames(scene)
         assert corpus.view(scene, 0, frame, 6).hits.any()
+
+
+def test_a_folder_of_its_own_name_in_a_folder_of_views(tmp_path: Path) -> None:
+    write_blender(tmp_path / "a", room=False, views=1)
+    write_blender(tmp_path / "a" / "a", room=False, views=2)
+    corpus = LaRI(tmp_path / "a")
+    assert {scene.name: len(corpus.frames(scene)) for scene in corpus.scenes()} == {"a/.": 1, "a": 2}
+    assert import_corpus(tmp_path / "a", str(tmp_path / "out"), Settings("lari", size=512), workers=0).frames == 3
+    assert len({*shards.open(tmp_path / "out").keys}) == 3
 
 
 def slow_layers(ray: np.ndarray, layers: int) -> tuple[list[float], int]:
@@ -215,6 +227,34 @@ def test_pickles_are_read_without_being_run(tmp_path: Path) -> None:
     np.save(path, np.array({"T_b_w2cam": np.array([{}]), "cam_len": 30}, dtype=object), allow_pickle=True)
     with pytest.raises(Unreadable, match="it holds an array of O8"):
         blender_camera(path)
+
+
+# A tuple of 2^30 in 150 bytes: each level names the one below twice.
+BOMB = b")q\x80" + b"".join(b"h%ch%c\x86q%c" % (level, level, level + 1) for level in range(0x80, 0x9E))
+MATRIX = b"X\x09\0\0\0T_b_w2cam"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        BOMB + b"N",
+        MATRIX + BOMB,
+        MATRIX + BOMB + b"X\x01\0\0\0x\x93",
+        MATRIX + b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01)cnumpy\ndtype\n" + BOMB + b"\x85R(NNtb\x89Ntb",
+        b"X\x07\0\0\0cam_len\x8a\xff" + b"\x7f" * 255,  # a whole number of 614 digits
+    ],
+    ids=["key", "matrix", "name", "type", "number"],
+)
+def test_pickles_that_name_one_thing_many_times(item: bytes, tmp_path: Path) -> None:
+    file, path = io.BytesIO(), tmp_path / "000.npy"
+    np.save(file, np.array({"T_b_w2cam": np.eye(4)[:3], "cam_len": 31}, object), allow_pickle=True)
+    content = file.getvalue()
+    end = content.rindex(b"uat") + 1  # of the map
+    path.write_bytes(content[:end] + item + b"s" + content[end:])
+    began = time.process_time()
+    with pytest.raises(Unreadable, match="holds no camera of LaRI"):
+        blender_camera(path)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
