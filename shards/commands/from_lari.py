@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import say
 from .arguments import advance, bar
 
 
@@ -40,4 +41,5 @@ def from_lari(
             progress=lambda done, total: advance(progress, done, total),
             say=lambda line: progress.update(progress.task_ids[0], description=line),
         )
-    typer.echo(summary.line())
+    for line in (summary.line(), *summary.remarks):
+        say(line)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..rgbd import READERS
+from ..terminal import say
 from .arguments import advance, bar
 
 
@@ -69,4 +70,5 @@ def from_rgbd(
             say=lambda line: progress.update(progress.task_ids[0], description=line),
             patience=timeout,
         )
-    typer.echo(summary.line())
+    for line in (summary.line(), *summary.remarks):
+        say(line)

@@ -133,7 +133,9 @@ class _Work:
         try:
             if isinstance(corpus, Layered):
                 return corpus.view(scene, number, name, settings.layers)
-            frame = checked(resized(checked(corpus.read(scene, name)), settings.size, settings.upscale))
+            with np.errstate(over="ignore", invalid="ignore"):  # depth that no float32 holds is unknown (`checked`)
+                frame = corpus.read(scene, name)
+            frame = checked(resized(checked(frame), settings.size, settings.upscale))
             return layered_view(corpus, scene, number, name, frame, settings.layers)
         except Unreadable:
             raise

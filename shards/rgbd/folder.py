@@ -191,15 +191,19 @@ def intrinsics_of(camera: Mapping[str, Any], height: int, width: int) -> np.ndar
 
 def _number(camera: Mapping[str, Any], name: str, default: float | None = None) -> float:
     value = camera.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
         raise Unreadable("unreadable_camera", f"{name} of the intrinsics is {str(value)[:40]}, not a number")
-    return float(value)
+    return number
 
 
 def _matrix(rows: Any, size: int) -> np.ndarray:
     try:
         matrix = np.array(rows, np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         matrix = np.zeros(())
     if matrix.shape != (size, size):
         raise Unreadable("unreadable_camera", f"a matrix of the camera is {str(rows)[:60]}, not {size}x{size} numbers")

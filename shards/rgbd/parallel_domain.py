@@ -105,7 +105,7 @@ class ParallelDomain:
         try:
             lens = dict(zip(calibration["names"], calibration["intrinsics"], strict=True))[camera]
             values = {name: float(lens.get(name, 0)) for name in ("fx", "fy", "cx", "cy", "skew", *LENS)}
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             raise Unreadable("unreadable_camera", f"calibration {key} has no intrinsics of {camera}") from None
         bent = {name: values[name] for name in LENS if values[name] != 0}
         if bent:
@@ -145,6 +145,6 @@ def _pose(pose: Any) -> np.ndarray | None:
         turn, move = pose.get("rotation", {}), pose.get("translation", {})
         quaternion = [float(turn.get(name, 0)) for name in ("qw", "qx", "qy", "qz")]
         translation = [float(move.get(name, 0)) for name in ("x", "y", "z")]
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         raise Unreadable("absurd_pose", "the pose of an image is no rotation and translation") from None
     return rigid(from_quaternion(quaternion), translation) if any(quaternion) else None

@@ -85,8 +85,10 @@ def plan(
     selection: Selection,
     counting: Counting | None = None,
     advance: Callable[[int], None] = lambda scenes: None,
+    remark: Callable[[str], None] = lambda sentence: None,
 ) -> list[Unit]:
-    """The units, in the order of scenes. ValueError where the folder is not of this corpus, or nothing is selected.
+    """The units, in the order of scenes. ValueError where the folder is not of this corpus, or nothing is selected;
+    `remark` is given what the user may want to know: names of the split file that no scene has.
 
     To count frames is to read containers, so it may be left to processes (workers.Crew).
     """
@@ -94,11 +96,19 @@ def plan(
     counting = counting or (lambda scenes: [counted(corpus, scene, settings.every) for scene in scenes])
     units: list[Unit] = []
     left = selection.limit if selection.limit is not None else sys.maxsize
-    found = matched = 0
+    matched = 0
+    found: set[str] = set()
+    met: set[str] = set()  # names of the split file
     scenes = iter(corpus.scenes())
     while left > 0 and (some := list(islice(scenes, AT_ONCE))):
-        found += len(some)
-        some = [s for s in some if fnmatchcase(s.name, selection.scenes) and (listed is None or s.name in listed)]
+        for scene in some:
+            if scene.name in found:
+                raise ValueError(f"two scenes of {corpus.folder} are named {scene.name!r}: rename one of them")
+            found.add(scene.name)
+        if listed is not None:
+            met.update(name for scene in some for name in names_of(scene) if name in listed)
+            some = [scene for scene in some if not listed.isdisjoint(names_of(scene))]
+        some = [scene for scene in some if fnmatchcase(scene.name, selection.scenes)]
         for scene, count in zip(some, counting(some)):
             for unit in _units(corpus, scene, count, settings):
                 if left > 0:
@@ -113,11 +123,22 @@ def plan(
     if not matched:
         where = f" of {selection.split_file}" if selection.split_file is not None else ""
         raise ValueError(
-            f"none of the {found} scenes in {corpus.folder} is one{where} that matches {selection.scenes!r}"
+            f"none of the {len(found)} scenes in {corpus.folder} is one{where} that matches {selection.scenes!r}"
+        )
+    if listed is not None and left > 0 and (strange := sorted(listed - met)):
+        some_names = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+        remark(
+            f"{len(strange)} of the {len(listed)} names in {selection.split_file} are of no scene in {corpus.folder}: "
+            f"{some_names}"
         )
     if not any(unit.count or unit.broken for unit in units):
         raise ValueError(f"the {matched} scenes in {corpus.folder} hold no frame: expected {corpus.layout}")
     return units
+
+
+def names_of(scene: Scene) -> tuple[str, str]:
+    """What a list may call it: its name, or the last part, since official lists have no folder such as train/."""
+    return scene.name, scene.name.rpartition("/")[2]
 
 
 def taken(corpus: Corpus, scene: Scene, every: int) -> list[tuple[int, str]]:

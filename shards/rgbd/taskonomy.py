@@ -105,5 +105,5 @@ def _pose(info: dict[str, Any]) -> np.ndarray | None:
         return rigid(R, location) @ OPENGL
     except KeyError:
         return None
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise Unreadable("absurd_pose", "camera_location or camera_rotation_final are no numbers") from None

@@ -38,7 +38,7 @@ class Summary:
     shards: int = 0
     fresh: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    example: str = ""
+    remarks: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
@@ -69,7 +69,15 @@ def import_corpus(
     with ExitStack() as stack:
         crew = stack.enter_context(Crew(task, workers, patience)) if workers else None
         counting = crew.count if crew else None
-        units = plan(corpus, settings, selection or Selection(), counting, lambda n: say(f"{n} scenes listed"))
+        remarks: list[str] = []
+        units = plan(
+            corpus,
+            settings,
+            selection or Selection(),
+            counting,
+            advance=lambda scenes: say(f"{scenes} scenes listed"),
+            remark=remarks.append,
+        )
         claim = stack.enter_context(store.claim(say))
         if crew:
             stack.callback(crew.stop)  # before the claim ends: nobody writes without it
@@ -87,7 +95,7 @@ def import_corpus(
             if done is not None:
                 known[done.unit] = _Entry.of(done)
                 fresh += done.views
-        summary = _summary(store, known, fresh)
+        summary = _summary(store, known, fresh, remarks)
         if not summary.frames:
             _discard(store, claim)
             raise ValueError(f"none of the {sum(u.count for u in units)} frames of {folder} can be used: {_why(known)}")
@@ -246,8 +254,8 @@ def _delete_records(store: Store) -> None:
     store.delete(filter(naming.is_record, store.sizes(layout.UNITS)))
 
 
-def _summary(store: Store, known: Mapping[str, _Entry], fresh: int) -> Summary:
-    summary = Summary(store.text, fresh=fresh)
+def _summary(store: Store, known: Mapping[str, _Entry], fresh: int, remarks: list[str]) -> Summary:
+    summary = Summary(store.text, fresh=fresh, remarks=remarks)
     summary.scenes = len({entry.asset for entry in known.values() if entry.views})
     for entry in known.values():
         summary.frames += entry.views

@@ -10,8 +10,11 @@ import OpenEXR
 import pytest
 from PIL import Image
 
+import shards
 from shards.rgbd import Unreadable, open_corpus
 from shards.rgbd.base import intrinsics
+from shards.rgbd.plan import Settings
+from shards.rgbd.write import import_corpus
 from tests.shards.rgbd.stage import assert_on_stage, camera, photograph, pose_of, read_all
 
 H, W = 48, 64
@@ -138,6 +141,8 @@ def test_masks_and_depth_of_another_resolution(tmp_path: Path) -> None:
         ({}, "one of the two"),
         ({"K": K.tolist(), "pixel_centre": 0.25}, "pixel_centre is 0.25"),
         ({"K": K.tolist(), "width": 0}, "intrinsics are of"),
+        ({"fx": 10**400, "fy": 50, "cx": 32, "cy": 24}, "fx of the intrinsics is 10000"),
+        ({"K": [[10**400, 0, 32], [0, 50, 24], [0, 0, 1]]}, "not 3x3 numbers"),
         ([1, 2], "not a map"),
     ],
 )
@@ -146,6 +151,19 @@ def test_what_is_amiss_with_intrinsics_is_said(tmp_path: Path, given: Any, says:
     with pytest.raises(Unreadable, match=says) as caught:
         read_all("folder", tmp_path)
     assert caught.value.reason == "unreadable_camera"
+
+
+@pytest.mark.filterwarnings("error")
+def test_depth_beyond_single_precision_is_unknown(tmp_path: Path) -> None:
+    """And nobody hears of it, who reads a million frames."""
+    z = write_folder(tmp_path / "in", kind="npy")
+    path = next((tmp_path / "in" / "depth").iterdir())
+    np.save(path, np.where(np.arange(z.shape[1]) < 20, 1e300, np.load(path).astype(float)))
+    import_corpus(tmp_path / "in", str(tmp_path / "out"), Settings("folder", size=48), workers=0)
+    view = shards.open(tmp_path / "out")[0]
+    assert isinstance(view, shards.LayeredView)
+    assert not view.hits[:, :8].any()
+    assert view.hits[:, 32:].any()
 
 
 def damaged_exr(path: Path) -> None:

@@ -246,9 +246,7 @@ def test_tartanair_cameras_places_and_lost_poses(tmp_path: Path) -> None:
     write_tartanair(tmp_path, "OldTownSummer", name="rcam_left")
     write_tartanair(tmp_path, "OldTownFallExposure")
     places = {s.name: s.place for s in open_corpus("tartanair", tmp_path, {"cameras": "all"}).scenes()}
-    assert set(places.values()) == {"OldTown"}, (
-        "one town fills one split, whatever the season and the camera's exposure"
-    )
+    assert set(places.values()) == {"OldTown"}, "one town fills one split, whatever season and exposure"
     assert len(read_all("tartanair", tmp_path, {"cameras": "rcam_left"})) == 2
     with pytest.raises(ValueError, match="'lcam_fish' is none of"):
         open_corpus("tartanair", tmp_path, {"cameras": "lcam_fish"})

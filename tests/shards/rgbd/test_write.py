@@ -227,6 +227,10 @@ def test_the_command(scans: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*arguments, "--workers", "0"])
     assert result.exit_code == 0, result.output
     assert "6 frames of 3 scenes in 6 shards, 6 of them new" in result.stdout
+    (tmp_path / "train.txt").write_text("scene0004_00\nscene0009_00\n")
+    result = CliRunner().invoke(app, [*arguments, "--workers", "0", "--split-file", str(tmp_path / "train.txt")])
+    assert "nothing was left to do" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith(": scene0009_00")
     write(scans, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
