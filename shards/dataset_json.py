@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -17,6 +18,7 @@ from .store import Store, open_store, under
 
 FORMAT = "worldtrace"
 VERSION = 2  # of the format; 1 is read as well (docs/format.md)
+LARGEST = 2**31 - 1  # number of layers or pixels
 
 CONVENTIONS = {
     "camera": "OpenCV: +x right, +y down, +z forward; world_from_camera is 4x4, a rigid motion",
@@ -48,13 +50,12 @@ def write_dataset_json(place: Store | str | PathLike[str], config: Mapping[str, 
 def dataset_json(config: Mapping[str, Any]) -> bytes:
     """`config` plus format, version, conventions and software versions (a given value stands), as the file holds it.
 
-    `config` needs "layers" (L) and "size" ([H, W]); "job" holds the job's configuration, "statistics" those of
-    shards/moments.py. Keys are sorted and nothing depends on the time, so the bytes are a function of `config`.
-    "digest" is the sha256 of these bytes with 64 zeros in its place.
+    `config` needs "layers" (L) and "size" ([H, W]), else ValueError; "job" holds the job's configuration, "statistics"
+    those of shards/moments.py. Keys are sorted and nothing depends on the time, so the bytes are a function of
+    `config`. "digest" is the sha256 of these bytes with 64 zeros in its place.
     """
-    for name in ("layers", "size"):
-        if name not in config:
-            raise ValueError(f"the dataset's {name!r} is not given")
+    if flaw := _flaw(config):
+        raise ValueError(f"the configuration is none of a dataset: {flaw}")
     whole = {
         "format": FORMAT,
         "version": VERSION,
@@ -86,9 +87,12 @@ def read_dataset_json(place: Store | str | PathLike[str]) -> dict[str, Any]:
 
 
 def parse_dataset_json(content: bytes, path: str) -> dict[str, Any]:
-    """What the bytes of a dataset.json say; ValueError, naming `path`, where it is damaged, foreign or too new."""
+    """What the bytes of a dataset.json say; ValueError, naming `path`, where it is damaged, foreign or too new.
+
+    What is returned has `layers` and `size`, and of statistics, conventions and versions none or such as are.
+    """
     try:
-        config = json.loads(content)
+        config = load(content)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): restore it from a copy, or remove it and run the same render command again"
@@ -102,7 +106,58 @@ def parse_dataset_json(content: bytes, path: str) -> dict[str, Any]:
             f"{path} is damaged, or was edited (its digest differs): restore it from a copy, or take it as it is with "
             "`worldtrace shards verify DIR --repair`"
         )
+    if flaw := _flaw(config):
+        raise ValueError(
+            f"{path} is damaged ({flaw}): restore it from a copy, or write it anew with `worldtrace shards verify DIR "
+            "--repair`"
+        )
     return config
+
+
+def load(content: bytes) -> Any:
+    """JSON from anywhere. ValueError where it is none, holds NaN or infinity, or is nested without end."""
+    try:
+        return json.loads(content, parse_constant=_refused)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _flaw(config: Mapping[str, Any]) -> str | None:
+    """What readers rely on, and is not so."""
+    layers, size, statistics = config.get("layers"), config.get("size"), config.get("statistics")
+    if type(layers) is not int or not 0 < layers <= LARGEST:
+        return f"layers is {_brief(layers)}, and not a number from 1 on"
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in size)):
+        return f"size is {_brief(size)}, and not height and width in pixels"
+    for name in ("conventions", "software"):
+        told = config.get(name, {})
+        if not isinstance(told, Mapping) or not all(isinstance(text, str) for text in told.values()):
+            return f"{name} is {_brief(told)}, and not a map of texts"
+    if statistics is None:
+        return None
+    if not isinstance(statistics, Mapping):
+        return f"statistics is {_brief(statistics)}, and not a map"
+    for name in ("mean", "std"):
+        values = statistics.get(name)
+        if not isinstance(values, list) or len(values) != 3 or not all(map(_is_finite, values)):
+            return f"statistics.{name} is {_brief(values)}, and not three numbers"
+    if min(statistics["std"]) < 0:
+        return f"statistics.std is {_brief(statistics['std'])}, and deviations are not negative"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    """Also of a whole number that is too large for a float."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _brief(value: Any) -> str:
+    text = repr(value) if not isinstance(value, Mapping | list) or len(value) < 10 else type(value).__name__
+    return "missing" if value is None else text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_sealed(content: bytes) -> bool:

@@ -252,7 +252,8 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         if first["type"] == "missing":
             raise ValueError(f"{path}: not set; put it in the file or write {path}=VALUE after it") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path}: {message}; found {first['input']!r}" if path else message) from None
+        names = not path or isinstance(first["input"], Mapping)  # what is said of a section names its values itself
+        raise ValueError(message if names else f"{path}: {message}; found {first['input']!r}") from None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -87,20 +87,29 @@ def normalisation_for(stream: Stream, kind: str = "auto", inherited: Normalisati
     if kind == "log_median" or (kind == "auto" and not regimes <= {"object", "dynamic"}):
         return LogMedian()
     known = [source.statistics or shards.statistics(source) for source in stream.sources]
-    for source, found in zip(stream.data.sources, known):
-        if found is None:
+    for source, measured in zip(stream.data.sources, known):
+        if measured is None:
             raise ValueError(
                 f"{source.path}: nothing to take mean and deviation from; set model.normalisation=log_median"
             )
-    return pooled([found for found in known if found is not None], stream.sequence.shares)
+    return pooled([measured for measured in known if measured is not None], stream.sequence.shares)
 
 
 def pooled(statistics: Sequence[Mapping[str, Any]], shares: np.ndarray) -> ZScore:
-    """Mean and deviation of a mixture, from those of its parts and their shares (which sum to 1)."""
+    """Mean and deviation of a mixture, from those of its parts and their shares (which sum to 1).
+
+    ValueError where points do not deviate along an axis, or by more than a number can hold.
+    """
     means = np.array([part["mean"] for part in statistics])
     squares = np.array([part["std"] for part in statistics]) ** 2 + means**2
     mean = shares @ means
-    std = np.sqrt(shares @ squares - mean**2)
+    std = np.sqrt(np.maximum(shares @ squares - mean**2, 0.0))
+    if not (np.isfinite(std).all() and (std > 0).all()):
+        raise ValueError(
+            f"data.path: its points deviate by {', '.join(f'{each:g}' for each in std)} along x, y and z, by which "
+            "they cannot be divided; measure them anew with `worldtrace shards stats DIR`, or set "
+            "model.normalisation=log_median"
+        )
     return ZScore((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 

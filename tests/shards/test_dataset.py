@@ -243,7 +243,7 @@ def test_dataset_json_states_conventions_and_keeps_what_it_is_given(tmp_path: Pa
     before = (tmp_path / "dataset.json").read_bytes()
     write_dataset_json(tmp_path, config)
     assert (tmp_path / "dataset.json").read_bytes() == before
-    with pytest.raises(ValueError, match="'size'"):
+    with pytest.raises(ValueError, match="size is missing"):
         write_dataset_json(tmp_path, {"layers": 6})
     with pytest.raises(ValueError, match="plain JSON"):
         write_dataset_json(tmp_path, {"layers": 6, "size": [8, 8], "job": {"a": object()}})

@@ -1,7 +1,10 @@
 """The small files of a dataset find any flipped bit of their own: tables by a seal, dataset.json by its digest."""
 
 import dataclasses
+import hashlib
 import io
+import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -136,3 +139,64 @@ def test_any_flipped_bit_of_dataset_json_is_refused() -> None:
         damaged[at] ^= 1 << at % 8
         with pytest.raises(ValueError, match="x"):
             parse_dataset_json(bytes(damaged), "x")
+
+
+STATISTICS = {"mean": [0.0, 0.0, 2.0], "std": [1.0, 1.0, 1.0], "samples": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers": None}, "layers is missing"),
+        ({"layers": True}, "layers is True"),
+        ({"layers": 0}, "layers is 0"),
+        ({"layers": "6"}, "layers is '6'"),
+        ({"size": [8]}, "size is"),
+        ({"size": [8, -8]}, "size is"),
+        ({"size": 8}, "size is 8"),
+        ({"conventions": []}, "conventions is"),
+        ({"software": {"numpy": 2}}, "software is"),
+        ({"statistics": "x"}, "statistics is 'x'"),
+        ({"statistics": {"mean": [0, 0]}}, "statistics.mean is"),
+        ({"statistics": {**STATISTICS, "mean": [0, 0, "2"]}}, "statistics.mean is"),
+        ({"statistics": {**STATISTICS, "mean": [0, 0, int("9" * 400)]}}, "statistics.mean is"),
+        ({"statistics": {"mean": [0, 0, 2]}}, "statistics.std is missing"),
+        ({"statistics": {**STATISTICS, "std": [-1, 1, 1]}}, "statistics.std is"),
+        ({"statistics": {**STATISTICS, "std": [True, 1, 1]}}, "statistics.std is"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_dataset_json_of_strangers_is_refused_in_one_sentence(
+    change: dict[str, object], words: str, version: int
+) -> None:
+    tree = {**json.loads(dataset_json({"layers": 6, "size": [8, 8], "statistics": STATISTICS})), **change}
+    with pytest.raises(ValueError, match=re.escape(words)):
+        dataset_json(tree)
+    tree["version"] = version
+    text = json.dumps({**tree, "digest": "0" * 64}, indent=2, sort_keys=True).encode() + b"\n"
+    text = text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode())
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        parse_dataset_json(text, "data/dataset.json")
+    assert str(error.value).startswith("data/dataset.json is damaged")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", "nested too deeply"),
+        ('{"a": ' * 200_000 + "1" + "}" * 200_000, "nested too deeply"),
+        ('{"format": "worldtrace", "version": 1, "layers": NaN, "size": [8, 8]}', "NaN is no number"),
+        ('{"format": "worldtrace", "version": 1, "layers": 6, "size": [8, -Infinity]}', "-Infinity is no number"),
+        (
+            '{"format": "worldtrace", "version": 1, "layers": 6, "size": [8, 8], "statistics": {"mean": [1e999]}}',
+            "statistics.mean",
+        ),
+        ('{"format": "worldtrace", "version": 1, "layers": ' + "9" * 10_000 + "}", "digits"),
+    ],
+)
+def test_json_that_is_none_is_refused_in_one_sentence(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"data.*is damaged.*{words}") as error:
+        parse_dataset_json(text.encode(), "data")
+    assert "\n" not in str(error.value)

@@ -84,6 +84,8 @@ def settings(dataset: Path, tmp_path: Path) -> Settings:
             for section in sections:
                 node = node.setdefault(section, {})
             node[leaf] = value
+        if isinstance(tree["data"]["path"], list) and "data__split" not in changes:
+            del tree["data"]["split"]  # each source has its own
         return from_dict(tree)
 
     return make

@@ -19,6 +19,7 @@ from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
 from train.batch import Batch, Unusable
 from train.data import Damage, Schedule, Stream, batches
+from train.run import pooled
 
 
 def stream_of(settings: Settings, **changes: object) -> Stream:
@@ -233,3 +234,10 @@ def test_an_empty_split_is_refused(settings: Settings, tmp_path: Path) -> None:
     other = "test" if shards.split_of(view.origin.sha256) != "test" else "train"
     with pytest.raises(ValueError, match=f"no samples in split '{other}'"):
         stream_of(settings, data__path=str(tmp_path / "one"), data__split=other)
+
+
+@pytest.mark.parametrize("std", [[0.0, 1.0, 1.0], [1e200, 1.0, 1.0]])
+def test_points_without_a_deviation_are_refused(std: list[float]) -> None:
+    """A plane that faces the camera has none along z; training would divide by it."""
+    with pytest.raises(ValueError, match=r"data\.path: .*set model\.normalisation=log_median"):
+        pooled([{"mean": [0.0, 0.0, 2.0], "std": std}], np.array([1.0]))
