@@ -34,7 +34,7 @@ Reason = Literal[
     "absurd_pose",
     "no_valid_depth",
     "timed_out",  # reading took longer than allowed
-    "crashed",  # the process that read it died
+    "crashed",  # the process that read it died, or the reader failed in a way that it does not foresee
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 

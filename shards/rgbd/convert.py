@@ -88,6 +88,19 @@ def convert(
     return done
 
 
+def probe(
+    corpus: Corpus,
+    unit: Unit,
+    settings: Settings,
+    skip: Mapping[int, Reason],
+    begin: int,
+    reading: Callable[[int], None] = lambda index: None,
+) -> None:
+    """Do with the frames from `begin` on what `convert` does, but write nothing: to find all that end the process."""
+    for _ in _Work(corpus, unit, settings, dict(skip), reading).samples(begin):
+        pass
+
+
 @dataclass
 class _Work:
     corpus: Corpus
@@ -100,8 +113,8 @@ class _Work:
     seconds_load: float = 0.0
     seconds_encode: float = 0.0
 
-    def samples(self) -> Iterator[EncodedSample]:
-        """Of the frames that can be used, in their order."""
+    def samples(self, begin: int = 0) -> Iterator[EncodedSample]:
+        """Of the frames from `begin` on that can be used, in their order."""
         unit = self.unit
         if unit.broken is not None:
             self.rejected.append(("*", unit.broken))
@@ -111,7 +124,7 @@ class _Work:
         except Unreadable as error:
             self.rejected.append(("*", error))
             return
-        for index, (number, name) in enumerate(names):
+        for index, (number, name) in enumerate(names[begin:], begin):
             self.reading(index)
             began = time.perf_counter()
             try:

@@ -1,7 +1,9 @@
 """Units in processes that may hang or die without harm: what a hostile file can do to a C library stays in there.
 
 A worker says which frame it is about to read. When it dies, or says nothing for `patience` seconds, that frame is
-rejected and the unit begins again without it, in a new process. Bytes do not depend on how many workers there are.
+rejected. A new process probes those behind it, which are read and not written, and once the last is through the unit
+begins again without all that were rejected. So every frame that can be read is kept, however many cannot, and is read
+twice at most. Bytes do not depend on how many workers there are.
 """
 
 import multiprocessing
@@ -19,12 +21,12 @@ from typing import Any
 
 from ..store import open_store
 from .base import Reason, Scene, Unreadable
-from .convert import Done, convert
+from .convert import Done, convert, probe
 from .plan import Settings, Unit, counted
 
 PATIENCE = 120.0  # seconds for one frame
 MEMORY = 6 << 30  # bytes that a worker may allocate
-ATTEMPTS = 8  # frames of a unit that end their process, after which the whole unit is given up
+STARTING = 60.0  # seconds for a process to start, which imports libraries from whatever disk there is
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,29 @@ class Listing:
 
 
 @dataclass
+class _Trouble:
+    """What is known of the frames of a unit: reasons of those to skip, from where on they are to be probed (None: it
+    can be written), how many were begun.
+    """
+
+    skip: dict[int, Reason] = field(default_factory=dict)
+    probe: int | None = None
+    begun: int = 0
+
+
+@dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
     job: Unit | Listing | None = None
     frame: int | None = None
     heard: float = field(default_factory=time.monotonic)
+    started: bool = False
     closed: bool = False  # its end of the pipe: the process is dead, or dies
+
+    def left(self, patience: float) -> float:
+        """Seconds for which it may still say nothing."""
+        return self.heard + (patience if self.started else max(patience, STARTING)) - time.monotonic()
 
     def stop(self) -> None:
         self.process.kill()
@@ -96,28 +114,37 @@ class Crew:
 
     def _run(self, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         waiting = deque(jobs)
-        skip: dict[str, dict[int, Reason]] = defaultdict(dict)
+        troubles: dict[str, _Trouble] = defaultdict(_Trouble)
         while waiting or any(worker.job for worker in self.workers):
             busy = sum(worker.job is not None for worker in self.workers)
             while len(self.workers) < min(self.size, len(waiting) + busy):
                 self.workers.append(_started(self.context, self.task))
             for worker in self.workers:
                 if worker.job is None and waiting:
-                    _hand(worker, waiting.popleft(), skip)
+                    job = waiting.popleft()
+                    _hand(worker, job, troubles[job.name])
             for worker in _ready(self.workers, self.patience):
                 for message, value in _heard(worker):
+                    assert worker.job is not None
+                    trouble = troubles[worker.job.name]
                     if message == "reading":
                         worker.frame = value
-                        yield 1, None
+                        if value >= trouble.begun:
+                            trouble.begun = value + 1
+                            yield 1, None
                     elif message == "failed":
                         raise OSError(value)
+                    elif message == "probed":
+                        trouble.probe = None
+                        waiting.appendleft(worker.job)
+                        worker.job = worker.frame = None
                     else:
                         worker.job = worker.frame = None
                         yield 0, value
                 if worker.job is not None and (reason := _lost(worker, self.patience)):
                     self.workers.remove(worker)
                     worker.stop()
-                    waiting.appendleft(_without(worker.job, worker.frame, reason, skip[worker.job.name]))
+                    waiting.appendleft(_without(worker.job, worker.frame, reason, troubles[worker.job.name]))
 
 
 def _started(context: Any, task: Task) -> _Worker:
@@ -128,18 +155,17 @@ def _started(context: Any, task: Task) -> _Worker:
     return _Worker(process, ours)
 
 
-def _hand(worker: _Worker, job: Unit | Listing, skip: dict[str, dict[int, Reason]]) -> None:
+def _hand(worker: _Worker, job: Unit | Listing, trouble: _Trouble) -> None:
     worker.job, worker.frame, worker.heard = job, None, time.monotonic()
     with suppress(OSError):  # it is dead already, and will be found so
-        worker.pipe.send((job, skip[job.name]))
+        worker.pipe.send((job, trouble.skip, trouble.probe))
 
 
 def _ready(crew: Sequence[_Worker], patience: float) -> list[_Worker]:
     """Those at work of which something is to be heard, or nothing was for too long."""
     busy = [worker for worker in crew if worker.job is not None]
-    deadline = min(worker.heard for worker in busy) + patience
-    heard = wait([worker.pipe for worker in busy], max(0.0, deadline - time.monotonic()))
-    return [worker for worker in busy if worker.pipe in heard or time.monotonic() - worker.heard >= patience]
+    heard = wait([worker.pipe for worker in busy], max(0.0, min(worker.left(patience) for worker in busy)))
+    return [worker for worker in busy if worker.pipe in heard or worker.left(patience) <= 0]
 
 
 def _heard(worker: _Worker) -> Iterator[tuple[str, Any]]:
@@ -147,7 +173,10 @@ def _heard(worker: _Worker) -> Iterator[tuple[str, Any]]:
         while worker.pipe.poll():
             message = worker.pipe.recv()
             worker.heard = time.monotonic()
-            yield message
+            if message[0] == "started":
+                worker.started = True
+            else:
+                yield message
     except (EOFError, OSError):
         worker.closed = True
 
@@ -155,14 +184,15 @@ def _heard(worker: _Worker) -> Iterator[tuple[str, Any]]:
 def _lost(worker: _Worker, patience: float) -> Reason | None:
     if worker.closed:
         return "crashed"
-    return "timed_out" if time.monotonic() - worker.heard >= patience else None
+    return "timed_out" if worker.left(patience) <= 0 else None
 
 
-def _without(job: Unit | Listing, frame: int | None, reason: Reason, skip: dict[int, Reason]) -> Unit | Listing:
-    """The job as it is to be tried again: without that frame, or given up."""
-    if frame is None or len(skip) >= ATTEMPTS:
+def _without(job: Unit | Listing, frame: int | None, reason: Reason, trouble: _Trouble) -> Unit | Listing:
+    """The job as it is to be tried again: without that frame; given up where its frames cannot even be listed."""
+    if frame is None or isinstance(job, Listing):
         return replace(job, broken=Unreadable(reason, "the process that read the scene ended or was stopped"))
-    skip[frame] = reason
+    trouble.skip[frame] = reason
+    trouble.probe = frame + 1 if frame + 1 < job.count else None
     return job
 
 
@@ -173,16 +203,24 @@ def _serve(pipe: Connection, task: Task) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (task.memory, task.memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     store, corpus = open_store(task.out), task.settings.open(task.folder)
+
+    def reading(index: int) -> None:
+        pipe.send(("reading", index))
+
     with suppress(EOFError, BrokenPipeError):
+        pipe.send(("started", None))
         while True:
-            job, skip = pipe.recv()
+            job, skip, begin = pipe.recv()
             try:
                 if isinstance(job, Listing):
                     count = job.broken or counted(corpus, job.scene, task.settings.every)
                     pipe.send(("done", (job.name, count)))
                     continue
-                done = convert(store, corpus, job, task.settings, skip, lambda index: pipe.send(("reading", index)))
-                pipe.send(("done", done))
+                if begin is not None:
+                    probe(corpus, job, task.settings, skip, begin, reading)
+                    pipe.send(("probed", None))
+                    continue
+                pipe.send(("done", convert(store, corpus, job, task.settings, skip, reading)))
             except BrokenPipeError:
                 raise
             except Exception as error:

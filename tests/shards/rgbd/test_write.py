@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +20,7 @@ import shards
 from shards import layout, ledger
 from shards.check.verify import verify
 from shards.commands.from_rgbd import from_rgbd
-from shards.rgbd import Frame, Scene, Unreadable, convert, open_corpus
+from shards.rgbd import Frame, Scene, Unreadable, convert, open_corpus, workers
 from shards.rgbd.base import check_intrinsics, check_pose, checked, intrinsics
 from shards.rgbd.plan import Selection, Settings
 from shards.rgbd.write import Summary, import_corpus
@@ -295,6 +296,8 @@ class Trap:
         return [path.name for path in sorted((self.folder / scene.name).iterdir())]
 
     def read(self, scene: Scene, frame: str) -> Frame:
+        with (self.folder.parent / "reads").open("a") as file:
+            file.write(f"{scene.name}/{frame}\n")
         if "die" in frame:
             os.kill(os.getpid(), signal.SIGSEGV)
         if "hang" in frame:
@@ -323,13 +326,42 @@ def trap(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_frames_that_kill_and_hang_cost_themselves_alone(trap: Path, tmp_path: Path) -> None:
     """And the bytes do not depend on the number of processes. Each of the seven imports the shards room."""
-    for workers in (1, 2):
-        out = tmp_path / str(workers)
-        summary = import_corpus(trap, str(out), TrapSettings("trap"), workers=workers, patience=6.0)
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        summary = import_corpus(trap, str(out), TrapSettings("trap"), workers=count, patience=3.0)
         assert summary.rejected == {"crashed": 2, "timed_out": 1, "too_large": 1}
         assert summary.frames == 5
         assert not list(out.rglob("*.tmp"))
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_a_process_may_start_more_slowly_than_it_reads() -> None:
+    worker = workers._Worker(None, None)  # type: ignore[arg-type]
+    assert worker.left(patience=1) > 50
+    worker.started = True
+    assert worker.left(patience=1) <= 1
+
+
+@pytest.mark.slow
+def test_every_good_frame_is_kept_however_many_are_bad(tmp_path: Path) -> None:
+    """And is read twice at most; each bad one once."""
+    names = [f"{i:02d}-{'good' if i % 2 else 'die'}" for i in range(20)]
+    (tmp_path / "trap" / "one").mkdir(parents=True)
+    (tmp_path / "trap" / "two").mkdir()
+    for name in names:
+        (tmp_path / "trap" / "one" / name).touch()
+    begun = []
+    summary = import_corpus(
+        tmp_path / "trap",
+        str(tmp_path / "out"),
+        TrapSettings("trap"),
+        patience=20.0,
+        progress=lambda done, total: begun.append((done, total)),
+    )
+    assert (summary.frames, dict(summary.rejected)) == (10, {"crashed": 10})
+    assert begun[-1] == (20, 20)
+    reads = Counter((tmp_path / "reads").read_text().split())
+    assert reads == {f"one/{name}": 2 if "good" in name else 1 for name in names}
 
 
 def test_options_reach_the_reader(tmp_path: Path) -> None:
