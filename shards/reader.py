@@ -6,7 +6,6 @@ import hashlib
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -21,12 +20,14 @@ from .contract import Sample
 from .dataset_json import read_dataset_json
 from .errors import CorruptSample
 from .layout import SHARDS
+from .loaded import loaded
 from .manifest import SCHEMA
 from .rows import Rows, is_split
 from .sample import decode
 from .split import SPLITS
 from .store import Store, open_store, under
 from .store.local import LocalStore
+from .store.naming import is_plain
 from .where import columns_used, select
 
 
@@ -176,7 +177,8 @@ class Dataset:
 
     def expect(self, names: Sequence[str]) -> None:
         """Fetch these shards, in this order, at least two at a time and in the background, as far as the cache has
-        room; those that are there stay until another call. Without a cache nothing is done. Returns at once.
+        room; those that are there stay until another call, unless a sample that is needed now finds no other room.
+        Without a cache nothing is done. Returns at once.
 
         Call it in the process that reads, after any fork: a forked child starts without what its parent expects.
         """
@@ -191,7 +193,7 @@ class Dataset:
         """Suffix -> bytes of the sample of a row, read from its shard and checked against the manifest."""
         (key, digest), place = self.selection.sample(row), int(self.shard_of[row])
         shard = self.shards[place]
-        if os.path.basename(shard) != shard or shard.startswith("."):
+        if not is_plain(shard):
             raise CorruptSample(f"{key}: the manifest names {shard!r}, which is not the plain name of a shard")
         begin, size = int(self.selection.offset[row]), int(self.selection.bytes[row])
         where = f"{key} in {under(self.store, f'{SHARDS}/{shard}')} at {begin}"
@@ -210,7 +212,7 @@ class Dataset:
             self.copies.drop(place)
         return split_part(key, part, where)
 
-    @cached_property
+    @loaded
     def copies(self) -> Copies:
         """The copies of its shards. ValueError for a dataset without a cache."""
         if self.cache is None:
@@ -218,10 +220,8 @@ class Dataset:
         return Copies(self.cache, self.store, self.shards, self.shard_bytes, self.selection.shard_sha256)
 
     def _copied(self, place: int, begin: int, size: int) -> bytes:
-        ahead = self._ahead
-        give_up = ahead.give_up if ahead is not None and ahead.process == os.getpid() else None
         try:
-            return self.copies.part(place, begin, size, give_up) if begin >= 0 and size >= 0 else b""
+            return self.copies.part(place, begin, size) if begin >= 0 and size >= 0 else b""
         except FileNotFoundError:
             raise self._missing(self.shards[place]) from None
 

@@ -5,7 +5,6 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from . import manifest, seal
 from .key_index import KeyIndex
 from .layout import MANIFEST
+from .loaded import loaded
 from .store import Store, under
 from .store.local import LocalStore
 from .unfinished import missing_manifest
@@ -100,21 +100,21 @@ class Rows:
         row -= int(counts[group - 1]) if group else 0
         return str(table["key"][row].as_py()), bytes.fromhex(table["sha256"][row].as_py())
 
-    @cached_property
+    @loaded
     def key(self) -> pa.ChunkedArray:
         return pa.chunked_array([c for part in self._parts(["key"]) for c in part["key"].chunks], pa.string())
 
-    @cached_property
+    @loaded
     def offset(self) -> np.ndarray:
         """(n,) int64: where a sample begins within its shard."""
         return self._numbers("offset")
 
-    @cached_property
+    @loaded
     def bytes(self) -> np.ndarray:
         """(n,) int64: the size of a sample within its shard."""
         return self._numbers("bytes")
 
-    @cached_property
+    @loaded
     def digest(self) -> np.ndarray:
         """(n, 32) uint8: the sha256 of a sample's part of its shard."""
         digests, begin = np.zeros((len(self), SHA256), np.uint8), 0
@@ -124,7 +124,7 @@ class Rows:
                 begin += len(chunk)
         return digests
 
-    @cached_property
+    @loaded
     def hash(self) -> str:
         """As `manifest.hash_of` the table, a part at a time."""
         return manifest.hash_of(self._loaded() if self._is_loaded else self._parts(["key", "sha256"]))
@@ -138,7 +138,7 @@ class Rows:
             yield pa.table([chunk, sha256], names=["key", "sha256"])
             begin += len(chunk)
 
-    @cached_property
+    @loaded
     def _shard(self) -> tuple[list[str], np.ndarray]:
         """The names of all shards, sorted, and (n,) int32: which of them a row lies in."""
         column = self.table(["shard"], ["shard"])["shard"]
@@ -168,7 +168,7 @@ class Rows:
         """(n,) int32: the place in `shards` of the shard that a row lies in."""
         return self._shard[1]
 
-    @cached_property
+    @loaded
     def _facts(self) -> tuple[np.ndarray, list[str]]:
         """Of each of `shards`: its size in bytes, int64, and its sha256 ("" where the manifest does not know it)."""
         table = self.table(["shard_bytes", "shard_sha256"], ["shard_sha256"])
@@ -195,7 +195,7 @@ class Rows:
             return None if found < 0 else found
         return self._index.find(key)
 
-    @cached_property
+    @loaded
     def _index(self) -> KeyIndex:
         return KeyIndex(self.key)
 
@@ -217,7 +217,7 @@ class Rows:
             "`worldtrace shards verify DIR --repair`"
         )
 
-    @cached_property
+    @loaded
     def _groups(self) -> np.ndarray:
         """(g,) int64: the rows of each row group of the file; none where it is not read by them."""
         if self.given is not None or not self.store.ranged:
@@ -227,7 +227,7 @@ class Rows:
         self._same(int(groups.sum()))
         return groups
 
-    @cached_property
+    @loaded
     def _counts(self) -> np.ndarray:
         """(g,) int64: how many of these rows lie in a row group and those before it."""
         if self.mask is None:

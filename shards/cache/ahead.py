@@ -1,4 +1,4 @@
-"""Shards that will be needed soon are fetched in the background, in their order, and kept from being removed."""
+"""Shards that will be needed soon are fetched in the background, in their order."""
 
 import os
 import threading
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from .cache import State
 from .copies import Copies
+from .expected import Expected
 from .file_locks import closed
 
 THREADS = 2  # downloads of one process and dataset at a time
-RETRY = 0.1  # seconds until a shard that another process downloads is looked at again
+PAUSES = {State.BUSY: 0.1, State.FULL: 0.5}  # seconds until a shard is looked at again
+FAILED = 10.0
 
 _alive: "weakref.WeakSet[Ahead]" = weakref.WeakSet()
 os.register_at_fork(after_in_child=lambda: _forget_all())
@@ -24,8 +26,9 @@ class Ahead:
         self.copies, self.process = copies, os.getpid()
         self.number = {name: place for place, name in enumerate(copies.names)}
         self.changed = threading.Condition()
+        self.told = Expected(copies.cache.place)
         self.wanted: list[int] = []
-        self.pinned: dict[int, int] = {}  # place -> open file, which keeps its copy from being removed
+        self.there: set[int] = set()  # those of them that are here, or were: what was removed since had to go
         self.later: dict[int, float] = {}  # place -> when to look at it again
         self.taken: set[int] = set()
         self.threads: list[threading.Thread] = []
@@ -43,13 +46,10 @@ class Ahead:
                 break
             wanted.append(place)
         with self.changed:
+            self.told.tell([self.copies.tag(place) for place in wanted])  # before they are looked for: they stay
             self.wanted, self.later = wanted, {}
-            for place in self.pinned.keys() - set(wanted):
-                closed(self.pinned.pop(place))
-            for place in wanted:
-                if place not in self.pinned and (handle := self.copies.held(place)) is not None:
-                    self.pinned[place] = handle
-            if not self.threads and len(self.pinned) < len(wanted):
+            self.there = {place for place in wanted if self._is_there(place)}
+            if not self.threads and len(self.there) < len(wanted):
                 self.threads = [
                     threading.Thread(target=self._run, name="shards ahead", daemon=True) for _ in range(THREADS)
                 ]
@@ -57,45 +57,32 @@ class Ahead:
                     thread.start()
             self.changed.notify_all()
 
-    def give_up(self) -> None:
-        """Let go of everything, until `expect` is called again: there is no room for what is needed now."""
-        with self.changed:
-            self.wanted = []
-            while self.pinned:
-                closed(self.pinned.popitem()[1])
-
     def close(self) -> None:
-        """Let go of everything for good, once what is under way has ended."""
-        self.give_up()
+        """Expect nothing any more, for good, once what is under way has ended."""
         with self.changed:
-            self.closed = True
+            self.wanted, self.closed = [], True
+            self.told.close()
             self.changed.notify_all()
 
     def forget(self) -> None:
         """In a forked child: the files are its parent's, and have been closed here (file_locks.py). A lock that
         a thread of the parent held would never be freed.
         """
-        self.changed = threading.Condition()
-        self.pinned, self.wanted, self.threads = {}, [], []
+        self.changed, self.told = threading.Condition(), Expected(self.copies.cache.place)
+        self.wanted, self.threads = [], []
 
     def _run(self) -> None:
         while (place := self._next()) is not None:
             try:
-                handle = self._got(place)
+                pause = self._fetched(place)
             except Exception:
-                handle = None
-                pause = 10.0
-            else:
-                pause = RETRY
+                pause = FAILED
             with self.changed:
                 self.taken.discard(place)
-                if handle is not None and place in self.wanted and place not in self.pinned:
-                    self.pinned[place] = handle
-                    continue
-                if handle is None:
+                if pause is None:
+                    self.there.add(place)
+                else:
                     self.later[place] = time.monotonic() + pause
-            if handle is not None:
-                closed(handle)
 
     def _next(self) -> int | None:
         """The first that is wanted and not there, once there is one; it is `taken` from then on. None at the end."""
@@ -103,7 +90,7 @@ class Ahead:
             while not self.closed:
                 now, soonest = time.monotonic(), None
                 for place in self.wanted:
-                    if place in self.pinned or place in self.taken:
+                    if place in self.there or place in self.taken:
                         continue
                     if (when := self.later.get(place, 0.0)) <= now:
                         self.taken.add(place)
@@ -112,12 +99,22 @@ class Ahead:
                 self.changed.wait(None if soonest is None else soonest - now)
             return None
 
-    def _got(self, place: int) -> int | None:
-        if (handle := self.copies.held(place)) is not None:
-            return handle
+    def _is_there(self, place: int) -> bool:
+        if (handle := self.copies.held(place)) is None:
+            return False
+        closed(handle)
+        return True
+
+    def _fetched(self, place: int) -> float | None:
+        """None once it is there, or the seconds to wait."""
+        if self._is_there(place):
+            return None
         with self.copies.cache.slot() as free:
-            got = self.copies.fetched(place) if free else State.BUSY
-        return None if isinstance(got, State) else got
+            got = self.copies.fetched(place, now=False) if free else State.BUSY
+        if isinstance(got, State):
+            return PAUSES[got]
+        closed(got)
+        return None
 
 
 def _forget_all() -> None:

@@ -5,8 +5,11 @@ it, holds a lock on it (flock), which the kernel frees when the process dies, ho
 
 - A copy has its final name once it is whole. Half a download of a process that died is taken over or swept away.
 - The limit counts what lies there and what is under way, whose room is reserved before its first byte is asked for.
-- Only copies that nobody uses are removed, the one unused for the longest first, and only where their name proves that
-  a cache has made it. Foreign files are left alone and not counted; a folder of other things is refused.
+- Only copies that nobody reads at this moment are removed, the one unused for the longest first, and only where their
+  name proves that a cache has made it. Foreign files are left alone and not counted; a folder of other things is
+  refused.
+- Copies that somebody expects to need (expected.py) are removed last, and only for what is needed now. That waits for
+  reads and downloads under way, which end, and for nothing else.
 
 The folder must be on a disk of this machine, or on a file system with flock.
 """
@@ -23,6 +26,8 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from ..amount import sized
+from . import expected
 from .file_locks import alone, closed, is_still, locked, opened
 
 MARK = "worldtrace-cache.txt"
@@ -50,6 +55,7 @@ class Entry(NamedTuple):
     path: Path
     bytes: int
     used: int  # when last, in ns
+    tag: str
     is_part: bool
 
 
@@ -102,6 +108,10 @@ class Cache:
         with self.accounts():
             return self._there()
 
+    def has_room(self, size: int) -> bool:
+        """Whether as much fits in, at this moment, without anything being removed."""
+        return self.bytes() + size <= self.limit
+
     def _there(self) -> int:
         return sum(entry.bytes for entry in self._entries())
 
@@ -109,7 +119,7 @@ class Cache:
         mark = self.place / MARK
         self.place.mkdir(parents=True, exist_ok=True)
         if not mark.exists():
-            others = sorted(name for name in os.listdir(self.place) if not _OWN.fullmatch(name))
+            others = sorted(n for n in os.listdir(self.place) if not (_OWN.fullmatch(n) or expected.is_list(n)))
             if others:
                 raise ValueError(
                     f"{self.folder} holds {others[0]!r} and is no cache: give an empty or a new folder as cache"
@@ -134,7 +144,9 @@ class Cache:
                 with suppress(FileNotFoundError):
                     facts = file.stat(follow_symlinks=False)
                     if file.is_file(follow_symlinks=False) and (found["part"] or facts.st_size == int(found["size"])):
-                        yield Entry(Path(file.path), facts.st_size, facts.st_mtime_ns, bool(found["part"]))
+                        yield Entry(
+                            Path(file.path), facts.st_size, facts.st_mtime_ns, found["tag"], bool(found["part"])
+                        )
 
     def _scanned(self, folder: Path) -> list[os.DirEntry[str]]:
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
@@ -172,9 +184,10 @@ class Cache:
                     if dead:
                         entry.path.unlink(missing_ok=True)
 
-    def begun(self, path: Path, part: Path, size: int) -> int | State:
+    def begun(self, path: Path, part: Path, size: int, now: bool) -> int | State:
         """The file of a download that will become `path`, open, locked, and of its size on the disk already. Copies
-        that are unused for the longest are removed for it; where that is not enough, none is.
+        that are unused for the longest are removed for it; where that is not enough, none is. `now`: it is needed now,
+        and copies that are expected may be removed as well.
         """
         with self.accounts():
             if path.exists():
@@ -185,7 +198,7 @@ class Cache:
                 return State.BUSY
             try:
                 self._sweep()
-                if self._reserved(handle, size):
+                if self._reserved(handle, size, now):
                     return handle
                 part.unlink()
                 closed(handle)
@@ -195,10 +208,10 @@ class Cache:
                 closed(handle)
                 raise
 
-    def _reserved(self, handle: int, size: int) -> bool:
+    def _reserved(self, handle: int, size: int, now: bool) -> bool:
         """Under `accounts`."""
         os.ftruncate(handle, 0)
-        if not self._freed(self._there() + size - self.limit):
+        if not self._freed(self._there() + size - self.limit, now):
             return False
         while True:
             try:
@@ -208,17 +221,20 @@ class Cache:
                 os.ftruncate(handle, 0)
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                if not self._freed(1):  # others have filled the disk: what is left is all that there is
+                if not self._freed(1, now):  # others have filled the disk: what is left is all that there is
                     return False
 
-    def _freed(self, wanted: int) -> bool:
+    def _freed(self, wanted: int, now: bool) -> bool:
         """Under `accounts`: remove unused copies until `wanted` bytes are free; nothing where they are too few."""
         if wanted <= 0:
             return True
+        ranks = expected.ranks(self.place)
+        entries = [each for each in self._entries() if not each.is_part and (now or each.tag not in ranks)]
+        entries.sort(key=lambda each: (each.tag in ranks, -ranks.get(each.tag, 0), each.used))
         handles: list[int] = []
         paths: list[Path] = []
         try:
-            for entry in sorted((each for each in self._entries() if not each.is_part), key=lambda each: each.used):
+            for entry in entries:
                 with suppress(FileNotFoundError):
                     handle = opened(entry.path, os.O_RDONLY)
                     handles.append(handle)
@@ -239,11 +255,3 @@ def tag_of(dataset: str, shard: str, version: str, size: int) -> str:
     """What proves that a cache has named a file."""
     text = f"worldtrace {dataset} {shard} {version} {size}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def sized(count: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"

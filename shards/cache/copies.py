@@ -3,21 +3,26 @@
 import fcntl
 import hashlib
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..amount import sized
 from ..layout import SHARDS
+from ..loaded import loaded
 from ..store import Store
-from .cache import Cache, State, sized, tag_of
+from ..store.naming import is_plain
+from .cache import Cache, State, tag_of
 from .file_locks import closed, is_still, opened
 
 PAUSE = 0.02  # seconds between looks at what another process does
+AHEAD = 20.0  # seconds of patience with a store for what is only fetched ahead: its room may be needed now
+_SHA256 = re.compile("([0-9a-f]{64})?")
 
 
 @dataclass(frozen=True)
@@ -29,48 +34,57 @@ class Copies:
     names: Sequence[str]
     sizes: np.ndarray
     sha256: Sequence[str]
+    found: set[int] = field(default_factory=set, compare=False, repr=False)  # places known to be in the store
 
-    @cached_property
+    @loaded
     def id(self) -> str:
         return hashlib.blake2b(self.store.text.encode(), digest_size=16).hexdigest()
 
     def path(self, place: int) -> Path:
-        """Of a copy. ValueError where a manifest says what cannot be: a path, or a size that is none."""
-        shard, size = self.names[place], int(self.sizes[place])
-        if os.path.basename(shard) != shard or shard.startswith(".") or size <= 0:
-            raise ValueError(f"{self.store.text}: its manifest names {shard!r} of {size} bytes, which is no shard")
-        version = self.sha256[place][:16] or "0" * 16
+        """Of a copy. ValueError where a manifest says what cannot be: a path, a size or a sha256 that is none."""
+        shard, size, sha256 = self.names[place], int(self.sizes[place]), self.sha256[place]
+        if not is_plain(shard) or size <= 0 or not _SHA256.fullmatch(sha256):
+            raise ValueError(
+                f"{self.store.text}: its manifest names {shard!r} of {size} bytes and sha256 {sha256!r}, which is no "
+                "shard"
+            )
+        version = sha256[:16] or "0" * 16
         name = f"{shard}@{version}-{size}-{tag_of(self.id, shard, version, size)}"
         return self.cache.place / self.id / name
 
-    def part(self, place: int, begin: int, size: int, give_up: Callable[[], None] | None = None) -> bytes:
-        """Bytes of a shard, which is downloaded if there is no copy. `give_up` is called where there is no room: what
-        this process holds for later is to be let go. OSError where the store cannot be reached, or no room is found.
+    def tag(self, place: int) -> str:
+        """What the name of a copy ends with."""
+        return self.path(place).name.rpartition("-")[2]
+
+    def part(self, place: int, begin: int, size: int) -> bytes:
+        """Bytes of a shard, which is downloaded if there is no copy. OSError where the store cannot be reached, or no
+        room is found.
         """
         handle = self.held(place)
         if handle is None:
-            handle = self._needed(place, give_up)
+            handle = self._needed(place)
         try:
             size = min(size, int(self.sizes[place]) - begin)
             return os.pread(handle, size, begin) if size > 0 else b""
         finally:
             closed(handle)
 
-    def _needed(self, place: int, give_up: Callable[[], None] | None) -> int:
-        deadline = time.monotonic() + self.cache.patience
+    def _needed(self, place: int) -> int:
+        deadline: float | None = None  # of waiting for room; a download under way is waited for until it ends
         while True:
-            got = self.fetched(place)
+            got = self.fetched(place, now=True)
             if not isinstance(got, State):
                 return got
-            if got is State.FULL:
-                if give_up is not None:
-                    give_up()
-                if time.monotonic() > deadline:
-                    raise OSError(
-                        f"the cache {self.cache.folder} has no room for {self.names[place]} "
-                        f"({sized(int(self.sizes[place]))}): all of its {sized(self.cache.limit)}, or all that its "
-                        "disk has, are in use: raise its limit, or make room on the disk"
-                    )
+            if got is State.BUSY:
+                deadline = None
+            elif deadline is None:
+                deadline = time.monotonic() + self.cache.patience
+            elif time.monotonic() > deadline:
+                raise OSError(
+                    f"the cache {self.cache.folder} has no room for {self.names[place]} "
+                    f"({sized(int(self.sizes[place]))}): all of its {sized(self.cache.limit)}, or all that its "
+                    "disk has, are in use: raise its limit, or make room on the disk"
+                )
             time.sleep(PAUSE)
             if (handle := self.held(place)) is not None:
                 return handle
@@ -94,18 +108,21 @@ class Copies:
         closed(handle)  # it was removed between the two calls
         return None
 
-    def fetched(self, place: int) -> int | State:
-        """Download it: the copy, as `held` gives it, or why there is none."""
+    def fetched(self, place: int, now: bool) -> int | State:
+        """Download it: the copy, as `held` gives it, or why there is none. `now`: it is not fetched ahead of need."""
         path = self.path(place)
         self.cache.check(int(self.sizes[place]), self.names[place])
+        if place not in self.found and not path.exists() and not self.cache.has_room(int(self.sizes[place])):
+            self.store.size(f"{SHARDS}/{self.names[place]}")  # what is missing there must not cost copies that are here
+            self.found.add(place)
         part = path.parent / f".{path.name}.part"
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle = self.cache.begun(path, part, int(self.sizes[place]))
+        handle = self.cache.begun(path, part, int(self.sizes[place]), now)
         if isinstance(handle, State):
             return handle
         try:
-            self._download(place, handle)
+            self._download(place, handle, self.cache.patience if now else min(self.cache.patience, AHEAD))
             with self.cache.accounts():  # or whoever counts at this moment might see it under neither name
                 part.rename(path)
         except BaseException:
@@ -122,14 +139,14 @@ class Copies:
         """Remove a damaged copy. Who reads it at this moment goes on reading it."""
         self.path(place).unlink(missing_ok=True)
 
-    def _download(self, place: int, handle: int) -> None:
+    def _download(self, place: int, handle: int, patience: float) -> None:
         """Twice where the bytes are not those of the manifest. What is damaged in the store itself is taken as it is:
         the hashes of its samples tell which of them are sound.
         """
         name, size, expected = f"{SHARDS}/{self.names[place]}", int(self.sizes[place]), self.sha256[place]
         for _ in range(2):
             digest, have = hashlib.sha256(), 0
-            for piece in self.store.pieces(name, self.cache.patience):
+            for piece in self.store.pieces(name, patience):
                 _written(handle, piece[: size - have], have, self.cache.folder)
                 digest.update(piece)
                 have += len(piece)

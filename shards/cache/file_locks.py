@@ -1,30 +1,45 @@
-"""Locks on files (flock), which the kernel frees when their process dies, however it dies."""
+"""Locks on files (flock), which the kernel frees when their process dies, however it dies.
+
+A forked child shares the open files of its parent, and with them their locks: it closes them at once. So that it knows
+all of them, no fork happens between opening a file and noting it.
+"""
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _open: set[int] = set()  # a forked child must not hold them on
-os.register_at_fork(after_in_child=lambda: _close_all())
+_noting = threading.RLock()  # whoever has it forks nothing; taken twice where a finaliser closes files meanwhile
+
+os.register_at_fork(
+    before=lambda: _noting.acquire(), after_in_parent=lambda: _noting.release(), after_in_child=lambda: _close_all()
+)
 
 
 def opened(path: Path, flags: int) -> int:
     """A file of this process alone, made where `flags` say so, and never through a link."""
-    handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644)
-    _open.add(handle)
+    with _noting:
+        handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        _open.add(handle)
     return handle
 
 
 def closed(handle: int) -> None:
     """Close a file of `opened`, and let go of its lock."""
-    if handle in _open:
-        _open.discard(handle)
-        os.close(handle)
+    with _noting:
+        if handle in _open:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # a child that has just been forked has not closed its own yet
+            _open.discard(handle)
+            os.close(handle)
 
 
 def _close_all() -> None:
+    global _noting
+    _noting = threading.RLock()
     while _open:
         with suppress(OSError):
             os.close(_open.pop())

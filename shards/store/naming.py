@@ -8,6 +8,7 @@ UNIT = "[0-9]{6}-[0-9a-f]{1,12}"
 _RECORD = re.compile(f"{layout.UNITS}/{UNIT}[.]json")
 _SEGMENT = re.compile(f"{layout.UNITS}/[0-9]{{4,6}}[.]parquet")
 _SHARD = re.compile(f"{layout.SHARDS}/[0-9]{{6}}-[0-9a-z_-]{{1,80}}[.]tar")
+_PLAIN = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")
 _TOP = frozenset({layout.DATASET_JSON, layout.MANIFEST, layout.LEDGER})
 _TEMPORARY = re.compile(f"[.](.+)[.][0-9a-f]{{8}}{re.escape(layout.TEMPORARY)}")
 
@@ -23,6 +24,11 @@ def is_segment(name: str) -> bool:
 
 def is_shard(name: str) -> bool:
     return _SHARD.fullmatch(name) is not None
+
+
+def is_plain(shard: str) -> bool:
+    """Whether a manifest may call a shard so: a file of the folder of shards itself, which any file system can hold."""
+    return 0 < len(shard.encode()) <= 180 and _PLAIN.fullmatch(shard) is not None
 
 
 def is_ours(name: str) -> bool:

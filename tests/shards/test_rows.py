@@ -1,5 +1,9 @@
 """Columns that are loaded when they are asked for say the same as the whole manifest does."""
 
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +189,32 @@ def test_a_manifest_cannot_lead_out_of_its_dataset(dataset_on_disk: Path) -> Non
         dataset = shards.Dataset(dataset_on_disk, {}, table.set_column(place, table.schema.field(place), names))
         with pytest.raises(shards.CorruptSample, match="not the plain name of a shard"):
             dataset[0]
+
+
+def test_a_child_forked_while_a_thread_loads_may_load(dataset_on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """functools.cached_property of Python 3.11 has one lock for all instances of a class (CPython issue 87634)."""
+    loading, going_on = threading.Event(), threading.Event()
+    slow, other = shards.open(dataset_on_disk).selection, shards.open(dataset_on_disk).selection
+    real = rows.Rows._parts
+
+    def waiting(self: rows.Rows, columns: Collection[str]) -> Iterator[pa.Table]:
+        if self is slow:
+            loading.set()
+            going_on.wait(20)
+        yield from real(self, columns)
+
+    monkeypatch.setattr(rows.Rows, "_parts", waiting)
+    thread = threading.Thread(target=lambda: slow.key)
+    thread.start()
+    assert loading.wait(20)
+    pid = os.fork()
+    if not pid:
+        signal.alarm(5)  # ends a child that hangs
+        try:
+            os._exit(0 if len(other.key) == 31 else 2)
+        finally:
+            os._exit(1)
+    going_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert slow.key is slow.key

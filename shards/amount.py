@@ -1,0 +1,10 @@
+"""How amounts of bytes are told to people."""
+
+
+def sized(count: float) -> str:
+    """Four digits and a unit of 1000s: "999 bytes", "1.5 KB"; "1000 TB" and more stay TB."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
