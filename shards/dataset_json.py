@@ -135,7 +135,7 @@ def _flaw(config: Mapping[str, Any]) -> str | None:
         return f"size is {_brief(size)}, and not height and width in pixels"
     for name in ("conventions", "software"):
         told = config.get(name, {})
-        if not isinstance(told, Mapping) or not all(isinstance(text, str) for text in told.values()):
+        if not is_texts(told):
             return f"{name} is {_brief(told)}, and not a map of texts"
     if statistics is None:
         return None
@@ -145,9 +145,17 @@ def _flaw(config: Mapping[str, Any]) -> str | None:
         values = statistics.get(name)
         if not isinstance(values, list) or len(values) != 3 or not all(map(_is_finite, values)):
             return f"statistics.{name} is {_brief(values)}, and not three numbers"
+    for name in ("points", "samples"):
+        if type(count := statistics.get(name, 0)) is not int or count < 0:
+            return f"statistics.{name} is {_brief(count)}, and not a number from 0 on"
     if min(statistics["std"]) < 0:
         return f"statistics.std is {_brief(statistics['std'])}, and deviations are not negative"
     return None
+
+
+def is_texts(value: Any) -> bool:
+    """Whether it is a map of texts."""
+    return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
 
 
 def _is_finite(value: Any) -> bool:

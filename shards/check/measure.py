@@ -19,6 +19,7 @@ from ..reader import Dataset, open
 from ..store import Store, under
 from .verify_shard import parts
 
+UNMEASURED = "unmeasured"  # in dataset.json while a repair has yet to measure statistics anew
 COLUMNS = ("key", "shard", "offset", "bytes", "sha256", "split", "regime")
 
 
@@ -37,7 +38,7 @@ def statistics(
     if not isinstance(dataset, Dataset):
         dataset = open(dataset)
     table = dataset.columns(COLUMNS)
-    table = table.filter(pc.and_(pc.equal(table["split"], "train"), pc.not_equal(table["regime"], "scene")))
+    table = table.filter(is_measured(table))
     total, done, whole = len(table), 0, Moments()
     tasks = list(_tasks(dataset.store, table))
     for task, moments in zip(tasks, in_processes(measure_shard, tasks, workers, pc.sum(table["bytes"]).as_py() or 0)):
@@ -45,6 +46,11 @@ def statistics(
         done += len(task.rows)
         progress(done, total)
     return as_json(whole, total)
+
+
+def is_measured(table: pa.Table) -> pa.ChunkedArray:
+    """(n,) bool: the rows whose samples statistics are of."""
+    return pc.and_(pc.equal(table["split"], "train"), pc.not_equal(table["regime"], "scene"))
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ damaged samples, and with the headers and the padding that it had.
 """
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 
 from .. import seal
 from ..archive import END, split_part, walk_file
-from ..dataset_json import FORMAT, VERSION, dataset_json, parse_dataset_json
+from ..dataset_json import CONVENTIONS, FORMAT, VERSION, dataset_json, is_texts, load, parse_dataset_json
 from ..layers.planes import planes_in
 from ..layout import DATASET_JSON, MANIFEST, SHARDS
 from ..manifest import SCHEMA, ManifestWriter, digest_of, members_of
@@ -29,7 +28,7 @@ from ..sample import decode, describe
 from ..store import Store, open_store, under
 from ..unfinished import is_unfinished, unfinished
 from ..writer import parts_into
-from .measure import statistics
+from .measure import UNMEASURED, is_measured, statistics
 from .verify import rows_by_shard
 from .verify_shard import Problem, agree, contents, frames_of, healed, parts
 
@@ -41,8 +40,9 @@ def repair(
 ) -> tuple[int, list[Problem]]:
     """Write the manifest anew from the shards: (samples found, what could not be used or was mended).
 
-    dataset.json is written anew where it is damaged or missing, or where samples are gone since its statistics were
-    measured: these are then measured again. With `cut` damaged shards are written anew, without what is lost. Nothing
+    dataset.json is written anew where it is damaged or missing (what a sample states is then taken from the manifest),
+    or where samples are gone since its statistics were measured: these are then measured again. A repair that was
+    killed is ended by the next one. With `cut` damaged shards are written anew, without what is lost. Nothing
     else is touched. `progress(shards done, in all)`. FileNotFoundError where there is no shard, ValueError where the
     dataset is not finished: its shards are not all that it was to hold.
     """
@@ -67,10 +67,15 @@ def repair(
                     keys.append(digests(mended.rows["key"]))
                     if progress is not None:
                         progress(done, len(shards))
-            spool.seek(0)
-            samples, after = _write_manifest(store, pa.ipc.open_stream(spool), _first(np.concatenate(keys)), remarks)
-        if samples:
-            remarks += _mend_header(store, before != after, workers)
+            first = _first(np.concatenate(keys))
+            samples = int(first.sum())
+            header = _Header.read(store) if samples else None
+            if header is not None and header.measured and _hash_of(spool, first) != before:
+                header.write_unmeasured(store)  # before the manifest: whoever dies in between is found out by it
+            _write_manifest(store, spool, first, remarks)
+        if header is not None:
+            remarks += _mend_header(store, header, workers)
+        store.sweep()
     return samples, remarks
 
 
@@ -175,15 +180,17 @@ def _by_rows(task: Task) -> _Found | None:
 def _by_walk(task: Task, known: list[tuple[int, int]], lost: Mapping[str, Mapping[str, Any]]) -> _Found:
     """By its headers, outside of the places that are `known`. Of `lost` samples only the bytes count that they had."""
     found = _Found()
+    stated = {row["sha256"]: row for row in task.known.to_pylist()} if task.trusted else {}
     try:
         with task.store.reading(task.name) as file:
             for key, offset, part in walk_file(file, task.name):
                 if any(begin < offset + len(part) and offset < end for begin, end in known):
                     continue
-                if key in lost and hashlib.sha256(part).hexdigest() != lost[key]["sha256"]:
+                digest = hashlib.sha256(part).hexdigest()
+                if key in lost and digest != lost[key]["sha256"]:
                     continue
                 try:
-                    found.rows[offset] = _row(key, part, offset, lost.get(key) if task.trusted else None)
+                    found.rows[offset] = _row(key, part, offset, stated.get(digest))
                 except ValueError as error:
                     found.remarks.append(Problem(task.name, f"left out: {error}", (key,)))
     except ValueError as error:
@@ -263,60 +270,99 @@ def _first(keys: np.ndarray) -> np.ndarray:
     return first
 
 
-def _write_manifest(store: Store, stream: Any, first: np.ndarray, remarks: list[Problem]) -> tuple[int, str]:
-    """(samples, their hash). Of samples with one key the first counts."""
-    digest, begin = hashlib.sha256(), 0
+def _batches(spool: BinaryIO, first: np.ndarray) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """The rows found, with whether each is the first of its key, which alone counts."""
+    spool.seek(0)
+    begin = 0
+    for batch in pa.ipc.open_stream(spool):
+        table = pa.Table.from_batches([batch])
+        yield table, pa.array(first[begin : begin + len(table)])
+        begin += len(table)
+
+
+def _hash_of(spool: BinaryIO, first: np.ndarray) -> str:
+    """The hash that the new manifest will have."""
+    digest = hashlib.sha256()
+    for table, fresh in _batches(spool, first):
+        _update(digest, table.filter(fresh))
+    return digest.hexdigest()
+
+
+def _write_manifest(store: Store, spool: BinaryIO, first: np.ndarray, remarks: list[Problem]) -> None:
     with store.writing(MANIFEST) as file, ManifestWriter(file) as writer:
-        for batch in stream:
-            table = pa.Table.from_batches([batch])
-            fresh = pa.array(first[begin : begin + len(table)])
-            begin += len(table)
+        for table, fresh in _batches(spool, first):
             for row in table.filter(pc.invert(fresh)).select(["key", "shard"]).to_pylist():
                 what = f"left out: {row['key']} is already in another shard, or earlier in this one"
                 remarks.append(Problem(f"{SHARDS}/{row['shard']}", what))
-            table = table.filter(fresh)
-            writer.write(table)
-            _update(digest, table)
-    return int(first.sum()), digest.hexdigest()
+            writer.write(table.filter(fresh))
 
 
-def _mend_header(store: Store, changed: bool, workers: int | None) -> list[Problem]:
-    """dataset.json, where it is damaged or speaks of other samples."""
-    text = under(store, DATASET_JSON)
-    content, sound = b"", True
-    try:
-        content = store.read(DATASET_JSON)
-        config = parse_dataset_json(content, text)
-    except (FileNotFoundError, ValueError):
-        config, sound = _as_far_as_it_goes(content), False
-    if sound and not (changed and config.get("statistics")):
-        return []
-    if "layers" not in config or "size" not in config:
-        config.update(_shapes(store))
-    config["version"] = VERSION
-    measure = not sound or config.get("statistics") is not None
-    with store.writing(DATASET_JSON) as file:
-        file.write(dataset_json({**config, "statistics": None}))
-    if measure:
+@dataclass(frozen=True)
+class _Header:
+    """dataset.json as it was found: `sound`, or what can be read of it."""
+
+    config: dict[str, Any]
+    sound: bool
+
+    @classmethod
+    def read(cls, store: Store) -> "_Header":
+        content = b""
+        try:
+            content = store.read(DATASET_JSON)
+            return cls(parse_dataset_json(content, under(store, DATASET_JSON)), True)
+        except (FileNotFoundError, ValueError):
+            return cls(_as_far_as_it_goes(content), False)
+
+    @property
+    def measured(self) -> bool:
+        return self.sound and self.config.get("statistics") is not None
+
+    def is_of(self, samples: int) -> bool:
+        """Whether its statistics, if it has any, are those of so many samples."""
+        found = self.config.get("statistics")
+        return self.sound and not self.config.get(UNMEASURED) and (found is None or found.get("samples") == samples)
+
+    def write_unmeasured(self, store: Store) -> None:
+        """Without statistics, and with a note that they are to be measured."""
+        self.config.update({"version": VERSION, "statistics": None, UNMEASURED: True})
         with store.writing(DATASET_JSON) as file:
-            file.write(dataset_json({**config, "statistics": statistics(store.text, workers=workers)}))
-    how = "its statistics were measured anew" if sound else "it was written anew, as far as it could be read"
+            file.write(dataset_json(self.config))
+
+
+def _mend_header(store: Store, header: _Header, workers: int | None) -> list[Problem]:
+    """dataset.json, where it is damaged or its statistics are of other samples than those of the manifest."""
+    shapes, samples = _shapes(store)
+    if header.is_of(samples):
+        return []
+    if not header.sound:
+        header.config.update({**shapes, "conventions": CONVENTIONS})
+    header.write_unmeasured(store)
+    measured = {**header.config, "statistics": statistics(store.text, workers=workers)}
+    del measured[UNMEASURED]
+    with store.writing(DATASET_JSON) as file:
+        file.write(dataset_json(measured))
+    how = "its statistics were measured anew" if header.sound else "it was written anew, as far as it could be read"
     return [Problem(DATASET_JSON, how)]
 
 
 def _as_far_as_it_goes(content: bytes) -> dict[str, Any]:
+    """Of a damaged dataset.json what it alone tells, such as how the dataset was made. It may hold the damage."""
     try:
-        config = json.loads(content)
+        config = load(content)
     except ValueError:
         return {}
-    return config if isinstance(config, dict) and config.get("format") == FORMAT else {}
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        return {}
+    told = {name: value for name, value in config.items() if name != "software" or is_texts(value)}
+    return {**told, **({"complete": True} if "complete" in told else {})}
 
 
-def _shapes(store: Store) -> dict[str, Any]:
-    """The largest of all samples."""
-    layers = height = width = 0
-    for table in manifest_batches(store, ["layers", "height", "width"]):
+def _shapes(store: Store) -> tuple[dict[str, Any], int]:
+    """(layers and size, the largest of all samples; how many samples statistics are measured of)."""
+    layers = height = width = samples = 0
+    for table in manifest_batches(store, ["layers", "height", "width", "split", "regime"]):
         layers = max(layers, pc.max(table["layers"]).as_py())
         height = max(height, pc.max(table["height"]).as_py())
         width = max(width, pc.max(table["width"]).as_py())
-    return {"layers": layers, "size": [height, width]}
+        samples += pc.sum(is_measured(table)).as_py() or 0
+    return {"layers": layers, "size": [height, width]}, samples

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .. import reader
+from ..check.measure import UNMEASURED
 from ..check.measure import statistics as measure
 from ..dataset_json import dataset_json
 from ..layout import DATASET_JSON
@@ -31,7 +32,8 @@ def stats(directory: Directory, workers: Processes = None) -> None:
             "because the log-median map scales each by its own median depth"
         )
     with dataset.store.writing(DATASET_JSON) as file:
-        file.write(dataset_json({**dataset.config, "statistics": statistics}))
+        told = {name: value for name, value in dataset.config.items() if name != UNMEASURED}
+        file.write(dataset_json({**told, "statistics": statistics}))
     for name in ("mean", "std"):
         ours, released = (" ".join(f"{v:10.6f}" for v in which[name]) for which in (statistics, RELEASED))
         say(f"{name:<5}{ours}    released object model:{released}")

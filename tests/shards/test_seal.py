@@ -162,6 +162,8 @@ STATISTICS = {"mean": [0.0, 0.0, 2.0], "std": [1.0, 1.0, 1.0], "samples": 3}
         ({"statistics": {**STATISTICS, "mean": [0, 0, int("9" * 400)]}}, "statistics.mean is"),
         ({"statistics": {"mean": [0, 0, 2]}}, "statistics.std is missing"),
         ({"statistics": {**STATISTICS, "std": [-1, 1, 1]}}, "statistics.std is"),
+        ({"statistics": {**STATISTICS, "points": "many"}}, "statistics.points is 'many'"),
+        ({"statistics": {**STATISTICS, "samples": -1}}, "statistics.samples is -1"),
         ({"statistics": {**STATISTICS, "std": [True, 1, 1]}}, "statistics.std is"),
     ],
 )

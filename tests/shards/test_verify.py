@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,6 +60,10 @@ def test_any_flipped_bit_of_a_shard_is_found(dataset_copy: Path) -> None:
         assert problems, f"byte {at} of {len(good)}"
         assert all(path.name in str(problem) for problem in problems)
         path.write_bytes(good)
+
+
+class Killed(BaseException):
+    """As by SIGKILL."""
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -273,6 +278,83 @@ def test_a_lost_dataset_json_is_written_anew(dataset_copy: Path, content: bytes 
     config = shards.read_dataset_json(dataset_copy)
     assert (config["layers"], config["size"]) == (6, [24, 28])
     assert config["statistics"] == shards.statistics(dataset_copy)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"layers": 6', b'"layers": 4'),
+        (b'"size": [\n    24', b'"size": [\n    20'),
+        (b"+z forward", b"-z forward"),
+        (b'"numpy": "', b'"numpy": 2, "x": "'),
+        (b'"statistics": {', b'"statistics": 3, "x": {'),
+        (b'"mean": [', b'"mean": [1e999,'),
+    ],
+)
+def test_damaged_facts_are_not_sealed_as_true(dataset_copy: Path, old: bytes, new: bytes) -> None:
+    config = shards.read_dataset_json(dataset_copy)
+    shards.write_dataset_json(dataset_copy, {**config, "statistics": shards.statistics(dataset_copy)})
+    path = dataset_copy / "dataset.json"
+    good = path.read_bytes()
+    assert old in good
+    path.write_bytes(good.replace(old, new, 1))
+    assert any(problem.where == "dataset.json" for problem in verify(dataset_copy))
+    repair(dataset_copy)
+    assert verify(dataset_copy) == []
+    after = shards.read_dataset_json(dataset_copy)
+    wanted = json.loads(good)
+    for name in ("layers", "size", "conventions", "software", "statistics", "job"):
+        assert after[name] == wanted[name], name
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_repair_that_was_killed_is_ended_by_the_next(
+    dataset_on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """At each step of the disk; a sample is lost, or dataset.json."""
+    damaged, done = tmp_path / "damaged", tmp_path / "done"
+    shutil.copytree(dataset_on_disk, damaged)
+    config = shards.read_dataset_json(damaged)
+    shards.write_dataset_json(damaged, {**config, "statistics": shards.statistics(damaged)})
+    if lost:
+        row = next(row for row in shards.open(damaged).manifest.to_pylist() if row["split"] == "train")
+        flip(damaged / "shards" / row["shard"], row["offset"] + 600)
+    else:
+        flip(damaged / "dataset.json", 300)
+    shutil.copytree(damaged, done)
+    repair(done, cut=True)
+    assert verify(done) == []
+    wanted = {path.relative_to(done): path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    kills, steps = 0, 0
+
+    def dying(sound: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **options: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps > kills:
+                raise Killed
+            return sound(*args, **options)
+
+        return step
+
+    while True:
+        place = tmp_path / str(kills)
+        shutil.copytree(damaged, place)
+        steps = 0
+        with monkeypatch.context() as patch:
+            for name in ("replace", "fsync"):
+                patch.setattr(os, name, dying(getattr(os, name)))
+            patch.setattr(Path, "unlink", lambda *args, **options: None)  # who is killed removes nothing
+            with suppress(Killed):
+                repair(place, cut=True)
+        if steps <= kills:
+            break
+        kills += 1
+        repair(place, cut=True)
+        found = {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        assert found == wanted, kills
+        shutil.rmtree(place)
+    assert kills > 5
 
 
 def test_a_repair_of_what_is_sound_changes_no_byte(dataset_copy: Path) -> None:
