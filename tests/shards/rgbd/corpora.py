@@ -15,7 +15,7 @@ from PIL import Image
 
 from shards import rays
 from shards.rgbd.base import intrinsics
-from tests.shards.rgbd.stage import camera, colour, met, photograph
+from tests.shards.rgbd.stage import BALL, RADIUS, camera, colour, met, photograph
 
 H, W = 96, 128
 K = intrinsics(110.0, 112.0, 66.0, 46.0)  # of the picture
@@ -83,8 +83,9 @@ def megadepth(root: Path, place: str = "0001") -> None:
         (scene / "depths").mkdir(exist_ok=True)
         with h5py.File(scene / "depths" / f"{i}_a.h5", "w") as file:
             file["depth"] = z.astype(np.float32)
-        fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
-        cameras.append(f"{i + 1} PINHOLE {W} {H} {fx} {fy} {cx} {cy}")
+        n = i + 1  # the model of the second was made of a picture twice as large
+        fx, fy, cx, cy = n * K[0, 0], n * K[1, 1], n * K[0, 2], n * K[1, 2]
+        cameras.append(f"{i + 1} PINHOLE {n * W} {n * H} {fx} {fy} {cx} {cy}")
         from_world = np.linalg.inv(pose)
         numbers = [*quaternion_of(from_world[:3, :3]), *from_world[:3, 3].tolist()]
         images += [f"{i + 7} {' '.join(map(repr, map(float, numbers)))} {i + 1} {i}_a.jpg", "" if i else "1 2 3"]
@@ -191,7 +192,7 @@ def vehicle_at(time: int) -> np.ndarray:
 
 
 def argoverse2(root: Path, log: str = "7fab2350-7eaf-3b7e-a39d-6937a4c1bede") -> np.ndarray:
-    """-> the points of the sweep, in the city."""
+    """-> the points of the sweep that the camera sees, in the city. It has others, from behind the ball."""
     folder = root / "val" / log
     image, _, _ = photograph(K, POSES[0], H, W)
     jpeg(folder / "sensors" / "cameras" / CENTRES / f"{SHOT}.jpg", image)
@@ -200,7 +201,8 @@ def argoverse2(root: Path, log: str = "7fab2350-7eaf-3b7e-a39d-6937a4c1bede") ->
     local = directions * (met(directions, POSES[0]) / np.linalg.norm(directions, axis=1))[:, None]
     points = local[local[:, 2] > 0] @ POSES[0][:3, :3].T + POSES[0][:3, 3]
     sweep_from_city = np.linalg.inv(vehicle_at(SWEEP))
-    cloud = (points @ sweep_from_city[:3, :3].T + sweep_from_city[:3, 3]).astype(np.float32)
+    every = np.concatenate([points, behind_the_ball(points)])
+    cloud = (every @ sweep_from_city[:3, :3].T + sweep_from_city[:3, 3]).astype(np.float32)
     feather(folder / "sensors" / "lidar" / f"{SWEEP}.feather", dict(zip("xyz", cloud.T)))
     lens = {"fx_px": K[0, 0], "fy_px": K[1, 1], "cx_px": K[0, 2] - 0.5, "cy_px": K[1, 2] - 0.5}
     lens |= {"k1": -0.24, "k2": -0.21, "k3": 0.32, "height_px": H, "width_px": W}
@@ -210,6 +212,17 @@ def argoverse2(root: Path, log: str = "7fab2350-7eaf-3b7e-a39d-6937a4c1bede") ->
     poses = [{"timestamp_ns": time, **se3(vehicle_at(time))} for time in (SHOT + 1000, SWEEP, SWEEP - 10**8)]
     feather(folder / "city_SE3_egovehicle.feather", {name: [pose[name] for pose in poses] for name in poses[0]})
     return points
+
+
+def behind_the_ball(points: np.ndarray) -> np.ndarray:
+    """For points (N,3) in the world that the camera sees at the middle of the ball: others 1.6 times as far away, on
+    its rays a little beside them, so that they come to lie between the pixels of those.
+    """
+    from_camera = points - POSES[0][:3, 3]
+    axis = (BALL - POSES[0][:3, 3]) / np.linalg.norm(BALL - POSES[0][:3, 3])
+    off_axis = np.linalg.norm(from_camera - (from_camera @ axis)[:, None] * axis, axis=1)
+    on_ball = np.abs(np.linalg.norm(points - BALL, axis=1) - RADIUS) < 1e-3
+    return np.asarray(POSES[0][:3, 3] + (from_camera[on_ball & (off_axis < 0.5)] + (0, 0, 0.03)) * 1.6)
 
 
 def se3(motion: np.ndarray) -> dict[str, float]:
@@ -260,7 +273,9 @@ def seen_distorted() -> np.ndarray:
 
 
 def waymo(root: Path) -> np.ndarray:
-    """One picture and one scanner whose vehicle moves while it turns. -> the points (N,3), in the world."""
+    """One picture and one scanner whose vehicle moves while it turns. -> the points (N,3) that the camera sees, in the
+    world. Every other column came back as the second return; in the rest that is what lies behind the ball.
+    """
     vehicle_from_theirs = VEHICLE_FROM_CAMERA @ np.linalg.inv(WAYMO_FROM_CAMERA)
     vehicle_at_shot = POSES[0] @ np.linalg.inv(VEHICLE_FROM_CAMERA)
     yaw = 0.4
@@ -275,7 +290,7 @@ def waymo(root: Path) -> np.ndarray:
     poses[..., 2] = heading + np.linspace(-0.02, 0.02, COLUMNS)
     poses[..., 3:] = vehicle_at_shot[:3, 3] + np.linspace(-0.1, 0.1, COLUMNS)[:, None] * (1, 0.5, 0)
     low, high = -0.6, 0.3
-    ranges, projections, points = np.full((BEAMS, COLUMNS, 4), -1.0), np.zeros((BEAMS, COLUMNS, 6)), []
+    ranges, projections, points = np.full((2, BEAMS, COLUMNS, 4), -1.0), np.zeros((2, BEAMS, COLUMNS, 6)), []
     for row in range(BEAMS):
         inclination = low + (BEAMS - 1 - row + 0.5) / BEAMS * (high - low)
         for column in range(COLUMNS):
@@ -291,14 +306,17 @@ def waymo(root: Path) -> np.ndarray:
             distance = float(met(np.array(ray), scanner))
             if not distance:
                 continue
-            ranges[row, column, 0] = distance
+            ranges[column % 2, row, column, 0] = distance
             point = scanner[:3, :3] @ np.array(ray) * distance + scanner[:3, 3]
             local = np.linalg.inv(POSES[0]) @ [*point, 1]
             x, y = distort(local[0] / local[2], local[1] / local[2])
             u, v = K[0, 0] * x + K[0, 2], K[1, 1] * y + K[1, 2]
             if local[2] > 0 and 0 <= u < W and 0 <= v < H:
-                projections[row, column, :3] = 1, np.floor(u), np.floor(v)
+                projections[column % 2, row, column, :3] = 1, np.floor(u), np.floor(v)
                 points.append(point)
+                if column % 2 == 0 and len(behind_the_ball(point[None])):
+                    ranges[1, row, column, 0] = 1.6 * distance
+                    projections[1, row, column, :3] = 1, np.floor(u), np.floor(v) + 1
     picture = jpeg(root / "x.jpg", seen_distorted()).read_bytes()
     (root / "x.jpg").unlink()
     frame = {"key.segment_context_name": SEGMENT, "key.frame_timestamp_micros": TIME}
@@ -317,13 +335,20 @@ def waymo(root: Path) -> np.ndarray:
     component(root, "camera_calibration", "CameraCalibrationComponent", camera_key, calibration)
     scanner_values = {"extrinsic.transform": mounting, "beam_inclination.min": low, "beam_inclination.max": high}
     component(root, "lidar_calibration", "LiDARCalibrationComponent", laser_key, scanner_values)
-    component(root, "lidar", "LiDARComponent", {**frame, **laser_key}, image("range_image_return1", ranges))
-    seen = image("range_image_return1", projections)
+    returns = {**image("range_image_return1", ranges[0]), **image("range_image_return2", ranges[1])}
+    component(root, "lidar", "LiDARComponent", {**frame, **laser_key}, returns)
+    seen = {**image("range_image_return1", projections[0]), **image("range_image_return2", projections[1])}
     component(root, "lidar_camera_projection", "LiDARCameraProjectionComponent", {**frame, **laser_key}, seen)
     component(root, "lidar_pose", "LiDARPoseComponent", {**frame, **laser_key}, image("range_image_return1", poses))
-    pose = {"world_from_vehicle.transform": vehicle_at_shot}
+    pose = {"world_from_vehicle.transform": vehicle_at_shot @ rigid_by(0.5)}  # of the frame, not of its pictures
     component(root, "vehicle_pose", "VehiclePoseComponent", frame, pose)
     return np.array(points)
+
+
+def rigid_by(metres: float) -> np.ndarray:
+    motion = np.eye(4)
+    motion[0, 3] = metres
+    return motion
 
 
 def image(name: str, values: np.ndarray) -> Mapping[str, Any]:

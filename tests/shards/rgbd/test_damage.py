@@ -10,10 +10,10 @@ from shards.lari import LaRI
 from shards.rgbd import Unreadable, open_corpus
 from shards.rgbd.base import REASONS
 from tests.shards import test_lari
-from tests.shards.rgbd import test_folder, test_synthetic
+from tests.shards.rgbd import test_folder, test_hypersim, test_synthetic
 
 CORPORA: dict[str, Callable[[Path], object]] = {
-    "hypersim": lambda root: test_synthetic.write_hypersim(root, test_synthetic.TILTED),
+    "hypersim": lambda root: test_hypersim.write_hypersim(root, test_hypersim.TILTED),
     "taskonomy": lambda root: test_synthetic.write_taskonomy(root, by_task=True),
     "tartanair": test_synthetic.write_tartanair,
     "parallel_domain": test_synthetic.write_parallel_domain,

@@ -58,14 +58,15 @@ def test_no_depth_lies_between_two_surfaces_and_none_grows() -> None:
 def test_sparse_depth_keeps_the_nearest_point_of_every_cell() -> None:
     rng = generator(0, "sparse")
     depth = np.where(rng.random((120, 160)) < 0.03, rng.uniform(1, 9, (120, 160)), 0).astype(np.float32)
-    small = nearest_in_cell(depth, 40, 53)
-    expected = np.full((40, 53), np.inf)
-    for v, u in np.argwhere(depth):
-        at = int((v + 0.5) * 40 / 120), int((u + 0.5) * 53 / 160)
-        expected[at] = min(expected[at], depth[v, u])
-    assert np.array_equal(small, np.where(np.isfinite(expected), expected, 0).astype(np.float32))
+    for height, width in ((40, 53), (47, 62)):
+        small = nearest_in_cell(depth, height, width)
+        expected = np.full((height, width), np.inf)
+        for v, u in np.argwhere(depth):
+            at = int((v + 0.5) * height / 120), int((u + 0.5) * width / 160)
+            expected[at] = min(expected[at], depth[v, u])
+        assert np.array_equal(small, np.where(np.isfinite(expected), expected, 0).astype(np.float32))
     frame = Frame(np.zeros((120, 160, 3), np.uint8), depth, K, flags=("sparse",))
-    assert np.array_equal(resized(frame, 40).depth, small)
+    assert np.array_equal(resized(frame, 40).depth, nearest_in_cell(depth, 40, 53))
     large = resized(frame, 240, upscale=True).depth
     assert np.count_nonzero(large) == np.count_nonzero(depth)
 
