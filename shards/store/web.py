@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from .base import Claim
 
 TIMEOUT = 30.0  # seconds without a byte after which a connection counts as lost
+LEAST = 1000.0  # bytes a second; a connection that brings fewer over TIMEOUT counts as lost as well
 PATIENCE = 120.0  # seconds for which a server that fails, or cannot be reached, is asked again
 PIECE = 1 << 20  # bytes that are read from a connection at a time
 WHOLE = 4 << 30  # bytes of the largest file that is taken whole into memory, from a server without Range
@@ -242,6 +243,57 @@ class _Parts(io.RawIOBase):
         return len(data)
 
 
+class _Paced(io.RawIOBase):
+    """What a connection brings, header and body alike, as long as it brings LEAST. Only the time that is spent waiting
+    for it counts, and none that who reads takes for himself.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw, self.waited, self.have = raw, 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        begin = time.monotonic()
+        count = self.raw.readinto(buffer)
+        self.waited += time.monotonic() - begin
+        self.have += count or 0
+        if self.waited > TIMEOUT:
+            if self.have < LEAST * self.waited and count:
+                raise Broken(f"only {self.have} bytes came in {self.waited:.0f} s")
+            self.waited, self.have = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.fp = io.BufferedReader(_Paced(cast(io.BufferedReader, self.fp).detach()))
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Answer
+
+
+class _Encrypted(http.client.HTTPSConnection):
+    response_class = _Answer
+
+
+class _PlainHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, req)
+
+
+class _EncryptedHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Encrypted, req)
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
@@ -258,8 +310,8 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _PlainHandler(),
+        _EncryptedHandler(),
         _Redirects(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),

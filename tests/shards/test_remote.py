@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import ssl
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import ip_address
@@ -228,6 +229,24 @@ def test_redirects_are_followed_so_far(server: Server, plain_server: Server, dat
         server.misbehave = lambda path, before, target=target: f"elsewhere {target}"
         with pytest.raises(OSError, match="cannot be read"):
             shards.open(server.url)
+
+
+@pytest.mark.parametrize("what", ["drip", "drip header"])
+def test_a_server_that_drips_is_no_server(what: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes long before TIMEOUT, and all of them would take hours."""
+    store = open_store(server.url)
+    monkeypatch.setattr(web, "TIMEOUT", 0.3)
+    monkeypatch.setattr(web, "PATIENCE", 0.7)
+    server.misbehave = lambda path, before: what
+    begin = time.monotonic()
+    for read in (lambda: store.read("manifest.parquet"), lambda: list(store.pieces("manifest.parquet"))):
+        with pytest.raises(OSError, match=r"only \d+ bytes came in 0 s\), and was asked for 0.7 s"):
+            read()
+    assert time.monotonic() - begin < 5
+    count = server.count("/manifest.parquet")
+    server.misbehave = lambda path, before: what if before == count else ""
+    monkeypatch.setattr(web, "PATIENCE", 20.0)
+    assert store.read("manifest.parquet") == (server.folder / "manifest.parquet").read_bytes()
 
 
 def test_a_web_server_is_read_alone(server: Server) -> None:

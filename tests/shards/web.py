@@ -11,8 +11,8 @@ from pathlib import Path
 
 class Server(ThreadingHTTPServer):
     """`misbehave` maps (path, how many requests for it came before) to what happens: "" is nothing, a number is a
-    status, "cut" and "stall" end or pause in the middle of the body, "longer" and "shorter" lie about its length,
-    "elsewhere URL" redirects.
+    status, "cut" and "stall" end or pause in the middle of the body, "drip" sends it, and "drip header" what comes
+    before, twenty bytes a second, "longer" and "shorter" lie about its length, "elsewhere URL" redirects.
     """
 
     daemon_threads = True
@@ -46,6 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
         if what.startswith("elsewhere"):
             self._head(302, 0, {"Location": what.partition(" ")[2]})
             return
+        if what == "drip header":
+            self._dripped(b"HTTP/1.1 200 OK\r\n" + b"X: 0\r\n" * 80)
+            return
         if what.isdecimal() or not file.is_file():
             self._head(int(what or 404), 0, {})
             return
@@ -59,6 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
             data = data[begin : end + 1]
         lie = {"longer": 100, "shorter": -min(100, len(data))}.get(what, 0)
         self._head(status, len(data) + lie, headers)
+        if what == "drip":
+            self._dripped(data)
+            return
         half = len(data) // 2 if what in ("cut", "stall") else len(data)
         self._body(data[:half])
         if what == "stall":
@@ -67,6 +73,13 @@ class _Handler(BaseHTTPRequestHandler):
         if what in ("cut", "longer", "stall", "shorter"):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _dripped(self, data: bytes) -> None:
+        self.close_connection = True
+        for at in range(len(data)):
+            self._body(data[at : at + 1])
+            if self.server.going_on.wait(0.05):
+                return
 
     def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
         self.send_response(status)
