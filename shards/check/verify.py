@@ -1,7 +1,8 @@
 """Is a dataset what was written? Every byte of every shard, every row of the manifest, every file of the folder."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from os import PathLike
@@ -19,6 +20,7 @@ from ..rewrite.inputs import digests, manifest_batches, open_manifest
 from ..store import Store, open_store, under
 from ..store.local import LocalStore
 from ..unfinished import REMEDY, is_unfinished
+from .accounts import is_expected, unaccounted
 from .verify_shard import Problem, Task, check_shard
 
 Progress = Callable[[int, int], None]
@@ -59,8 +61,10 @@ def inspect(
     if isinstance(store, LocalStore) and not store.folder.is_dir():
         raise FileNotFoundError(f"{place} is not a folder: give the one that `worldtrace render --out` wrote")
     there = _listed(store)
-    version, problems = _header(store)
-    problems += [*_strangers(store), *_ledger(store, version)]
+    config, problems = _header(store)
+    version = int(config.get("version", VERSION))
+    told = list(_ledger(store, config))
+    problems += [*_strangers(store), *told]
     begun = is_unfinished(store)
     if begun:
         problems.append(Problem(DATASET_JSON, f"the dataset is not finished: {REMEDY}"))
@@ -71,6 +75,9 @@ def inspect(
             problems.append(Problem(MANIFEST, str(error)))
         return Verdict(problems=problems)
     problems += facts.problems
+    if not told and store.exists(LEDGER):
+        with suppress(ValueError):  # of a column of the manifest, which is told below
+            problems += unaccounted(store, config)
     if there is not None:
         for shard in sorted(there - facts.shards):
             name = f"{SHARDS}/{shard}"
@@ -184,27 +191,29 @@ def _statistics(store: Store, train: int) -> list[Problem]:
     return [Problem(DATASET_JSON, what)]
 
 
-def _header(store: Store) -> tuple[int, list[Problem]]:
-    """(version, what is wrong with dataset.json); the latest where it does not say."""
+def _header(store: Store) -> tuple[dict[str, Any], list[Problem]]:
+    """(dataset.json, what is wrong with it); nothing where it cannot be read."""
     try:
-        return int(parse_dataset_json(store.read(DATASET_JSON), under(store, DATASET_JSON))["version"]), []
+        return parse_dataset_json(store.read(DATASET_JSON), under(store, DATASET_JSON)), []
     except FileNotFoundError:
         what = "is missing: restore it from a copy, or write it anew with `verify --repair`"
-        return VERSION, [Problem(DATASET_JSON, what)]
+        return {}, [Problem(DATASET_JSON, what)]
     except ValueError as error:
-        return VERSION, [Problem(DATASET_JSON, str(error))]
+        return {}, [Problem(DATASET_JSON, str(error))]
 
 
-def _ledger(store: Store, version: int) -> Iterator[Problem]:
+def _ledger(store: Store, config: Mapping[str, Any]) -> Iterator[Problem]:
     try:
         with store.reading(LEDGER) as file:
-            if not seal.holds(file, version):
+            if not seal.holds(file, int(config.get("version", VERSION))):
                 yield Problem(LEDGER, "its seal is broken, it is not what was written: restore it from a copy")
             file.seek(0)
             for _ in ledger.batches(file):
                 pass
     except FileNotFoundError:
-        pass  # importers of old and hand-made datasets have none
+        if is_expected(config):  # hand-made datasets have none
+            what = "is missing: restore it from a copy (samples can be read without it)"
+            yield Problem(LEDGER, what)
     except (ValueError, OSError) as error:
         yield Problem(LEDGER, f"cannot be read: {error}")
 

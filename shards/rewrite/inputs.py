@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from .. import manifest, seal
 from ..dataset_json import parse_dataset_json
-from ..layout import DATASET_JSON, MANIFEST, SHARDS
+from ..layout import DATASET_JSON, LEDGER, MANIFEST, SHARDS
 from ..store import Store, open_store, under
 from ..store.local import LocalStore
 from ..unfinished import is_unfinished, missing_manifest, unfinished
@@ -65,7 +65,8 @@ class Input:
         told: dict[str, Any] = {
             name: self.config[name] for name in ("job", "derived", "software") if name in self.config
         }
-        return {"hash": self.hash, "samples": self.samples, **told}
+        had = {"ledger": True} if self.store.exists(LEDGER) else {}  # `verify` misses it then where it is gone
+        return {"hash": self.hash, "samples": self.samples, **had, **told}
 
 
 def open_input(path: str | PathLike[str]) -> Input:
