@@ -7,6 +7,7 @@ from typing import BinaryIO
 from rich.table import Table
 
 from .. import ledger, reader
+from ..amount import sized
 from ..layout import LEDGER
 from ..moments import RELEASED
 from ..printable import printable
@@ -26,7 +27,7 @@ def info(directory: Directory, split: SplitOption = None, where: Where = None) -
         say(f"{directory}: no samples, manifest hash {dataset.hash}")
         return
     found = summarise(dataset.columns(COLUMNS))
-    say(f"{directory}: {found.samples} samples, {_bytes(found.bytes)}, {found.shards} shards")
+    say(f"{directory}: {found.samples} samples, {sized(found.bytes)}, {found.shards} shards")
     say(f"manifest hash {dataset.hash}")
     screen.print(_counts_of(found))
     if found.objects:
@@ -53,7 +54,7 @@ def _counts_of(found: Summary) -> Table:
         out.add_row("single layer", f"{found.single_layer} samples know layer 0 alone")
     out.add_row("flags", _counts(found.flags) or "none")
     out.add_row("overflow", f"{found.overflowing} samples have rays with more surfaces than were peeled")
-    mean, median, largest = map(_bytes, found.bytes_a_frame)
+    mean, median, largest = map(sized, found.bytes_a_frame)
     out.add_row("bytes per frame", f"{mean} mean, {median} median, {largest} largest")
     out.add_row("depth", "{:.3f} to {:.3f}".format(*found.depth))
     return out
@@ -123,11 +124,3 @@ def _counts(counts: Mapping[str, int]) -> str:
     text = ", ".join(f"{printable(value)}: {count}" for value, count in list(counts.items())[:SHOWN])
     rest = list(counts.values())[SHOWN:]
     return text + (f", and {len(rest)} more: {sum(rest)}" if rest else "")
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
