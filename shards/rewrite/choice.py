@@ -63,7 +63,8 @@ def by_asset(source: Input, fractions: Sequence[float], seed: int) -> np.ndarray
     """Outputs get these shares of the assets, drawn by each asset's hash and `seed`: all views of an asset stay
     together, whatever else the dataset holds.
     """
-    if not fractions or len(fractions) > LARGEST or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    positive = all(share > 0 for share in fractions) and abs(sum(fractions) - 1) <= 1e-6  # of NaN neither is true
+    if not 0 < len(fractions) <= LARGEST or not positive:
         raise ValueError(f"the fractions {', '.join(f'{share:g}' for share in fractions)} are not positive with sum 1")
     assets = _encoded(source, "asset_sha256")
     ends = np.array(list(accumulate(fractions)))[:-1]

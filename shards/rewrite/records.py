@@ -35,9 +35,11 @@ def read(store: Store, index: int) -> tuple[pa.Table, list[dict[str, str]]]:
 
 
 def stands(store: Store, index: int, shard: str, there: Mapping[str, int]) -> bool:
-    """Whether an earlier run has finished this very shard. `there`: the bytes of "shards/NAME", of those that exist."""
+    """Whether an earlier run has finished this very shard, and lost nothing of it: what was damaged may have been
+    restored since, or may not be skipped now. `there`: the bytes of "shards/NAME", of those that exist.
+    """
     found = _parsed(store, index)
-    if found is None or found[0] != shard:
+    if found is None or found[0] != shard or found[2]:
         return False
     rows = found[1]
     return not len(rows) or there.get(f"{SHARDS}/{shard}") == rows["shard_bytes"][0].as_py()

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import ledger
+from ..amount import sized
 from ..archive import split_part
 from ..check.verify_shard import healed
 from ..dataset_json import dataset_json, parse_dataset_json
@@ -78,16 +79,20 @@ def rewrite(
     """Write `outputs`; `to[i]` (n,) says into which of them each row of input i goes, negative: into none.
 
     Whole or not at all: a dataset.json that says `complete` comes last. Where outputs were begun by the same call they
-    are gone on with; ValueError where another dataset is there, OSError where the disk is too small, CorruptSample
-    where the bytes of a sample are not those of its manifest row (with `skip_damaged` it is left out and told).
+    are gone on with, and what was left out as damaged is looked at again; ValueError where another dataset is there,
+    OSError where the disk is too small, CorruptSample where the bytes of a sample are not those of its manifest row
+    (with `skip_damaged` it is left out and told).
     `advance(samples done, samples in all)`.
     """
     _refuse_overlap(inputs, outputs)
     counts, sizes = _totals(inputs, to, len(outputs))
     with ExitStack() as stack:
         claims = [stack.enter_context(output.store.claim()) for output in outputs]
-        finished = [_adopt(output) for output in outputs]
+        finished = [_is_finished(output, skip_damaged) for output in outputs]
         _refuse_full_disk(outputs, sizes, finished)
+        for output in outputs:
+            if not output.store.exists(DATASET_JSON):
+                _write_header(output.store, {**output.header, "statistics": None, "complete": False})
         there = [{} if done else output.store.sizes(SHARDS) for output, done in zip(outputs, finished)]
         job = _Job(inputs, outputs, there, skip_damaged)
         shards = [0] * len(outputs)
@@ -135,6 +140,8 @@ class _Job:
             if (first := next(parts, None)) is not None:
                 with store.writing(f"{SHARDS}/{name}") as file:
                     rows = parts_into(file, name, _chained(first, parts))
+            else:
+                store.delete([f"{SHARDS}/{name}"])  # an earlier run may have found some of it sound
             records.write(store, plan.index, name, rows, lost)
         return len(plan.table)
 
@@ -259,14 +266,14 @@ def _refuse_full_disk(outputs: Sequence[Output], sizes: Sequence[int], finished:
         free = shutil.disk_usage(where[disk]).free
         if size + SPARE > free:
             raise OSError(
-                f"{where[disk]} needs {size / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB free: make room, or "
-                "give another --out"
+                f"{where[disk]} needs {sized(size)} and {sized(SPARE)} to spare, but its disk has {sized(free)} free: "
+                "make room, or give another --out"
             )
 
 
-def _adopt(output: Output) -> bool:
-    """Whether the dataset is there already, finished. Else the place is ours from now on: ValueError where it holds
-    anything but what an earlier run of the same call has left.
+def _is_finished(output: Output, skip_damaged: bool) -> bool:
+    """Whether the dataset is there already, finished. ValueError where the place holds anything but what an earlier run
+    of the same call has left, or less than this one asks for.
     """
     store = output.store
     text = under(store, DATASET_JSON)
@@ -276,7 +283,6 @@ def _adopt(output: Output) -> bool:
         strangers = [name for name in store.top() if name != LOCK and not is_left_over(name)]
         if strangers:
             raise ValueError(f"{store.text} holds {strangers[0]!r}: give an empty or a new place as --out") from None
-        _write_header(store, {**output.header, "statistics": None, "complete": False})
         return False
     ours = json.loads(dataset_json(output.header))
     for name in ("derived", "layers", "size"):
@@ -284,7 +290,13 @@ def _adopt(output: Output) -> bool:
             raise ValueError(
                 f"{store.text} holds another dataset ({name} differs): give an empty or a new place as --out"
             )
-    return bool(stored.get("complete"))
+    complete = bool(stored.get("complete"))
+    if complete and stored.get("lost") and not skip_damaged:
+        raise ValueError(
+            f"{store.text} holds this dataset without {stored['lost']} damaged samples: give --skip-damaged if it "
+            "shall stay so, or another --out"
+        )
+    return complete
 
 
 def _write_header(store: Store, header: Mapping[str, Any]) -> None:

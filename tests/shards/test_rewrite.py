@@ -267,6 +267,38 @@ def test_no_damaged_sample_is_copied(source: Path, dataset_copy: Path, tmp_path:
     assert all("000000-unit.tar" in row["message"] for row in rows)
 
 
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("skip", [True, False])
+def test_what_was_restored_since_is_not_left_out(
+    source: Path, dataset_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, skip: bool
+) -> None:
+    """A run with --skip-damaged is killed, the shard restored, and the run gone on with."""
+    path = min((dataset_copy / "shards").iterdir())
+    good = path.read_bytes()
+    DAMAGES[name][0](path)
+    one = open_input(dataset_copy)
+    to = [choice.everything(one)]
+    made("reshard", [one], to, tmp_path / "finished", skip_damaged=True)
+    with pytest.raises(ValueError, match=r"without \d+ damaged samples: give --skip-damaged"):
+        made("reshard", [one], to, tmp_path / "finished")
+
+    def dies(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewrite, "_finish", dies)
+        with pytest.raises(Killed):
+            made("reshard", [one], to, tmp_path / "out", skip_damaged=True)
+    if not skip:
+        with pytest.raises(shards.CorruptSample):
+            made("reshard", [open_input(dataset_copy)], to, tmp_path / "out")
+    path.write_bytes(good)
+    (there,) = made("reshard", [open_input(dataset_copy)], to, tmp_path / "out", skip_damaged=skip)
+    assert (there.samples, there.lost) == (31, [])
+    made("reshard", [open_input(dataset_copy)], to, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_version_1_is_read_and_version_2_written(tmp_path: Path) -> None:
     old = Path(__file__).parent / "version1"
     one = open_input(old)
@@ -292,8 +324,9 @@ def test_places_that_are_not_free_are_refused(source: Path, tmp_path: Path, monk
     assert contents(tmp_path / "taken") == {"notes.txt": b"precious"}
     monkeypatch.setattr(rewrite.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 70_000_000}))
     monkeypatch.setattr(rewrite, "SPARE", 69_990_000)
-    with pytest.raises(OSError, match=r"GB free: make room"):
+    with pytest.raises(OSError, match=r"needs [\d.]+ KB and 69.99 MB to spare, .* has 70 MB free: make room"):
         made("reshard", [one], to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bucket_serves_as_a_folder_does(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
