@@ -30,20 +30,23 @@ READ_AHEAD = 64  # records, each with the manifest rows of a shard
 
 @dataclass
 class Summary:
-    """What an import came to: `frames` samples in `shards` shards, of them `fresh` made by this run."""
+    """What an import came to: `frames` samples in `shards` shards, of them `fresh` that were not there before; `made`
+    shards were written by this run.
+    """
 
     out: str
     scenes: int = 0
     frames: int = 0
     shards: int = 0
     fresh: int = 0
+    made: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
         lost = f"; {self.rejected.total()} rejected ({reasons}; see ledger.parquet)" if reasons else ""
-        made = "nothing was left to do" if not self.fresh else f"{self.fresh} of them new"
+        made = f"{self.fresh} of them new" if self.made else "nothing was left to do"
         return f"{self.out}: {self.frames} frames of {self.scenes} scenes in {self.shards} shards, {made}{lost}"
 
 
@@ -87,15 +90,18 @@ def import_corpus(
         missing = [unit for unit in units if not _stands(known.get(unit.name), unit, retry)]
         if missing:  # from here on it is not what it says, until its tables are written
             _write_header(store, header, complete=False)
-        fresh = read = 0
+        fresh = made = read = 0
         total = sum(unit.count for unit in missing)
         for frames, done in crew.convert(missing) if crew else _here(task, missing):
             read += frames
             progress(min(read, total), total)
             if done is not None:
+                before = known.get(done.unit)
                 known[done.unit] = _Entry.of(done)
-                fresh += done.views
-        summary = _summary(store, known, fresh, remarks)
+                fresh += max(0, done.views - (before.views if before else 0))
+                made += 1
+        summary = _summary(store, known)
+        summary.fresh, summary.made, summary.remarks = fresh, made, remarks
         if not summary.frames:
             _discard(store, claim)
             raise ValueError(f"none of the {sum(u.count for u in units)} frames of {folder} can be used: {_why(known)}")
@@ -254,8 +260,8 @@ def _delete_records(store: Store) -> None:
     store.delete(filter(naming.is_record, store.sizes(layout.UNITS)))
 
 
-def _summary(store: Store, known: Mapping[str, _Entry], fresh: int, remarks: list[str]) -> Summary:
-    summary = Summary(store.text, fresh=fresh, remarks=remarks)
+def _summary(store: Store, known: Mapping[str, _Entry]) -> Summary:
+    summary = Summary(store.text)
     summary.scenes = len({entry.asset for entry in known.values() if entry.views})
     for entry in known.values():
         summary.frames += entry.views
