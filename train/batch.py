@@ -24,7 +24,7 @@ class Unusable:
     """A sample that another one replaced: its global index, and why it was."""
 
     index: int
-    reason: Literal["damaged", "empty"]
+    reason: Literal["damaged", "missing", "empty"]
     message: str
 
 

@@ -67,7 +67,7 @@ class Data(_Section):
     window: int | None = Field(default=None, gt=0)  # shards in use at a time; None: a permutation of all samples
     cache: Cache | None = None  # for a `path` that is a URL; without it each sample is fetched when it is needed
     size: int = Field(default=504, gt=0)  # pixels a side, after augmentation; a multiple of the model's patch
-    batch: int = Field(default=512, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
+    batch: int = Field(default=mixture.BATCH, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
     workers: int = Field(
         default=2, ge=0
     )  # decoding processes of each rank; the sequence of samples does not depend on it

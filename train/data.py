@@ -7,6 +7,7 @@ on with the very next sample.
 """
 
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +28,11 @@ from train.slots import Parcel, Slots, can_share
 SUBSTITUTES = 8  # damaged samples in a row that are stepped over before the stream gives up
 TOLERATED = 0.001  # part of the samples read that may be damaged ...
 AT_LEAST = 4  # ... and the number of them from which that part is believed
+REASONS = {
+    "damaged": "damaged (`worldtrace shards verify` finds them)",
+    "missing": "in shards that are missing",
+    "empty": "without a valid pixel",
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,9 @@ class Stream(Dataset[Batch]):
             try:
                 view = self._read(dataset, order.substitute(place, attempt), index)
             except (CorruptSample, FileNotFoundError) as error:
-                damaged.append(Unusable(index, "damaged", str(error)))
-                absent += isinstance(error, FileNotFoundError)
+                is_absent = isinstance(error, FileNotFoundError)
+                damaged.append(Unusable(index, "missing" if is_absent else "damaged", str(error)))
+                absent += is_absent
                 continue
             if view.valid.any():
                 return view, tuple(damaged)
@@ -241,20 +248,20 @@ class Damage:
             write_lines(path, self.lines)
 
     def note(self, unusable: Sequence[Unusable], seen: int) -> None:
-        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples were unusable."""
+        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples had to be replaced."""
         if not unusable:
             return
         self.lines += [asdict(line) for line in unusable]
         write_lines(self.path, self.lines)
-        if len(self.lines) >= AT_LEAST and len(self.lines) > TOLERATED * seen:
+        # a substitute may be unusable as well, and has a line, too: what counts is who was to be replaced
+        replaced = {line["index"]: line["reason"] for line in reversed(self.lines)}
+        if len(replaced) >= AT_LEAST and len(replaced) > TOLERATED * seen:
             listed = "; ".join(sorted({line["message"] for line in self.lines})[:10])
-            damaged = sum(line["reason"] == "damaged" for line in self.lines)
-            counts = [f"{damaged} damaged (`worldtrace shards verify` finds them)"] if damaged else []
-            if damaged < len(self.lines):
-                counts.append(f"{len(self.lines) - damaged} without a valid pixel")
+            found = Counter(replaced.values())
+            counts = [f"{found[reason]} {words}" for reason, words in REASONS.items() if found[reason]]
             raise ValueError(
-                f"{len(self.lines)} of {seen} samples cannot be used, more than {TOLERATED:.1%}: {' and '.join(counts)}"
-                f"; all of them are in {self.path}: {listed}"
+                f"{len(replaced)} of {seen} samples cannot be used, more than {TOLERATED:.1%}: {' and '.join(counts)}; "
+                f"all of them are in {self.path}: {listed}"
             )
 
     def __len__(self) -> int:

@@ -101,7 +101,8 @@ def pooled(statistics: Sequence[Mapping[str, Any]], shares: np.ndarray) -> ZScor
     ValueError where points do not deviate along an axis, or by more than a number can hold.
     """
     means = np.array([part["mean"] for part in statistics])
-    squares = np.array([part["std"] for part in statistics]) ** 2 + means**2
+    with np.errstate(over="ignore"):
+        squares = np.array([part["std"] for part in statistics]) ** 2 + means**2
     mean = shares @ means
     std = np.sqrt(np.maximum(shares @ squares - mean**2, 0.0))
     if not (np.isfinite(std).all() and (std > 0).all()):

@@ -81,6 +81,8 @@ def _given(data: str, split: str | None, where: str | None, window: int | None) 
         return _configured(folder)
     if (folder / "config.yaml").is_file():
         raise ValueError(f"{folder} is a run without {DATA_JSON}: give its config, {folder / 'config.yaml'}")
+    if "://" not in data and not folder.exists():
+        raise FileNotFoundError(f"{data}: no such file or folder; give a dataset, a training config or a run's folder")
     source = mixture.source("the dataset", data, split or "all", where, window)
     return {"mixed": (source,), "seed": 0, "batch": None, "history": None}
 
@@ -96,4 +98,4 @@ def _configured(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is no training config: it has no data.path")
     path, options = section["path"], {name: section[name] for name in ("split", "where", "window") if name in section}
     mixed = (mixture.source("data", path, **options),) if isinstance(path, str) else mixture.parse(path)
-    return {"mixed": mixed, "seed": tree.get("seed", 0), "batch": section.get("batch"), "history": None}
+    return {"mixed": mixed, "seed": tree.get("seed", 0), "batch": section.get("batch", mixture.BATCH), "history": None}

@@ -26,6 +26,7 @@ import yaml
 from ..randomness import generator
 from ..split import SPLITS
 
+BATCH = 512  # samples of a step, unless a config says otherwise: as in App. B of the paper
 BLOCK = 1000  # indices within which every source has its exact share
 LARGEST_BLOCK = 1_000_000
 OF_ROWS: dict[str, Callable[[float], float]] = {"rows": float, "sqrt(rows)": math.sqrt}

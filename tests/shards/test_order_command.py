@@ -63,8 +63,12 @@ def test_a_config_and_what_it_says(dataset_on_disk: Path, tmp_path: Path) -> Non
     assert table[0].split() == ["index", "epoch", "source", "shard", "key"]
     assert [row.split()[-1] for row in table[1:]] == expected
     config.write_text(yaml.safe_dump({"data": {"path": str(dataset_on_disk), "split": "all"}, "out": "o"}))
+    assert len(run(config)) == 512, "the trainer's default"
     with pytest.raises(ValueError, match="give --batch"):
-        run(config)
+        run(dataset_on_disk)
+    for nothing in ("nosuch", tmp_path / "mix.yaml"):
+        with pytest.raises(FileNotFoundError, match="no such file or folder"):
+            run(nothing, "--step", 1)
     assert len(run(config, "--batch", 5)) == 5
 
 
@@ -100,5 +104,5 @@ def test_what_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not YAML") as error:
         run(tmp_path / "c.yaml")
     assert "\n" not in str(error.value)
-    with pytest.raises(FileNotFoundError, match="not a folder"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         run(tmp_path / "absent", "--batch", 1)

@@ -89,7 +89,7 @@ def test_a_harmed_shard_is_replaced_in_its_places_alone(
         if expected.key in lost:
             met += 1
             assert {line.index for line in lines} == {i}
-            assert {line.reason for line in lines} == {"damaged"}
+            assert {line.reason for line in lines} == {"missing" if harm is missing else "damaged"}
             assert VICTIM in lines[0].message
             assert "\n" not in lines[0].message
         else:

@@ -208,7 +208,7 @@ def test_a_view_without_a_valid_pixel_is_not_called_damaged(settings: Settings, 
     assert all(f"{empty.key}: no valid pixel" in line.message for line in lines)
     damage = Damage(tmp_path / "damaged.jsonl", before=0)
     with pytest.raises(ValueError, match="4 without a valid pixel") as error:
-        damage.note(lines[:1] * 4, 8)
+        damage.note([replace(lines[0], index=i) for i in range(4)], 8)
     assert "verify" not in str(error.value)
 
 
@@ -222,10 +222,20 @@ def test_a_list_of_damage_cut_by_a_kill_is_read_up_to_the_break(tmp_path: Path) 
 
 
 def test_little_damage_is_borne(tmp_path: Path) -> None:
-    line = Unusable(0, "damaged", "a")
     damage = Damage(tmp_path / "damaged.jsonl", before=0)
     for k in range(1, 20):
-        damage.note([line], seen=2000 * k)
+        damage.note([Unusable(k, "damaged", "a")], seen=2000 * k)
+
+
+def test_a_substitute_that_is_lost_as_well_counts_for_the_sample_it_stands_for(tmp_path: Path) -> None:
+    damage = Damage(tmp_path / "damaged.jsonl", before=0)
+    for i in range(3):
+        damage.note([Unusable(i, "missing", f"shard {k}") for k in range(5)], seen=8)
+    assert len(damage) == 15, "each is noted"
+    with pytest.raises(
+        ValueError, match=r"^4 of 8 samples .*: 1 damaged .* and 3 in shards that are missing; .*shard 4"
+    ):
+        damage.note([Unusable(7, "damaged", "a"), Unusable(7, "empty", "b")], seen=8)
 
 
 def test_an_empty_split_is_refused(settings: Settings, tmp_path: Path) -> None:
