@@ -6,6 +6,7 @@ Version 2 added the last four columns. Readers give a table of SCHEMA for versio
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -22,6 +23,7 @@ from .archive import END
 from .commit import committed
 from .layout import MANIFEST
 from .seal import sealing
+from .store.naming import is_plain
 
 DIGEST = 16  # bytes of SHA-256 that tell a damaged member: half of it, since `sha256` guards the whole sample
 MEMBER = pa.struct(
@@ -70,6 +72,8 @@ _IN_DICTIONARY = [
     *("shard_bytes", "members.list.element.name", "planes.list.element"),
 ]
 _ENCODED = {"key": "DELTA_BYTE_ARRAY", "z_min": "BYTE_STREAM_SPLIT", "z_max": "BYTE_STREAM_SPLIT"}
+
+_SHA256 = re.compile("([0-9a-f]{64})?")  # "" is unknown
 
 ROW_GROUP = 1 << 17  # rows; the bytes of the file depend on it
 CHUNK = 1 << 12  # rows that are Python objects at a time
@@ -252,6 +256,8 @@ def parsed(
         raise ValueError(
             f"{text} is damaged (a row has no {empty[0]}): rebuild it with `worldtrace shards verify DIR --repair`"
         )
+    if odd := impossible(table):
+        raise ValueError(f"{text} is damaged ({odd}): rebuild it with `worldtrace shards verify DIR --repair`")
     if version == 1:
         table = _filled(table, wanted)
     fields = [SCHEMA.field(name) for name in wanted]
@@ -260,6 +266,21 @@ def parsed(
         for field in fields
     ]
     return table.select(wanted).cast(pa.schema(kept))
+
+
+def impossible(table: pa.Table) -> str | None:
+    """What no manifest says, of the columns that were read. Names and sizes become paths and parts of files."""
+    for name, least in (("offset", 0), ("bytes", 0), ("shard_bytes", 1)):
+        if name in table.column_names and len(table) and (found := pc.min(table[name]).as_py()) < least:
+            return f"{name} is {found}"
+    for name, fits in (("shard", is_plain), ("shard_sha256", lambda text: _SHA256.fullmatch(text) is not None)):
+        if name in table.column_names:
+            column = table[name]
+            coded = pa.types.is_dictionary(column.type)
+            distinct = column.combine_chunks().dictionary if coded else pc.unique(column)
+            if odd := [value for value in distinct.to_pylist() if not fits(value)]:
+                return f"{name} is {odd[0][:100]!r}"
+    return None
 
 
 def _filled(table: pa.Table, wanted: Collection[str]) -> pa.Table:

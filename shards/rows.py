@@ -98,7 +98,8 @@ class Rows:
             table = self._masked(self._read(["key", "sha256"], (), [group]), group, group + 1)
             self._recent = dict(list(self._recent.items())[-3:]) | {group: table}  # threads may look at the old one
         row -= int(counts[group - 1]) if group else 0
-        return str(table["key"][row].as_py()), bytes.fromhex(table["sha256"][row].as_py())
+        sha256 = table["sha256"].slice(row, 1).combine_chunks()
+        return str(table["key"][row].as_py()), self._digests(sha256)[0].tobytes()
 
     @loaded
     def key(self) -> pa.ChunkedArray:
@@ -203,17 +204,21 @@ class Rows:
         return self.table([name])[name].to_numpy()
 
     def _digests(self, chunk: pa.Array) -> np.ndarray:
-        """Of hexadecimal text. ValueError where a row holds something else."""
+        """Of hexadecimal text. ValueError where a row holds something else, upper case included: it would be another
+        text to `hash`.
+        """
         _, offsets, text = chunk.buffers()
         ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
         if np.all(np.diff(ends) == 2 * SHA256):
             try:
-                content = binascii.unhexlify(memoryview(text)[ends[0] : ends[-1]])
-                return np.frombuffer(content, np.uint8).reshape(-1, SHA256)
+                text = memoryview(text)[ends[0] : ends[-1]]
+                content = binascii.unhexlify(text)
+                if binascii.hexlify(content) == text:
+                    return np.frombuffer(content, np.uint8).reshape(-1, SHA256)
             except binascii.Error:
                 pass
         raise ValueError(
-            f"{under(self.store, MANIFEST)} is damaged (a sha256 is none): rebuild it with "
+            f"{under(self.store, MANIFEST)} is damaged (sha256 is none of 64 digits in lower case): rebuild it with "
             "`worldtrace shards verify DIR --repair`"
         )
 

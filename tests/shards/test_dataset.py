@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
 import pytest
 import webdataset
 from PIL import Image
@@ -202,11 +203,27 @@ def test_damage_is_found_before_it_is_decoded(dataset_copy: Path) -> None:
 
 
 def test_a_manifest_cannot_point_outside_its_folder(dataset_copy: Path) -> None:
-    rows = shards.read_manifest(dataset_copy).to_pylist()
+    whole = shards.read_manifest(dataset_copy)
+    rows = whole.to_pylist()
     rows[0]["shard"] = "../dataset.json"
-    write_manifest(dataset_copy, rows)
     with pytest.raises(CorruptSample, match="plain name"):
+        shards.Dataset(dataset_copy, {}, pa.Table.from_pylist(rows, whole.schema))[rows[0]["key"]]
+    write_manifest(dataset_copy, rows)
+    with pytest.raises(ValueError, match=r"manifest.parquet is damaged \(shard is '../dataset.json'\): rebuild it"):
         shards.open(dataset_copy)[rows[0]["key"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("shard", "a\0b"), ("shard", ""), ("shard", ".a"), ("shard", "a/b"), ("shard", 200 * "a"), ("offset", -5)]
+    + [("bytes", -1), ("shard_bytes", 0), ("shard_bytes", -1), ("shard_sha256", "../../a"), ("sha256", "AB" * 32)],
+)
+def test_what_no_manifest_says_is_refused_in_one_sentence(column: str, value: object, dataset_copy: Path) -> None:
+    rows = shards.read_manifest(dataset_copy).to_pylist()
+    rows[7][column] = value
+    write_manifest(dataset_copy, rows)
+    with pytest.raises(ValueError, match=rf"manifest.parquet is damaged \({column} is .*\): rebuild it with"):
+        shards.open(dataset_copy, cache=shards.Cache(dataset_copy.parent / "cache", 1 << 20)).load()
 
 
 def test_what_is_not_a_dataset_is_refused_in_one_sentence(dataset_copy: Path, tmp_path: Path) -> None:
