@@ -1,4 +1,4 @@
-"""How amounts of bytes are told to people."""
+"""How amounts are told to people."""
 
 
 def sized(count: float) -> str:
@@ -8,3 +8,8 @@ def sized(count: float) -> str:
             return f"{count:.4g} {unit}"
         count /= 1000
     return f"{count:.4g} TB"
+
+
+def counted(count: int, name: str) -> str:
+    """How many of a thing: "1 sample", "2 samples"."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"

@@ -21,7 +21,7 @@ from ..archive import END, split_part, walk_file
 from ..dataset_json import CONVENTIONS, FORMAT, VERSION, dataset_json, is_texts, load, parse_dataset_json
 from ..layers.planes import planes_in
 from ..layout import DATASET_JSON, MANIFEST, SHARDS
-from ..manifest import SCHEMA, ManifestWriter, digest_of, members_of
+from ..manifest import SCHEMA, ManifestWriter, members_of
 from ..parallel import in_processes
 from ..rewrite.inputs import digests, manifest_batches
 from ..sample import decode, describe
@@ -30,7 +30,7 @@ from ..unfinished import is_unfinished, unfinished
 from ..writer import parts_into
 from .measure import UNMEASURED, is_measured, statistics
 from .verify import rows_by_shard
-from .verify_shard import Problem, agree, contents, frames_of, healed, parts
+from .verify_shard import Problem, agree, any_member, frames_of, healed, parts
 
 Progress = Callable[[int, int], None]
 
@@ -152,7 +152,7 @@ def _by_rows(task: Task) -> _Found | None:
     ours = False
     for row, part in parts(task.store, task.name, rows):
         key, sound = row["key"], hashlib.sha256(part).hexdigest() == row["sha256"]
-        ours = ours or sound or _any_member(row, part)
+        ours = ours or sound or any_member(row, part)
         if sound:
             try:
                 found.rows[row["offset"]] = _row(key, part, row["offset"], row if task.trusted else None)
@@ -207,13 +207,6 @@ def _row(key: str, part: bytes, offset: int, stated: Mapping[str, Any] | None) -
         return {**stated, "offset": offset}
     place = {"shard": "", "shard_bytes": 0, "shard_sha256": "", "offset": offset, "bytes": len(part)}
     return {**found, **place, "sha256": hashlib.sha256(part).hexdigest()}
-
-
-def _any_member(row: Mapping[str, Any], part: bytes) -> bool:
-    """Whether a member of a damaged part is one that was written there."""
-    members = contents(row, part) or {}
-    stated = {member["name"]: member["digest"] for member in row["members"]}
-    return any(digest_of(content) == stated[name] for name, content in members.items())
 
 
 def _restored(task: Task, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:

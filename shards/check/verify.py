@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from os import PathLike
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import ledger, manifest, seal
+from ..amount import counted
 from ..dataset_json import VERSION, parse_dataset_json
 from ..layout import DATASET_JSON, FINISHED, LEDGER, MANIFEST, SHARDS, TEMPORARY, UNFINISHED
 from ..parallel import in_processes
@@ -21,7 +22,7 @@ from ..store import Store, open_store, under
 from ..store.local import LocalStore
 from ..unfinished import REMEDY, is_unfinished
 from .accounts import is_expected, unaccounted
-from .verify_shard import Problem, Task, check_shard
+from .verify_shard import Problem, Task, check_shard, remedy
 
 Progress = Callable[[int, int], None]
 NAMED = 5  # keys that a message names
@@ -99,7 +100,7 @@ def inspect(
                 progress(done, facts.samples)
     except ValueError as error:  # of a column of the manifest that was not read before
         problems.append(Problem(MANIFEST, str(error)))
-    return Verdict(facts.samples, len(facts.shards), facts.bytes, problems)
+    return Verdict(facts.samples, len(facts.shards), facts.bytes, _placed(store, problems))
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,30 @@ def rows_by_shard(store: Store, ordered: bool = True) -> Iterator[tuple[str, pa.
             waiting.append(table.slice(begin, end - begin))
     if current is not None:
         yield current, pa.concat_tables(waiting)
+
+
+def _placed(store: Store, problems: list[Problem]) -> list[Problem]:
+    """Of shards that hold nothing of their own: which other shard's content it is, and where their own lies."""
+    strange = {problem.content: problem.where for problem in problems if problem.content}
+    if not strange:
+        return problems
+    stated: dict[str, str] = {}
+    for table in manifest_batches(store, ["shard", "shard_sha256"]):
+        for row in table.group_by(["shard", "shard_sha256"]).aggregate([]).to_pylist():
+            stated[f"{SHARDS}/{row['shard']}"] = row["shard_sha256"]
+    names = {digest: name for name, digest in stated.items()}
+    placed = []
+    for problem in problems:
+        if problem.content in names:
+            what = f"holds what the manifest calls {names[problem.content]}, and none of its own "
+            what += counted(len(problem.keys), "sample")
+            if own := strange.get(stated.get(problem.where, "")):
+                what += f", which {own} holds: nothing is lost, `verify --repair` mends it"
+            else:
+                what += f"; {remedy(problem.where)}"
+            problem = replace(problem, what=what)
+        placed.append(problem)
+    return placed
 
 
 def _doubled(store: Store, keys: np.ndarray) -> list[str]:

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from ..archive import BLOCK, END, archive_part, split_part
+from ..amount import counted
+from ..archive import BLOCK, END, archive_part, split_part, walk_file
 from ..contract import Clip, Sample
 from ..layers.planes import planes_in
 from ..layout import SHARDS
@@ -20,12 +22,15 @@ RUN = 16 << 20  # bytes that are read at once
 
 @dataclass(frozen=True)
 class Problem:
-    """`keys` are the samples that it costs; `member` is the part of the one sample it lies in, if that is known."""
+    """`keys` are the samples that it costs; `member` is the part of the one sample it lies in, if that is known.
+    `content` is the sha256 of a shard in which nothing is what it should hold: it may be another shard of the dataset.
+    """
 
     where: str
     what: str
     keys: tuple[str, ...] = ()
     member: str | None = None
+    content: str | None = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -51,14 +56,14 @@ def check_shard(task: Task) -> list[Problem]:
     try:
         size = task.store.size(name)
     except FileNotFoundError:
-        what = f"is missing, but the manifest names it: {_lost(rows)}; {_remedy(name)}"
+        what = f"is missing, but the manifest names it: {_lost(rows)}; {remedy(name)}"
         return [Problem(name, what, _keys(rows))]
     problems = list(_gaps(name, rows))
     end = max((row["offset"] + row["bytes"] for row in rows), default=0)
     cut = [row for row in rows if row["offset"] + row["bytes"] > size]
     if cut:
         what = f"ends at byte {size}, before byte {end} that the manifest names: truncated; {_lost(cut)}"
-        problems.append(Problem(name, f"{what}; {_remedy(name)}", _keys(cut)))
+        problems.append(Problem(name, f"{what}; {remedy(name)}", _keys(cut)))
     elif size != end + len(END) or task.store.part(name, end, len(END)) != END:
         what = f"does not end after its last sample, at byte {end}: truncated or added to; {_mend()}"
         problems.append(Problem(name, what))
@@ -66,9 +71,26 @@ def check_shard(task: Task) -> list[Problem]:
     if task.quick:
         return problems + list(_first_headers(task.store, name, whole))
     digest = hashlib.sha256()
+    ours = False  # whether any member in it is where it should be
+    wrong: dict[str, Problem] = {}  # by the sha256 that is missed
     for row, part in parts(task.store, name, whole):
         digest.update(part)
-        problems += check_part(name, row, part)
+        if hashlib.sha256(part).hexdigest() == row["sha256"]:
+            ours = True
+            problems += check_part(name, row, part)
+        else:
+            ours = ours or any_member(row, part)
+            wrong[row["sha256"]] = _damage(name, row, part)
+    if wrong:
+        moved = _moved(task.store, name, wrong)
+        if len(rows) > 1 and not ours and not moved:
+            return [_foreign(task.store, name, rows)]
+        problems += [problem for missed, problem in wrong.items() if missed not in moved]
+        if moved:
+            keys = tuple(key for missed in wrong if missed in moved for key in wrong[missed].keys)
+            verb = "lies" if len(keys) == 1 else "lie"
+            what = f"{counted(len(keys), 'sample')} {verb} at other bytes than the manifest says ({_few(keys)})"
+            problems.append(Problem(name, f"{what}: nothing is lost, `verify --repair` mends it", keys))
     if not problems:
         digest.update(END)
         if (stated := {row["shard_sha256"] for row in rows} - {""}) and stated != {digest.hexdigest()}:
@@ -79,10 +101,8 @@ def check_shard(task: Task) -> list[Problem]:
 
 
 def check_part(where: str, row: Mapping[str, Any], part: bytes) -> list[Problem]:
-    """Of the bytes of a sample, and of its manifest row."""
+    """Of the bytes of a sample, which are those that its manifest row names, and of the rest of this row."""
     key = row["key"]
-    if hashlib.sha256(part).hexdigest() != row["sha256"]:
-        return [_damage(where, row, part)]
     try:
         members = split_part(key, part, key)
         sample = decode(key, members, planes_in(members))
@@ -120,6 +140,13 @@ def healed(row: Mapping[str, Any], part: bytes) -> bytes | None:
     return anew if hashlib.sha256(anew).hexdigest() == row["sha256"] else None
 
 
+def any_member(row: Mapping[str, Any], part: bytes) -> bool:
+    """Whether a member of a damaged part is one that was written there."""
+    members = contents(row, part) or {}
+    stated = {member["name"]: member["digest"] for member in row["members"]}
+    return any(digest_of(content) == stated[name] for name, content in members.items())
+
+
 def parts(store: Store, name: str, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:
     """(row, the bytes it names), of rows in the order of their offsets, read many at a time; fewer bytes, or none,
     where the shard ends before. FileNotFoundError where it is missing.
@@ -153,13 +180,13 @@ def _damage(where: str, row: Mapping[str, Any], part: bytes) -> Problem:
             return Problem(where, what, (key,), "archive")
         stated = {member["name"]: member["digest"] for member in row["members"]}
         if damaged := [name for name in stated if digest_of(members[name]) != stated[name]]:
-            what = f"{differs}, in .{', .'.join(damaged)}; {_remedy(where)}"
+            what = f"{differs}, in .{', .'.join(damaged)}; {remedy(where)}"
             return Problem(where, what, (key,), damaged[0] if len(damaged) == 1 else None)
     try:
         split_part(key, part, key)
     except ValueError as error:
         differs += f"; {error}"
-    return Problem(where, f"{differs}; {_remedy(where)}", (key,))
+    return Problem(where, f"{differs}; {remedy(where)}", (key,))
 
 
 def _first_headers(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -189,11 +216,31 @@ def _keys(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _lost(rows: Sequence[Mapping[str, Any]]) -> str:
-    few = ", ".join(row["key"] for row in rows[:3])
-    return f"{len(rows)} samples are lost ({few}{', ...' if len(rows) > 3 else ''})"
+    return f"{counted(len(rows), 'sample')} {'is' if len(rows) == 1 else 'are'} lost ({_few(_keys(rows))})"
 
 
-def _remedy(name: str) -> str:
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _moved(store: Store, name: str, missed: Mapping[str, Problem]) -> set[str]:
+    """Those of the parts that are missed, by their sha256, which lie somewhere else in this shard."""
+    found: set[str] = set()
+    with suppress(ValueError), store.reading(name) as file:  # what it cannot read is told of already
+        for _, _, part in walk_file(file, name):
+            found.add(hashlib.sha256(part).hexdigest())
+    return found & missed.keys()
+
+
+def _foreign(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> Problem:
+    digest = hashlib.sha256()
+    for piece in store.pieces(name):
+        digest.update(piece)
+    what = f"holds none of the {len(rows)} samples that the manifest names ({_few(_keys(rows))})"
+    return Problem(name, f"{what}; {remedy(name)}", _keys(rows), content=digest.hexdigest())
+
+
+def remedy(name: str) -> str:
     return f"restore {name} from a copy, or delete it and run the same render command again"
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..amount import counted
 from ..check.repair import repair as rebuild
 from ..check.verify import as_json, inspect
 from ..terminal import say
@@ -41,7 +42,7 @@ def verify(
     if repair:
         with bar("rebuilding the manifest") as progress:
             count, remarks = rebuild(directory, partial(advance, progress), workers, cut)
-        say(f"the manifest now lists the {count} sound samples of the shards", err=output_json)
+        say(f"the manifest now lists the {counted(count, 'sound sample')} of the shards", err=output_json)
         for remark in remarks:
             say(str(remark), err=output_json)
     with bar("verifying") as progress:
@@ -54,9 +55,11 @@ def verify(
         if (more := len(verdict.problems) - SHOWN) > 0:
             say(f"and {more} more: --json lists all")
     if verdict.problems:
-        lost = f", {len(verdict.lost)} of {verdict.samples} samples are damaged" if verdict.lost else ""
-        say(f"{directory}: {len(verdict.problems)} problems{lost}", err=True)
+        lost = len(verdict.lost)
+        are = "is" if lost == 1 else "are"
+        told = f", {lost} of {counted(verdict.samples, 'sample')} {are} damaged" if lost else ""
+        say(f"{directory}: {counted(len(verdict.problems), 'problem')}{told}", err=True)
         raise typer.Exit(1)
     if not output_json:
         looked = "tables, sizes and ends are right" if quick else "sound"
-        say(f"{directory}: {verdict.samples} samples in {verdict.shards} shards, {looked}")
+        say(f"{directory}: {counted(verdict.samples, 'sample')} in {counted(verdict.shards, 'shard')}, {looked}")

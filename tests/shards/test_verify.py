@@ -444,10 +444,14 @@ def test_a_dataset_in_a_bucket_is_verified_and_repaired(dataset_copy: Path, monk
     assert verify("memory://verified") == []
 
 
-def run(*arguments: object, code: int = 0) -> str:
+def one_command() -> typer.Typer:
     app = typer.Typer()
     app.command()(command)
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return app
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(one_command(), [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.stdout
 
@@ -459,6 +463,8 @@ def test_the_command_says_it_to_people_and_programs(dataset_copy: Path) -> None:
     assert f"{row['key']}: the bytes are not those" in run(dataset_copy, code=1)
     told = json.loads(run(dataset_copy, "--json", code=1))
     assert (told["lost"], told["problems"][0]["member"]) == ([row["key"]], "json")
+    told = CliRunner().invoke(one_command(), [str(dataset_copy)]).output
+    assert told.endswith("1 problem, 1 of 31 samples is damaged\n")
     text = run(dataset_copy, "--repair", "--cut")
     assert "the manifest now lists the 30 sound samples" in text
     assert text.endswith("30 samples in 3 shards, sound\n")
