@@ -88,6 +88,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong split": (lambda root: rewrite(root, lambda rows: rows[2].update(split="test")), "split is 'test'"),
     "wrong coverage": (lambda root: rewrite(root, lambda rows: rows[2].update(coverage=[0.5])), "coverage is"),
     "wrong depth": (lambda root: rewrite(root, lambda rows: rows[2].update(z_max=9.0)), "z_max is 9.0"),
+    "no shard's size": (lambda root: rewrite(root, lambda rows: rows[2].update(shard_bytes=0)), "shard_bytes is 0"),
     "empty field": (lambda root: rewrite(root, lambda rows: rows[2].update(shard=None), nullable=True), "no shard"),
     "no manifest": (lambda root: (root / "manifest.parquet").unlink(), "missing"),
     "damaged manifest": (lambda root: (root / "manifest.parquet").write_bytes(b"PAR1"), "damaged"),
