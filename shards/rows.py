@@ -211,7 +211,7 @@ class Rows:
         ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
         if np.all(np.diff(ends) == 2 * SHA256):
             try:
-                text = memoryview(text)[ends[0] : ends[-1]]
+                text = memoryview(text).cast("B")[ends[0] : ends[-1]]  # Arrow says "b", which compares slowly
                 content = binascii.unhexlify(text)
                 if binascii.hexlify(content) == text:
                     return np.frombuffer(content, np.uint8).reshape(-1, SHA256)
