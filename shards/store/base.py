@@ -10,6 +10,7 @@ AWS_SECRET_ACCESS_KEY, on the driver and on every node (AWS_ENDPOINT_URL_S3 and 
 """
 
 import os
+import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from os import PathLike
 from typing import BinaryIO, Protocol
 
 WEB = ("http", "https")
+_PASSWORD = re.compile("[^/@]*:[^@]*@")  # which may hold a slash, as secret keys do
 
 
 class Claim(Protocol):
@@ -110,6 +112,8 @@ def open_store(text: str | PathLike[str]) -> Store:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return LocalStore(os.path.abspath(text))
+    if _PASSWORD.match(rest):
+        raise _with_password(scheme, rest)
     if scheme == "file":
         return LocalStore(os.path.abspath(rest))
     if scheme in WEB:
@@ -132,13 +136,17 @@ def _web_address(text: str) -> str:
     if not address.hostname:
         raise ValueError(f"{text} names no host: give {address.scheme}://HOST/PATH")
     if address.username or address.password:
-        raise ValueError(
-            f"{address.scheme}://{address.hostname} is given with a password in its address, which ends up in logs: "
-            "give it without"
-        )
+        raise _with_password(address.scheme, text.partition("://")[2])
     if address.query or address.fragment:
         raise ValueError(f"{text} has a part behind ? or #: give the address of the folder that holds dataset.json")
     return text.rstrip("/")
+
+
+def _with_password(scheme: str, rest: str) -> ValueError:
+    place = rest.rpartition("@")[2].partition("/")[0]
+    return ValueError(
+        f"{scheme}://{place} is given with a password in its address, which ends up in logs: give it without"
+    )
 
 
 def under(store: Store, name: str) -> str:

@@ -17,6 +17,7 @@ import fsspec
 import fsspec.asyn
 
 from . import lease, naming
+from .waiting import waited
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -183,7 +184,7 @@ class ObjectStore:
         """call(filesystem), again while the store throttles or cannot be reached. OSError in one sentence otherwise,
         but FileNotFoundError for an object that is not there and FileExistsError for a condition that does not hold.
         """
-        deadline = time.monotonic() + (PATIENCE if patience is None else patience)
+        begin, patience = time.monotonic(), PATIENCE if patience is None else patience
         pause = 0.5
         while True:
             try:
@@ -193,8 +194,9 @@ class ObjectStore:
                     raise FileExistsError(f"{self.text} holds it already") from None
                 if isinstance(error, FileNotFoundError) and not _is_about_bucket(error):
                     raise FileNotFoundError(f"{self.text} does not hold it") from None
-                if not _passes(error) or time.monotonic() + pause > deadline:
+                if not _passes(error) or time.monotonic() + pause > begin + patience:
                     raise self._plain(error, what) from None
+                waited(self.text, begin, patience, " ".join(str(error).split())[:200] or type(error).__name__)
                 time.sleep(pause * random.uniform(0.5, 1.0))  # a thousand workers must not come back at one moment
                 pause = min(2 * pause, 20.0)
 

@@ -20,6 +20,7 @@ from email.message import Message
 from typing import Any, BinaryIO, TypeVar, cast
 
 from .base import Claim
+from .waiting import waited
 
 TIMEOUT = 30.0  # seconds without a byte after which a connection counts as lost
 LEAST = 1000.0  # bytes a second; a connection that brings fewer over TIMEOUT counts as lost as well
@@ -181,6 +182,7 @@ class _Again:
 
     def __init__(self, store: WebStore, name: str, patience: float | None) -> None:
         self.url, self.patience = store.url(name), PATIENCE if patience is None else patience
+        self.place = store.text
         self.goes_on()
 
     def goes_on(self) -> None:
@@ -210,6 +212,7 @@ class _Again:
                 f"{self.url} cannot be read: the server fails or cannot be reached ({_said(error)}), and was asked for "
                 f"{self.patience:g} s: see to the network, and run the same command again"
             ) from None
+        waited(self.place, self.deadline - self.patience, self.patience, _said(error))
         _sleep(self.pause * random.uniform(0.5, 1.0))  # a thousand workers must not come back at one moment
         self.pause = min(2 * self.pause, 20.0)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import shards
 from shards.cli import app
-from shards.store import bucket, open_store, web
+from shards.store import bucket, open_store, waiting, web
 from tests import s3
 from tests.shards.web import Server, serving
 
@@ -123,6 +124,9 @@ def test_what_is_nothing_is_refused_in_one_sentence(
         ("http://127.0.0.1:9/data", OSError, "cannot be reached .*see to the network"),
         ("http:///data", ValueError, "names no host"),
         ("https://me:secret@example.org/data", ValueError, "password in its address"),
+        ("s3://me:secret@bucket/data", ValueError, "s3://bucket is given with a password in its address"),
+        ("s3://me:sec/ret@bucket/data", ValueError, "s3://bucket is given with a password"),
+        ("ftp://me:secret@host/data", ValueError, "password in its address"),
         (f"{server.url}/?token=1", ValueError, r"part behind \?"),
         ("ftp://example.org/data", ValueError, "unknown scheme 'ftp'.*s3.*https"),
         ("s3:///data", ValueError, "names no bucket"),
@@ -247,6 +251,32 @@ def test_a_server_that_drips_is_no_server(what: str, server: Server, monkeypatch
     server.misbehave = lambda path, before: what if before == count else ""
     monkeypatch.setattr(web, "PATIENCE", 20.0)
     assert store.read("manifest.parquet") == (server.folder / "manifest.parquet").read_bytes()
+
+
+def test_who_waits_for_a_store_is_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line, after a while."""
+    monkeypatch.setattr(web, "_sleep", lambda seconds: None)
+    monkeypatch.setattr(bucket.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(waiting, "_told", {})
+    failures = iter([True] * 3 + [False] + [True] * 3)
+
+    def read(fs: object) -> None:
+        if next(failures, False):
+            raise ConnectionError("no route\x1b[2J to host")
+
+    server.misbehave = lambda path, before: "503" if before < 3 else ""
+    store = cast(bucket.ObjectStore, open_store("memory://told"))
+    store.asked("read", read)
+    assert not caplog.messages
+    monkeypatch.setattr(waiting, "QUIET", 0.0)
+    store.asked("read", read)
+    open_store(server.url).exists("dataset.json")
+    assert caplog.messages == [
+        "memory://told does not answer (no route?[2J to host): it is asked again for up to 120 s",
+        f"{server.url} does not answer (Service Unavailable): it is asked again for up to 120 s",
+    ]
 
 
 def test_a_web_server_is_read_alone(server: Server) -> None:
