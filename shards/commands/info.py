@@ -7,7 +7,7 @@ from typing import BinaryIO
 from rich.table import Table
 
 from .. import ledger, reader
-from ..amount import sized
+from ..amount import counted, sized
 from ..layout import LEDGER
 from ..moments import RELEASED
 from ..printable import printable
@@ -27,7 +27,8 @@ def info(directory: Directory, split: SplitOption = None, where: Where = None) -
         say(f"{directory}: no samples, manifest hash {dataset.hash}")
         return
     found = summarise(dataset.columns(COLUMNS))
-    say(f"{directory}: {found.samples} samples, {sized(found.bytes)}, {found.shards} shards")
+    held = f"{counted(found.samples, 'sample')}, {sized(found.bytes)}, {counted(found.shards, 'shard')}"
+    say(f"{directory}: {held}")
     say(f"manifest hash {dataset.hash}")
     screen.print(_counts_of(found))
     if found.objects:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..amount import counted
 from ..rewrite.plan import Cut, size_of
 from ..rewrite.rewrite import Advance, Made
 from ..terminal import say
@@ -47,8 +48,8 @@ def shown(place: str) -> str:
 
 def tell(made: Made) -> None:
     """What was made, and what is left to do."""
-    shards = "1 shard" if made.shards == 1 else f"{made.shards} shards"
-    say(f"{shown(made.text)}: {made.samples} samples in {shards}, {made.bytes} bytes, hash {made.hash}")
+    held = f"{counted(made.samples, 'sample')} in {counted(made.shards, 'shard')}, {made.bytes} bytes"
+    say(f"{shown(made.text)}: {held}, hash {made.hash}")
     for lost in made.lost:
         say(f"left out as damaged: {lost['why']}")
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import layout, ledger, manifest
+from ..amount import counted
 from ..archive import END
 from ..dataset_json import dataset_json, parse_dataset_json
 from ..store import Claim, Store, naming, open_store, under
@@ -47,7 +48,8 @@ class Summary:
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
         lost = f"; {self.rejected.total()} rejected ({reasons}; see ledger.parquet)" if reasons else ""
         made = f"{self.fresh} of them new" if self.made else "nothing was left to do"
-        return f"{self.out}: {self.frames} frames of {self.scenes} scenes in {self.shards} shards, {made}{lost}"
+        of = f"{counted(self.frames, 'frame')} of {counted(self.scenes, 'scene')} in {counted(self.shards, 'shard')}"
+        return f"{self.out}: {of}, {made}{lost}"
 
 
 def import_corpus(

@@ -219,5 +219,5 @@ def test_what_strangers_wrote_is_printed_and_commands_nothing(tmp_path: Path) ->
         assert not set(text) & {"\x1b", "\x07"}
         if command == ["info"]:
             assert text.count(seen) >= 3
-            assert "data[old]: 1 samples" in text
+            assert "data[old]: 1 sample," in text
     assert seen in run("ls", directory).stdout

@@ -325,7 +325,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.exception
         return result.output.splitlines()[-1]
 
-    assert run().endswith("2 frames of 1 scenes in 1 shards, 2 of them new")
+    assert run().endswith("2 frames of 1 scene in 1 shard, 2 of them new")
     write_blender(tmp_path / "in" / f"{HOUSE}_2", room=True, views=3)
     assert run().endswith("5 frames of 2 scenes in 2 shards, 3 of them new")
     assert run().endswith("5 frames of 2 scenes in 2 shards, nothing was left to do")
