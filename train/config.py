@@ -68,9 +68,8 @@ class Data(_Section):
     cache: Cache | None = None  # for a `path` that is a URL; without it each sample is fetched when it is needed
     size: int = Field(default=504, gt=0)  # pixels a side, after augmentation; a multiple of the model's patch
     batch: int = Field(default=mixture.BATCH, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
-    workers: int = Field(
-        default=2, ge=0
-    )  # decoding processes of each rank; the sequence of samples does not depend on it
+    # decoding processes of each rank; the sequence of samples does not depend on it
+    workers: int = Field(default=2, ge=0)
     prefetch: int = Field(default=2, gt=0)  # batches each worker holds ready
 
     @property
@@ -85,8 +84,8 @@ class Data(_Section):
 
     @model_validator(mode="after")
     def _of_one_folder(self) -> "Data":
-        fields = type(self).model_fields
-        alone = [name for name in ("split", "where", "window") if getattr(self, name) != fields[name].default]
+        known = type(self).model_fields
+        alone = [name for name in ("split", "where", "window") if getattr(self, name) != known[name].default]
         if alone and not isinstance(self.path, str):
             raise ValueError(f"data.{alone[0]} stands beside a list of sources: write it into those that it is for")
         return self
@@ -213,24 +212,13 @@ class Config(_Section):
         return self
 
 
+# What may differ between the ranks of one run: where things lie on their machines, and how these read and compute.
+FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.cache", "data.workers", "data.prefetch")
+
 # What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
 # (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A dataset may have moved: its
 # hash says whether it is the same.)
-FREE_ON_RESUME = (
-    "steps",
-    "out",
-    "device",
-    "log",
-    "checkpoint",
-    "parallel",
-    "data.path",
-    "data.cache",
-    "data.workers",
-    "data.prefetch",
-)
-
-# What may differ between the ranks of one run: where things lie on their machines, and how these read and compute.
-FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.cache", "data.workers", "data.prefetch")
+FREE_ON_RESUME = (*FREE_AMONG_RANKS, "steps", "checkpoint", "parallel")
 
 
 def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
