@@ -17,6 +17,8 @@ from contextlib import AbstractContextManager
 from os import PathLike
 from typing import BinaryIO, Protocol
 
+from .waiting import told
+
 WEB = ("http", "https")
 _PASSWORD = re.compile("[^/@]*:[^@]*@")  # which may hold a slash, as secret keys do
 
@@ -98,9 +100,9 @@ class Store(Protocol):
     def remove(self) -> None:
         """Remove the place itself where nothing lies in it."""
 
-    def claim(self, say: Callable[[str], None] = lambda line: None) -> AbstractContextManager[Claim]:
+    def claim(self, say: Callable[[str], None] = told) -> AbstractContextManager[Claim]:
         """Hold the dataset for this process; ValueError naming the holder where a living job has it. `say` is told why
-        it takes long.
+        it takes long; by default the terminal is, through Python's logging.
         """
 
 

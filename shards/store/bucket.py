@@ -17,7 +17,7 @@ import fsspec
 import fsspec.asyn
 
 from . import lease, naming
-from .waiting import waited
+from .waiting import told, waited
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -170,7 +170,7 @@ class ObjectStore:
         """A prefix without objects is not there."""
 
     @contextmanager
-    def claim(self, say: Callable[[str], None] = lambda line: None) -> Iterator["lease.Lease"]:
+    def claim(self, say: Callable[[str], None] = told) -> Iterator["lease.Lease"]:
         held = lease.taken(self, say)
         try:
             yield held

@@ -18,3 +18,8 @@ def waited(place: str, since: float, patience: float, why: str) -> None:
     _told[place] = now
     why = "".join(letter if letter.isprintable() else "?" for letter in why)
     _log.warning("%s does not answer (%s): it is asked again for up to %g s", place, why, patience)
+
+
+def told(line: str) -> None:
+    """Say why it takes long, where nobody else was asked to."""
+    _log.warning("%s", line)
