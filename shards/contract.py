@@ -96,7 +96,9 @@ class LayeredView:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """T frames with a camera each and one normalisation: an animated asset, or a still one under a moving camera."""
+    """T frames with a camera each and one normalisation: an animated asset, or a still one under a moving camera. They
+    have one size, regime, origin and `single_layer`.
+    """
 
     key: str
     frames: tuple[LayeredView, ...]
@@ -104,10 +106,9 @@ class Clip:
     def __post_init__(self) -> None:
         if not self.frames:
             raise ValueError(f"{self.key}: a clip needs at least one frame")
-        first = self.frames[0]
         for t, frame in enumerate(self.frames):
-            if (frame.depth.shape, frame.regime, frame.origin) != (first.depth.shape, first.regime, first.origin):
-                raise ValueError(f"{self.key}: frame {t} differs from frame 0 in size, regime or origin")
+            if _common(frame) != _common(self.frames[0]):
+                raise ValueError(f"{self.key}: frame {t} differs from frame 0 in size, regime, origin or single_layer")
 
     @property
     def regime(self) -> Regime:
@@ -139,6 +140,11 @@ def forward_fill(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     source = np.minimum(np.arange(depth.shape[0])[:, None, None], last[None])
     filled = np.take_along_axis(depth, source, axis=0).astype(np.float32, copy=False)
     return np.where(hits[None] > 0, filled, np.float32(0)), hits
+
+
+def _common(frame: LayeredView) -> tuple[Any, ...]:
+    """What the frames of a clip have in common: the manifest says it once."""
+    return frame.depth.shape, frame.regime, frame.origin, frame.single_layer
 
 
 def _expect(key: str, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type | None) -> None:

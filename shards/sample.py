@@ -123,6 +123,8 @@ def read_meta(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
             del meta["shared"]
         for frame in frames:
             _check_frame(frame)
+        kinds = {frame["single_layer"] for frame in frames}
+        _require(len(kinds) == 1, "its frames differ in single_layer, of which the manifest has one")
         return dict(meta)
     except (ValueError, OverflowError, RecursionError) as error:
         raise CorruptSample(f"{key}: {error}") from None
@@ -248,6 +250,7 @@ def _check_frame(frame: Any) -> None:
     with np.errstate(all="ignore"):
         invertible = np.linalg.matrix_rank(K) == 3 and bool(np.isfinite(np.linalg.inv(K)).all())
     _require(invertible and K[2].tolist() == [0, 0, 1], "K is not invertible with last row 0, 0, 1")
+    _require(K[0, 0] > 0 and K[1, 1] > 0, "a focal length of K is not positive")
     info = frame["info"]
     _require(isinstance(info, dict), "info is not a map")
     for name in ("view", "overflow"):

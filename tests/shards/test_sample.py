@@ -16,7 +16,7 @@ import pytest
 from shards import Clip, CorruptSample, LayeredView, decode, encode, generator, rays, split_of
 from shards.image import decode_rgba, encode_rgba
 from shards.manifest import SCHEMA
-from shards.sample import describe
+from shards.sample import describe, read_meta
 from tests.shards.scenes import spheres_clip, spheres_view
 
 
@@ -195,6 +195,38 @@ def test_a_camera_that_sees_nothing_is_neither_written_nor_read(K: np.ndarray) -
     first = json.loads(good["json"])["frames"][0]
     with pytest.raises(CorruptSample, match="K is not invertible"):
         decode(view.key, _edited(good, frames=[{**first, "K": K.tolist()}]))
+
+
+@pytest.mark.parametrize(
+    "K",
+    [
+        [[0, 50, 20], [50, 0, 20], [0, 0, 1]],
+        [[-50, 0, 20], [0, 50, 20], [0, 0, 1]],
+        [[50, 0, 2], [0, -50, 2], [0, 0, 1]],
+    ],
+)
+def test_focal_lengths_are_positive(K: list[list[float]]) -> None:
+    """Who shows a camera divides by them; a mirrored or turned one is another pose."""
+    view = spheres_view(0, 4, 4)
+    with pytest.raises(ValueError, match="focal length"):
+        encode(dataclasses.replace(view, K=np.array(K, np.float64)))
+    good = encode(view).members
+    first = json.loads(good["json"])["frames"][0]
+    with pytest.raises(CorruptSample, match="focal length"):
+        decode(view.key, _edited(good, frames=[{**first, "K": K}]))
+
+
+def test_the_frames_of_a_clip_agree_in_what_the_manifest_says_once() -> None:
+    clip = spheres_clip(2, frames=3, height=4, width=4)
+    odd = dataclasses.replace(clip.frames[1], single_layer=True)
+    with pytest.raises(ValueError, match=r"frame 1 differs.* single_layer"):
+        Clip(clip.key, (clip.frames[0], odd, clip.frames[2]))
+    good = encode(clip).members
+    meta = json.loads(good["json"])
+    assert meta["shared"].pop("single_layer") is False
+    frames = [{**frame, "single_layer": t == 1} for t, frame in enumerate(meta["frames"])]
+    with pytest.raises(CorruptSample, match="differ in single_layer"):
+        read_meta(clip.key, _edited(good, shared=meta["shared"], frames=frames))
 
 
 def test_a_fresh_process_writes_the_same_bytes() -> None:
