@@ -100,4 +100,6 @@ def _degrees(pixels: int, focal: float) -> float:
 def _elevation(view: LayeredView) -> float:
     camera = view.info.get("camera")
     value = camera.get("elevation") if isinstance(camera, dict) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 360:  # 10^400 is no float
+        return float("nan")
+    return float(value)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from .. import ledger
 from .. import summary as numbers
+from ..amount import sized
 from ..contract import Clip, Sample
 from ..layout import LEDGER
 from ..markup import Html, join, table, tag
@@ -43,10 +44,10 @@ def overview(name: str, chosen: str, identity: str, summary: numbers.Summary | N
         "samples": f"{summary.samples:,}",
         "assets": f"{summary.assets:,}",
         "images": f"{summary.frames:,}",
-        "size": in_bytes(summary.bytes),
+        "size": sized(summary.bytes),
         "shards": f"{summary.shards:,}",
-        "a frame, median": in_bytes(summary.bytes_a_frame[1]),
-        "a frame, largest": in_bytes(summary.bytes_a_frame[2]),
+        "a frame, median": sized(summary.bytes_a_frame[1]),
+        "a frame, largest": sized(summary.bytes_a_frame[2]),
         "flagged": _percent(flagged, summary.samples),
         "overflow": _percent(summary.overflowing, summary.samples),
         "single layer": _percent(summary.single_layer, summary.samples),
@@ -246,14 +247,6 @@ def settings(config: Mapping[str, Any]) -> Html:
     return tag("pre", *lines, tabindex="0", aria_label="dataset.json without its conventions")
 
 
-def in_bytes(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
-
-
 def _values(found: Mapping[str, int], title: str, total: int) -> Html:
     entries = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
     rows: list[list[Any]] = [[value, f"{n:,}", _percent(n, total)] for value, n in entries[:VALUES]]
@@ -323,7 +316,7 @@ def _tally(
     for row in entries:
         what = (str(row["status"]), row["reason"])
         attempts[what] += 1
-        views.update(view.partition(":")[2] for view in row["views_rejected"] or ())
+        views.update(view.rpartition(":")[2] for view in row["views_rejected"] or ())
         if what[0] != "done":
             kept = lost.setdefault(what, [])
             kept.append((str(row["asset"]), str(row["message"] or "")))

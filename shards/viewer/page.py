@@ -4,6 +4,7 @@ A callback only wakes the thread, which draws the newest state: whoever drags a 
 its way. What goes wrong is said on the page, and the next sample is drawn as if nothing had been.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from .points import LAYERS, Stack, bounds, colours, look_from, outline, pixel, s
 
 TRUTH, PREDICTION, SIDE, BOTH = "truth", "prediction", "side by side", "on top of each other"
 LATE = 1.0  # seconds: a browser sends Enter at once, and what was typed before it a little later
+_log = logging.getLogger(__name__)
 NO_RENDERING = (ValueError, OSError, LookupError, MemoryError)  # of a sample or a prediction, not of this program
 
 
@@ -171,7 +173,9 @@ class Page:
         while not self._closed.is_set():
             try:
                 self._draw()
-            except NO_RENDERING as error:
+            except Exception as error:  # whatever a sample holds, the page goes on with the next one
+                if not isinstance(error, NO_RENDERING):
+                    _log.exception("%s cannot be drawn", self.choice.key)
                 self._clear()
                 self._say(str(error) or type(error).__name__)
             playing = self.play.value and self.sample is not None and len(frames_of(self.sample)) > 1
@@ -181,7 +185,7 @@ class Page:
 
     def _draw(self) -> None:
         """From the state of the controls to the scene; only what has changed."""
-        place = (id(self.choice.dataset), self.choice.row)
+        place = (self.choice.dataset, self.choice.row)  # the object itself: the id of one that is gone may come again
         if self.shown[:1] != (place,):
             self.shown = (place,)
             self.sample = None
