@@ -19,16 +19,17 @@ arrive, in all of them. Order is shuffled. Each measurement is a process of its 
 """
 
 import argparse
+import ast
 import importlib.metadata
 import io
 import json
 import os
-import pickle
 import resource
 import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,21 +68,21 @@ def one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-class Loader:
+class Loader(ABC):
     """One way to store and read. `read(workers, state)` yields (keys, batch) of an epoch, or of what is left of it."""
 
     def __init__(self, folder: Path, batch: int, epochs: int = 1) -> None:
         self.folder, self.batch, self.epochs = folder, batch, epochs
 
-    def write(self, dataset: shards.Dataset) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write(self, dataset: shards.Dataset) -> None: ...
 
-    def read(self, workers: int, state: Any = None) -> Iterator[tuple[list[str], Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, workers: int, state: Any = None) -> Iterator[tuple[list[str], Any]]: ...
 
+    @abstractmethod
     def state(self, seen: int) -> Any:
-        """What has to be kept to go on after `seen` batches; called between two batches."""
-        raise NotImplementedError
+        """What has to be kept to go on after `seen` batches, as plain values; called between two batches."""
 
     def finish(self, batch: Any) -> None:
         finished(batch)
@@ -334,10 +335,10 @@ def measure(task: str, loader: Loader, workers: int, path: Path) -> dict[str, An
         for number, (keys, _) in enumerate(found, start=1):
             seen += keys
             if number == int(path.read_text()):
-                path.with_suffix(".state").write_bytes(pickle.dumps(loader.state(number)))
+                path.with_suffix(".state").write_text(repr(loader.state(number)))
                 return {"keys": seen}
         raise ValueError("the epoch is shorter than that")
-    state = pickle.loads(path.with_suffix(".state").read_bytes())
+    state = ast.literal_eval(path.with_suffix(".state").read_text())
     rest, seconds = [], 0.0
     for keys, batch in loader.read(workers, state):
         if not rest:
