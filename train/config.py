@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from shards.order import mixture
 from shards.order.mixture import Mixed
@@ -67,6 +76,7 @@ class Data(_Section):
     window: int | None = Field(default=None, gt=0)  # shards in use at a time; None: a permutation of all samples
     cache: Cache | None = None  # for a `path` that is a URL; without it each sample is fetched when it is needed
     size: int = Field(default=504, gt=0)  # pixels a side, after augmentation; a multiple of the model's patch
+    frames: int = Field(default=1, gt=0)  # of a clip, one after the other, that a sample has; 16 for WT-D (App. B)
     batch: int = Field(default=mixture.BATCH, gt=0)  # samples per optimizer step, over all ranks and accumulation steps
     # decoding processes of each rank; the sequence of samples does not depend on it
     workers: int = Field(default=2, ge=0)
@@ -101,6 +111,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     preset: str = "wt_o"
     start: str | None = None
+    encoder_weights: str | None = None  # of the image encoder alone: moge, dinov2, hf://REPO/FILE or a file
     normalisation: Literal["auto", "zscore", "log_median"] = "auto"
 
     @property
@@ -110,7 +121,9 @@ class Model(BaseModel):
 
 class Objective(_Section):
     lambda_mono: float = Field(default=0.1, ge=0)  # App. A, Eq. 8
-    shared_times_from: int = Field(default=20_000, ge=0)  # step at which all layers share one t (App. B, phase ii)
+    # step at which all layers share one t (App. B, phase ii); "stable": once the loss of no layer falls any more
+    shared_times_from: NonNegativeInt | Literal["stable"] = 20_000
+    noise_correlation: float = Field(default=0.5, ge=0, le=1)  # rho of the prior noise of a clip's frames (released)
 
 
 class Geometric(_Section):
@@ -175,6 +188,16 @@ class Optimizer(_Section):
 class Log(_Section):
     every: int = Field(default=50, gt=0)
     tensorboard: bool = True
+    wandb: str | None = None  # a project of Weights & Biases
+
+
+class Evaluation(_Section):
+    """Of the averaged weights on held-out samples, while training goes on."""
+
+    every: int = Field(default=0, ge=0)  # steps; 0: never
+    split: Split = "val"
+    samples: int = Field(default=256, gt=0)  # whose loss is taken, always the same ones
+    pictures: int = Field(default=4, ge=0)  # of them, whose predictions are drawn
 
 
 class Checkpoint(_Section):
@@ -182,7 +205,21 @@ class Checkpoint(_Section):
     keep: int = Field(default=3, gt=0)
 
 
+class Compute(_Section):
+    """How a step is computed; what it computes depends on none of this but for rounding."""
+
+    compile: bool | Literal["auto"] = "auto"  # torch.compile, block by block; auto: on CUDA
+    # Memory for what the forward pass keeps for the backward one: a size such as "20 GB", or what is left on the device
+    # (auto). Blocks beyond it are computed twice.
+    activations: Literal["auto", "keep", "recompute"] | int | str = "auto"
+    attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"  # the kernel; auto: torch chooses
+    peak: float | None = Field(default=None, gt=0)  # FLOP/s of the device, for MFU where it is not one we know
+
+
 class Parallel(_Section):
+    # ranks that weights, gradients and moments are shared out over (FSDP2): all, those of a node, or a number; groups
+    # of so many hold the same (HSDP)
+    shard: PositiveInt | Literal["node", "all"] = "node"
     timeout: float = Field(default=600.0, gt=0)  # seconds that ranks wait for one another before the run ends
 
 
@@ -193,7 +230,9 @@ class Config(_Section):
     augment: Augment = Augment()
     optimizer: Optimizer = Optimizer()
     log: Log = Log()
+    evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
+    compute: Compute = Compute()
     parallel: Parallel = Parallel()
     out: str
     steps: int = Field(default=100_000, gt=0)
@@ -218,7 +257,7 @@ FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.cache", "data.wor
 # What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
 # (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A dataset may have moved: its
 # hash says whether it is the same.)
-FREE_ON_RESUME = (*FREE_AMONG_RANKS, "steps", "checkpoint", "parallel")
+FREE_ON_RESUME = (*FREE_AMONG_RANKS, "steps", "checkpoint", "compute", "evaluation", "parallel")
 
 
 def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:

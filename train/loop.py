@@ -148,7 +148,8 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
         for step in range(first + 1, settings.steps + 1):
             began, waited = time.perf_counter(), 0.0
             rate = learning_rate(step - 1, settings.steps, settings.optimizer)
-            phase = "independent" if step <= settings.objective.shared_times_from else "shared"
+            switch = settings.objective.shared_times_from
+            phase = "independent" if switch == "stable" or step <= switch else "shared"
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)

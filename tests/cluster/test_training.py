@@ -31,9 +31,13 @@ def room(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < until:
         time.sleep(0.1)
+    from ray._private.state import actors
+
+    alive = [actor for actor in actors().values() if actor["State"] != "DEAD"]
+    assert ray.available_resources().get("CPU", 0) >= 2, f"an earlier test keeps its CPUs: {alive}"
 
 
 def meanwhile(out: str, step: int, do: Callable[[], None]) -> threading.Thread:
