@@ -22,7 +22,7 @@ MINIMAL = {"data": {"path": "d"}, "out": "o"}
         ("augment.geometric.flipp", "did you mean augment.geometric.flip?"),
         ("model.widht", "did you mean model.width?"),
         ("model.encoder.dept", "did you mean model.encoder.depth?"),
-        ("data.zzz", "data has path, split, where, window, cache, size, batch, workers, prefetch"),
+        ("data.zzz", "data has path, split, where, window, cache, size, frames, batch, workers, prefetch"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(path: str, suggestion: str, tmp_path: Path) -> None:
