@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model import Loss, Normalisation, WTConfig, WTDiT, draw_times, objective, preset
+from model import Loss, Normalisation, WTDiT, draw_times, objective, preset
 from model import normalisation as maps
-from shards import History, seed_of
-from shards.order.sequence import DATA_JSON
-from train import checkpoint, config, curves, parallel
+from shards import seed_of
+from train import checkpoint, config, curves, parallel, resume
 from train.batch import Batch, Unusable
 from train.config import Config
 from train.data import Damage, Schedule, Stream, batches
@@ -76,8 +74,10 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
         Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
     ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}"})
     with ranks.together():
-        saved = _previous(out, settings, console) if ranks.first else None
-        history = _history(out, saved, settings, stream) if ranks.first else None
+        saved = checkpoint.latest(out, say=console.print) if ranks.first else None
+        if saved is not None:
+            resume.check_config(out, saved, settings)
+        history = resume.history_of(out, saved, settings, stream) if ranks.first else None
     before = ranks.tell(saved.step if saved else None)
     stream.follow(ranks.tell(history))
     known = {}
@@ -86,7 +86,7 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
         if ranks.first and saved is None:
             known = maps.to_dict(normalisation_for(stream, settings.model.normalisation, inherited))
         elif saved is not None:
-            _check_same(out, saved, settings, model)
+            resume.check_model(out, saved, settings, model)
             known = saved.state["normalisation"]
             model.load_state_dict(saved.tensors.pop("model"))
     normalisation = maps.from_dict(ranks.tell(known))
@@ -231,52 +231,6 @@ def draws(seed: int, index_B: Tensor, x0_BLHW3: Tensor) -> tuple[Tensor, Tensor]
         uniform.append(torch.rand(x0_BLHW3.shape[1], generator=generator, device=x0_BLHW3.device))
         noise[i].normal_(generator=generator)
     return torch.stack(uniform), noise
-
-
-def _previous(out: Path, settings: Config, console: Console) -> checkpoint.Checkpoint | None:
-    """The newest whole checkpoint of the run in `out`, if there is one and it is the same run."""
-    saved = checkpoint.latest(out, say=console.print)
-    if saved is None:
-        return None
-    changed = config.differences(config.from_dict(saved.state["config"]), settings)
-    if changed:
-        raise ValueError(
-            f"{out}: holds a run with another config ({'; '.join(changed)}); use another out=, or remove it"
-        )
-    return saved
-
-
-def _history(out: Path, saved: checkpoint.Checkpoint | None, settings: Config, stream: Stream) -> History:
-    """What the run knows of its data from here on. ValueError where they have changed otherwise than by growing."""
-    begun = partial(History.begun, settings.data.mixed, stream.sources, settings.seed, settings.data.batch)
-    if saved is None:
-        return begun()
-    known = History.read(out)
-    if known is not None and known.hash_at(-1) != saved.state["data"]:  # a later one may have come after it was saved
-        index = saved.step * settings.data.batch
-        older = [g for g, of in enumerate(known.generations) if of.first < index or not g]
-        known = known if known.hash_at(older[-1]) == saved.state["data"] else None
-    if known is not None:
-        try:
-            return known.resumed(settings.data.mixed, stream.sources, saved.step * settings.data.batch)
-        except ValueError as error:
-            raise ValueError(f"{out}: its run was trained on other samples than data.path holds now: {error}") from None
-    if saved.state["data"] != stream.hash or saved.state.get("generations", 1) != 1:
-        raise ValueError(
-            f"{out}: its run was trained on other samples than data.path holds now, and no {DATA_JSON} there says on "
-            "which; restore it, or use another out="
-        )
-    return begun()  # of a run from before there were notes
-
-
-def _check_same(out: Path, saved: checkpoint.Checkpoint, settings: Config, model: WTDiT) -> None:
-    """ValueError where the model has changed under a run."""
-    changed = config.differing(WTConfig.from_dict(saved.state["model"]).to_dict(), model.config.to_dict())
-    if changed:
-        raise ValueError(
-            f"{out}: its run trained another model than preset {settings.model.preset} is now "
-            f"({'; '.join(changed)}); go on with the version that began it, or use another out="
-        )
 
 
 def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first: int) -> str:
