@@ -52,6 +52,18 @@ class Ranks:
             dist.all_gather(parts, numbers_N)
         return torch.stack(parts)
 
+    def gather_on_device(self, numbers_N: Tensor) -> Tensor:
+        """(N,) on the device of each rank -> (world, N) there, in the order of ranks and the same bits on each.
+
+        Nothing waits for it on the CPU if the device is a GPU.
+        """
+        if self.world == 1:
+            return numbers_N[None]
+        all_ = numbers_N.new_empty(self.world, len(numbers_N))
+        with self.answering():
+            dist.all_gather(list(all_), numbers_N)
+        return all_
+
     def gather_objects(self, own: T) -> list[T]:
         """Every rank's small value, in the order of ranks. Returns only when all have called it."""
         if self.world == 1:
