@@ -211,9 +211,21 @@ class Compute(_Section):
     compile: bool | Literal["auto"] = "auto"  # torch.compile, block by block; auto: on CUDA
     # Memory for what the forward pass keeps for the backward one: a size such as "20 GB", or what is left on the device
     # (auto). Blocks beyond it are computed twice.
-    activations: Literal["auto", "keep", "recompute"] | int | str = "auto"
+    activations: int | str = "auto"  # auto, keep, recompute or a size
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"  # the kernel; auto: torch chooses
     peak: float | None = Field(default=None, gt=0)  # FLOP/s of the device, for MFU where it is not one we know
+
+    @field_validator("activations", mode="before")
+    @classmethod
+    def _size_or_word(cls, given: object) -> object:
+        if given in ("auto", "keep", "recompute") or (type(given) in (str, int, float) and _bytes(str(given)) > 0):
+            return _bytes(str(given)) if isinstance(given, float) else given
+        raise ValueError("expected auto, keep, recompute, or a size such as 20 GB")
+
+    @property
+    def activation_bytes(self) -> int:
+        """The size that `activations` is; 0 where it is a word."""
+        return _bytes(str(self.activations))
 
 
 class Parallel(_Section):
