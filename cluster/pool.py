@@ -173,7 +173,9 @@ class Pool:
             self.starts_failed, self.ever_ready = 0, True
             self.idle.append(worker)
         elif isinstance(error, RayTaskError):
-            # what `ready` itself raised: a backend that cannot run, a missing package
+            # What `ready` itself raised: a backend that cannot run, a missing package. The actor lives, in no list any
+            # more, and would keep its CPU for as long as the frames of this error are held.
+            ray.kill(worker.actor)
             raise error.cause from None
         else:
             self.starts_failed += 1

@@ -77,7 +77,7 @@ def test_a_killed_driver_is_continued_in_a_bucket(undisturbed: Path, out: str, s
     command = [sys.executable, "-m", "tests.cluster.driver", out, scratch, str(COUNT), "hang"]
     store = open_store(out)
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not store.sizes("units") and time.monotonic() < deadline:
             time.sleep(0.1)
         process.kill()

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 import cluster.availability
 import shards
@@ -173,6 +174,10 @@ def test_the_peak_of_memory_is_that_of_each_asset(tmp_path: Path, scratch: str) 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_node_with_other_software_is_refused(tmp_path: Path, scratch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keeps no CPU, though the frames of the error hold the actor that found out."""
     monkeypatch.setattr("cluster.crew.versions", lambda: {"numpy": "1.0"})
-    with pytest.raises(ValueError, match=r"has numpy 2\..*, and the job was started with 1\.0: install the same"):
+    said = r"has numpy 2\..*, and the job was started with 1\.0: install the same"
+    with pytest.raises(ValueError, match=said) as error:
         render_dataset([Boxes(1, scratch)], tmp_path / "out", SETTINGS, means=ALONE)
+    assert until(lambda: ray.available_resources().get("CPU", 0) == ray.cluster_resources()["CPU"], 30)
+    assert error.value.__traceback__ is not None
