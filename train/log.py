@@ -28,7 +28,7 @@ class Log:
         self._seconds: list[tuple[float, float]] = []
         self._values: list[dict[str, Any]] = []
         self._samples = 0
-        write_lines(out / METRICS, [line for line in read(out) if line["step"] <= first])
+        write_lines(out / METRICS, [line for line in read_lines(out / METRICS) if line["step"] <= first])
         self._board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # a second to import; only the reporting process pays it
@@ -116,8 +116,13 @@ def one_line(line: dict[str, Any]) -> str:
 
 
 def read(out: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`."""
-    return read_lines(out / METRICS)
+    """The reports in a run's `metrics.jsonl`: the lines that are not events."""
+    return [line for line in read_lines(out / METRICS) if "event" not in line]
+
+
+def events(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The events in a run's `metrics.jsonl`, in the order in which they happened: those of one kind, or all."""
+    return [line for line in read_lines(out / METRICS) if "event" in line and kind in (None, line["event"])]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
