@@ -1,0 +1,198 @@
+"""Saving while training goes on: all ranks copy their shares to the CPU, and a thread of each writes them.
+
+The threads agree over a process group of their own, so what they say never meets what the ranks say to one another in
+training. A checkpoint counts when all have written and rank 0 has given it its name; the outcome is the same on all.
+"""
+
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+
+from train.checkpoints import layout
+from train.checkpoints.pieces import Share, Tensors
+
+if TYPE_CHECKING:
+    from train.parallel import Ranks
+
+LEAVING = 60.0  # seconds that a run which ends by an error gives a save that is under way
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is whole. `blocked`: seconds that training stood still for it; `seconds`: until it was whole;
+    `bytes`: written by this rank."""
+
+    step: int
+    path: Path
+    bytes: int
+    blocked: float
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Pending:
+    step: int
+    token: str
+    state: Mapping[str, Any]
+    began: float
+    blocked: float = 0.0
+    seconds: float = 0.0
+    failure: str | None = None
+    cause: Exception | None = None  # of this rank alone, before its thread began
+    notes: list[str] = field(default_factory=list)
+    thread: threading.Thread | None = None
+
+
+class Checkpoints:
+    """The checkpoints of a run in `out`; the newest `keep` stay. All `ranks` make it, and call `save`, together.
+
+    `say` speaks for the run, so it is called on rank 0 alone. `timeout`: seconds after which a save that does not end
+    is given up, as when a file system hangs.
+    """
+
+    def __init__(
+        self, out: str | Path, keep: int, ranks: "Ranks", say: Callable[[str], None] = print, timeout: float = 600.0
+    ) -> None:
+        self.out, self.keep, self.ranks, self.timeout = Path(out), keep, ranks, timeout
+        self.say = say if ranks.first else lambda _: None
+        left = layout.sweep(self.out) if ranks.first else []
+        if left:
+            self.say(f"{len(left)} unfinished checkpoints of a run that was killed are removed from {self.out}")
+        self._session = ranks.tell(secrets.token_hex(4))
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if ranks.world > 1 else None
+        self._share = Share(ranks.rank, pin=ranks.device.type == "cuda")
+        self._pending: _Pending | None = None
+        self._count, self._newest = 0, -1
+
+    def save(self, step: int, tensors: Tensors, state: Mapping[str, Any], wait: bool = False) -> None:
+        """Begin a checkpoint; training may go on when this returns. `state` is JSON; rank 0's counts.
+
+        One that is still under way is waited for first. `wait`: return when it is whole, and raise OSError, on all
+        ranks, if it cannot be written; else `settle` says so.
+        """
+        asked = time.perf_counter()
+        if self._pending is not None and self._alive():
+            if self._pending.step != step:
+                self.say(f"checkpoint {self._pending.step} is still being written; training waits for it")
+            self._join()
+        if any(self.ranks.gather_objects(self._pending is not None and self._alive())):
+            late = f"{self._where(step)} is not written: the one before is not done after {self.timeout:g} seconds"
+            if wait:
+                raise OSError(late)
+            self.say(f"{late}; training goes on")
+            return
+        self.settle()
+        if self._newest != step:
+            self._begin(step, tensors, state, asked)
+        if wait:
+            self.settle(last=True)
+
+    def settle(self, last: bool = False) -> Saved | None:
+        """The checkpoint that has become whole since this was last asked, if one has. Needs no other rank.
+
+        One that failed is said; the ones before it stay. `last`: wait for what is under way, and raise OSError if it
+        failed.
+        """
+        pending = self._pending
+        if pending is None:
+            return None
+        if last:
+            self._join()
+        if self._alive():
+            if last:
+                raise OSError(f"{self._where(pending.step)} is not written: not done in {self.timeout:g} seconds")
+            return None
+        self._pending = None
+        for note in pending.notes:
+            self.say(note)
+        if pending.failure is not None:
+            if last:
+                raise OSError(pending.failure)
+            self.say(f"{pending.failure}; training goes on, and the checkpoints before this one stay")
+            return None
+        self._newest = pending.step
+        return Saved(pending.step, self._where(pending.step), self._share.bytes, pending.blocked, pending.seconds)
+
+    def close(self) -> None:
+        """Wait for what is under way, but not for long, and say how it ended: a run that fails is still saved."""
+        self._join(LEAVING)
+        self.settle()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _where(self, step: int) -> Path:
+        return layout.final(self.out, step)
+
+    def _alive(self) -> bool:
+        return self._pending is not None and self._pending.thread is not None and self._pending.thread.is_alive()
+
+    def _join(self, seconds: float | None = None) -> None:
+        if self._pending is not None and self._pending.thread is not None:
+            self._pending.thread.join(self.timeout if seconds is None else seconds)
+
+    def _begin(self, step: int, tensors: Tensors, state: Mapping[str, Any], asked: float) -> None:
+        self._count += 1
+        pending = _Pending(step, f"{self._session}-{self._count}", state, asked)
+        try:
+            self._share.stage(tensors)
+        except Exception as error:  # such as too little memory: the others have to hear of it
+            pending.cause = error
+        # A daemon, so that a process which has to end can.
+        pending.thread = threading.Thread(target=self._run, args=(pending,), name=f"checkpoint {step}", daemon=True)
+        self._pending = pending
+        pending.thread.start()
+        pending.blocked = time.perf_counter() - asked
+
+    def _run(self, pending: _Pending) -> None:
+        try:
+            self._write(pending)
+        except Exception as error:
+            pending.failure = f"{self._where(pending.step)} cannot be written: {' '.join(str(error).split())[:300]}"
+        pending.seconds = time.perf_counter() - pending.began
+
+    def _write(self, pending: _Pending) -> None:
+        here = layout.temporary(self.out, pending.step, pending.token)
+        written, problem = {}, None
+        try:
+            if pending.cause is not None:
+                raise pending.cause
+            written = self._share.write(here)
+        except Exception as error:
+            of = f"rank {self.ranks.rank} on {socket.gethostname()}: " if self.ranks.world > 1 else ""
+            problem = f"{self._where(pending.step)} cannot be written: {of}{' '.join(str(error).split())}"
+        parts = self._gather((written, problem))
+        failure = next((problem for _, problem in parts if problem), None)
+        if self.ranks.first and failure is None:
+            try:
+                files = {name: entry for written, _ in parts for name, entry in written.items()}
+                layout.publish(self.out, pending.step, pending.token, files, pending.state, self.ranks.world)
+            except Exception as error:
+                failure = f"{self._where(pending.step)} cannot be written: {' '.join(str(error).split())}"
+            else:
+                try:
+                    layout.retain(self.out, pending.step, self.keep, pending.token)
+                except OSError as error:
+                    pending.notes.append(f"an old checkpoint cannot be removed: {error}")
+        if self.ranks.first and failure is not None:
+            shutil.rmtree(here, ignore_errors=True)
+        pending.failure = self._gather(failure)[0]
+
+    def _gather(self, own: Any) -> list[Any]:
+        if self._group is None:
+            return [own]
+        found: list[Any] = [None] * self.ranks.world
+        dist.all_gather_object(found, own, group=self._group)
+        return found
