@@ -7,6 +7,7 @@ It knows nothing of shards, of training runs or of parallelism.
 """
 
 from model.config import EncoderConfig, WTConfig, preset, presets
+from model.flops import Flops, flops, training_flops
 from model.flow import Loss, noise_fill, objective, sample
 from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
@@ -16,6 +17,7 @@ from model.wt_dit import WTDiT
 
 __all__ = [
     "EncoderConfig",
+    "Flops",
     "LogMedian",
     "LogitNormal",
     "Loss",
@@ -27,6 +29,7 @@ __all__ = [
     "ZScore",
     "draw_times",
     "fit_intrinsics",
+    "flops",
     "from_released",
     "noise_fill",
     "objective",
@@ -36,4 +39,5 @@ __all__ = [
     "released_normalisation",
     "sample",
     "to_released",
+    "training_flops",
 ]

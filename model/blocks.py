@@ -1,12 +1,21 @@
 """What the decoder is made of: the DiT block, and how time and layer index modulate it (paper, section 3.2)."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from model.attention import Attention, Shape
 from model.rope import Rope
+
+# (gamma, beta), each (L,1,D): the residual stream becomes x * (1 + gamma) + beta
+Film = tuple[Tensor, Tensor]
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast on this device, for what has to stay float32; "meta" has none to switch off."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class LayerScale(nn.Module):
@@ -37,7 +46,8 @@ class Block(nn.Module):
     """Pre-norm DiT block: x += gate * LayerScale(f(norm(x) * (1 + scale) + shift)), attention and then MLP.
 
     The six vectors (shift, scale, gate for either branch) are a learned vector of the block plus the time projection
-    that all blocks share (AdaLN-single); the gate is plain, without 1 +.
+    that all blocks share (AdaLN-single); the gate is plain, without 1 +. Layer-wise blocks first apply the layers' FiLM
+    to the residual stream: here rather than before the block, so that a compiler fuses it with the norm that follows.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, layer_scale: float) -> None:
@@ -50,8 +60,19 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_ratio * width)
         self.ls2 = LayerScale(width, layer_scale)
 
-    def forward(self, x_BLPD: Tensor, adaln_BL6D: Tensor, shape: Shape, rope: Rope | None, frames: int = 1) -> Tensor:
+    def forward(
+        self,
+        x_BLPD: Tensor,
+        adaln_BL6D: Tensor,
+        shape: Shape,
+        rope: Rope | None,
+        frames: int = 1,
+        film: Film | None = None,
+    ) -> Tensor:
         """(B,L,P,D) -> (B,L,P,D); `adaln_BL6D` has 1 or L layers; `rope` and `frames` as in `Attention`."""
+        if film is not None:  # in float32, as the time's vectors are
+            gamma_L1D, beta_L1D = film
+            x_BLPD = (x_BLPD.float() * (1 + gamma_L1D) + beta_L1D).to(x_BLPD.dtype)
         adaln_BL16D = (adaln_BL6D + self.modulation.unflatten(0, (6, -1))).unsqueeze(2)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = adaln_BL16D.unbind(3)
         h_BLPD = self.norm1(x_BLPD) * (1 + scale_a) + shift_a
@@ -78,7 +99,7 @@ class TimeConditioning(nn.Module):
 
     def forward(self, t_BL: Tensor) -> Tensor:
         """t in [0, 1], (B, 1 or L) -> (B, 1 or L, 6, D). Sinusoids of 1000 t with float64 frequencies, as released."""
-        with torch.autocast(t_BL.device.type, enabled=False):
+        with full_precision(t_BL.device):
             k = torch.arange(self.frequencies, device=t_BL.device, dtype=torch.float64)
             angles = 1000 * t_BL.double()[..., None] * 1e4 ** (-k / self.frequencies)
             wave = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.projection.weight.dtype)
@@ -105,15 +126,15 @@ class LayerConditioning(nn.Module):
                 nn.init.zeros_(linear.weight)
                 nn.init.zeros_(linear.bias)
 
-    def modulate(self, x_BLPD: Tensor) -> Tensor:
-        """x * (1 + gamma_l) + beta_l on the residual stream (B,L,P,D), in float32, given back in x's dtype."""
-        with torch.autocast(x_BLPD.device.type, enabled=False):
+    def modulation(self) -> Film:
+        """(gamma, beta), each (L,1,D) in float32: the same before every layer-wise block."""
+        with full_precision(self.embed.weight.device):
             gamma_LD, beta_LD = self.film(self.embed.weight).float().chunk(2, dim=-1)
-            return (x_BLPD.float() * (1 + gamma_LD[:, None]) + beta_LD[:, None]).to(x_BLPD.dtype)
+            return gamma_LD[:, None], beta_LD[:, None]
 
     def adaln_L6D(self) -> Tensor | None:
         """The layers' own term to AdaLN (L,6,D), None where the model has none."""
         if self.adaln is None:
             return None
-        with torch.autocast(self.embed.weight.device.type, enabled=False):
+        with full_precision(self.embed.weight.device):
             return self.adaln(self.act(self.embed.weight)).unflatten(-1, (6, -1))

@@ -32,7 +32,9 @@ class EncoderConfig:
     """The image encoder: a plain ViT whose last `taps` blocks are concatenated and projected to the decoder's width.
 
     `grid` is the side of the learned grid of positions; it is resampled to the image's patches. `layer_scale` is the
-    initial LayerScale; DINOv2's weights bring their own. A `frozen` encoder gets no gradient, its projection included.
+    initial LayerScale; DINOv2's weights bring their own. A `frozen` encoder gets no gradient, and neither does its
+    projection (as in the release) unless `train_projection` says so (as the paper has it, App. B): then the projection
+    learns on top of frozen blocks, which is what weights of MoGe or DINOv2 need, for they have none.
     """
 
     width: int = 1024
@@ -42,6 +44,7 @@ class EncoderConfig:
     grid: int = 37
     layer_scale: float = 1.0
     frozen: bool = True
+    train_projection: bool = False
 
     def __post_init__(self) -> None:
         _check_values(self, "model.encoder")

@@ -76,6 +76,7 @@ class ImageEncoder(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.02)
         self.requires_grad_(not config.frozen)
+        self.final_project.requires_grad_(config.train_projection or not config.frozen)
         self.mask_token.requires_grad_(False)  # read by DINOv2's own pre-training only; every such state dict has it
 
     def positions(self, rows: int, columns: int) -> Tensor:
@@ -97,7 +98,16 @@ class ImageEncoder(nn.Module):
         return torch.cat([cls_11C, patches_1CHW.flatten(2).transpose(1, 2)], dim=1).to(self.pos_embed.dtype)
 
     def forward(self, rgb_B3HW: Tensor) -> Tensor:
-        """(B,3,H,W) in [0, 1] -> (B,P,output); the last `taps` blocks, each through the final norm, concatenated."""
+        """(B,3,H,W) in [0, 1] -> (B,P,output); the last `taps` blocks, each through the final norm, concatenated.
+
+        Of a frozen encoder no graph is kept, but for the projection's where that is trained.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
+            taps_BPC = self._taps(rgb_B3HW)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.final_project.weight.requires_grad):
+            return self.final_project(taps_BPC)
+
+    def _taps(self, rgb_B3HW: Tensor) -> Tensor:
         rows, columns = rgb_B3HW.shape[-2] // self.patch, rgb_B3HW.shape[-1] // self.patch
         tokens_BPC = self.patch_embed((rgb_B3HW - self.image_mean) / self.image_std)
         x_BSC = torch.cat([self.cls_token.expand(len(tokens_BPC), -1, -1), tokens_BPC], dim=1)
@@ -107,4 +117,4 @@ class ImageEncoder(nn.Module):
             x_BSC = block(x_BSC)
             if i >= len(self.blocks) - self.config.taps:
                 taps.append(self.norm(x_BSC)[:, 1:])
-        return self.final_project(torch.cat(taps, dim=-1))
+        return torch.cat(taps, dim=-1)

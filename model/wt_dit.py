@@ -43,10 +43,12 @@ class Head(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, x_BLPD: Tensor, adaln_B16D: Tensor, rope: Rope) -> Tensor:
+        film = self.layer.modulation()
         for i, block in enumerate(self.blocks):
             if shape_of(i) == "layer":
-                x_BLPD = self.layer.modulate(x_BLPD)
-            x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), None if shape_of(i) == "ray" else rope)
+                x_BLPD = block(x_BLPD, adaln_B16D, "layer", rope, film=film)
+            else:
+                x_BLPD = block(x_BLPD, adaln_B16D, shape_of(i), None if shape_of(i) == "ray" else rope)
         return self.projection(x_BLPD)
 
 
@@ -83,8 +85,7 @@ class WTDiT(nn.Module):
         patch = self.config.patch
         if height % patch or width % patch:
             raise ValueError(f"image is {height}x{width}; both sides must be multiples of the patch, {patch}")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.encoder.frozen):
-            return self.encoder(rgb_B3HW)
+        return self.encoder(rgb_B3HW)
 
     def denoise(self, features_BPD: Tensor, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor, frames: int = 1) -> Tensor:
         """`encode`'s tokens, RGB (B,3,H,W), noise-filled x_t (B,L,H,W,3), t (B,) or (B,L) -> x0 (B,L,H,W,3).
@@ -96,17 +97,17 @@ class WTDiT(nn.Module):
         height, width = x_t_BLHW3.shape[2:4]
         patch, head_dim, device = self.config.patch, self.config.width // self.config.heads, x_t_BLHW3.device
         rope = spatial(height // patch, width // patch, head_dim, device)
-        time_rope = temporal(len(x_t_BLHW3), frames, head_dim, device)
+        time_rope = temporal(len(x_t_BLHW3), frames, head_dim, device) if frames > 1 else None
         t_BL = t[:, None] if t.ndim == 1 else t
         adaln_BL6D = self.time(t_BL)
         adaln_B16D = adaln_BL6D.mean(dim=1, keepdim=True)
-        layer_L6D = self.layer.adaln_L6D()
+        film, layer_L6D = self.layer.modulation(), self.layer.adaln_L6D()
         layerwise_BL6D = adaln_BL6D if layer_L6D is None else adaln_BL6D + layer_L6D
 
         x_BLPD = self.fuse(features_BPD, rgb_B3HW, x_t_BLHW3, frames)
         for i, block in enumerate(self.decoder):
             if shape_of(i) == "layer":
-                x_BLPD = block(self.layer.modulate(x_BLPD), layerwise_BL6D, "layer", rope)
+                x_BLPD = block(x_BLPD, layerwise_BL6D, "layer", rope, film=film)
             elif shape_of(i) == "ray":
                 x_BLPD = block(x_BLPD, adaln_B16D, "ray", None)
             else:
