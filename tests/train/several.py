@@ -1,0 +1,64 @@
+"""A function on several ranks of this machine, over gloo: one process each, forked from the server of `ranks`."""
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from tests.train import ranks
+
+
+def on(world: int, function: Callable[..., Any], *arguments: Any, seconds: float = 60) -> list[Any]:
+    """What `function(ranks, *arguments)` returns on each of `world` ranks: plain values, in the order of ranks.
+
+    AssertionError with the traceback of a rank that raised.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [ranks._CONTEXT.Pipe(duplex=False) for _ in range(world)]
+    processes = [
+        ranks._CONTEXT.Process(target=_rank, args=(k, world, port, sender, function, arguments))
+        for k, (_, sender) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for _, sender in pipes:
+        sender.close()
+    found: dict[int, Any] = {}
+    waiting = {receiver: k for k, (receiver, _) in enumerate(pipes)}
+    try:
+        while waiting and (ready := wait(list(waiting), seconds)):
+            for receiver in ready:
+                k = waiting.pop(receiver)  # type: ignore[arg-type]
+                try:
+                    raised, found[k] = receiver.recv()  # type: ignore[union-attr]
+                except EOFError:
+                    raised, found[k] = True, "it ended without a word"
+                assert not raised, f"rank {k} of {world}: {found[k]}"
+    finally:
+        for process in processes:
+            process.join(0 if waiting else 10)
+            process.kill()
+    assert not waiting, f"ranks {sorted(waiting.values())} of {world} did not answer within {seconds} s"
+    return [found[k] for k in range(world)]
+
+
+def _rank(rank: int, world: int, port: int, sender: Connection, function: Callable[..., Any], arguments: Any) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    import torch
+
+    torch.set_num_threads(1)
+    from train import parallel
+
+    try:
+        with parallel.joined("cpu", 60) as here:
+            value = function(here, *arguments)
+    except BaseException:
+        sender.send((True, traceback.format_exc()))
+    else:
+        sender.send((False, value))
