@@ -12,11 +12,14 @@ D width, H heads, h bytes of a number in matrix products (2 under bf16 autocast,
 and all weights are float32 in either case.
 """
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import nn
 
 from model import WTConfig, WTDiT
 from model.attention import Shape, shape_of
@@ -33,22 +36,33 @@ Mode = Literal["eager", "compiled"]
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of weights: all, those that are trained, those of the largest block, those outside of all blocks."""
+    """Numbers of weights: all, those that are trained, those of the largest block, those outside of all blocks.
+
+    `parts` of the model by name: (all, trained).
+    """
 
     all: int
     trained: int
     block: int
     outside: int
+    parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
+@functools.lru_cache(maxsize=8)
 def parameters(config: WTConfig) -> Parameters:
     """Counted on the model itself, which is built without memory (meta)."""
     with torch.device("meta"):
         model = WTDiT(config)
     every, trained = model.parameter_counts()
     blocks = [*model.encoder.blocks, *model.decoder, *model.temporal, *model.head.blocks]
-    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    return Parameters(every, trained, max(sizes), every - sum(sizes))
+    sizes = [_count(block)[0] for block in blocks]
+    parts = {name: _count(part) for name, part in model.named_children()}
+    return Parameters(every, trained, max(sizes), every - sum(sizes), parts)
+
+
+def _count(part: nn.Module) -> tuple[int, int]:
+    sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
 def units(config: WTConfig, frames: int = 1) -> list[tuple[str, Shape]]:
@@ -70,17 +84,20 @@ def kept_by_block(config: WTConfig, shape: Shape, tokens: int, half: bool, mode:
     Eager, per token, in units of D: float32: input and output of either norm and of either LayerScale's gate (6);
     h bytes: input of qkv (1), q, k, v (3), q and k turned (2), result of attention (1) and of its projection (1), input
     of the MLP (1), before and after the GELU (2 ratio), result of the MLP (1). Along a ray tokens are gathered in
-    memory: v and the result of attention lie there twice. The norms keep a mean and a deviation each, attention a
-    logarithm for each head. Under autocast linear layers keep their weights in bf16 as well.
+    memory: v and the result of attention lie there twice. Layer-wise blocks keep what FiLM changes. The norms keep a
+    mean and a deviation each, attention a logarithm for each head. Under autocast linear layers keep their weights in
+    bf16 as well.
 
     Compiled, what costs memory traffic alone is computed again: of float32 the inputs of the norms stay (2).
     """
     h, ratio, width = (2 if half else FLOAT), config.mlp_ratio, config.width
-    copies = 2 if shape == "ray" and mode == "eager" else 0
-    wide = (6 if mode == "eager" else 2) * FLOAT * width + (10 + 2 * ratio + copies) * h * width
+    if mode == "eager":
+        wide = (7 if shape == "layer" else 6) * FLOAT + (12 if shape == "ray" else 10) * h
+    else:
+        wide = 2 * FLOAT + 10 * h
     small = FLOAT * (4 + 5 * config.heads)
     weights = (4 + 2 * ratio) * width**2 * 2 if half else 0
-    return tokens * (wide + small) + weights
+    return tokens * ((wide + 2 * ratio * h) * width + small) + weights
 
 
 def kept_by_recomputed(config: WTConfig, tokens: int) -> int:
@@ -91,30 +108,28 @@ def kept_by_recomputed(config: WTConfig, tokens: int) -> int:
 def kept_outside(config: WTConfig, size: int, samples: int, half: bool) -> int:
     """Bytes kept for the backward pass outside of the decoder's and head's blocks, `samples` images of `size` pixels.
 
-    Before each layer-wise block FiLM keeps the residual stream. Fusion keeps what it projects, the head its input. At
-    full resolution: the prediction's error, and the relu and pairs of Eq. 8. An encoder that is trained keeps its
-    blocks.
+    Fusion keeps what it projects, the head its input. At full resolution: the prediction's error, and the relu and
+    pairs of Eq. 8. An encoder that is trained keeps its blocks, one whose projection is, the input of that.
     """
     h, width, layers = (2 if half else FLOAT), config.width, config.layers
     patches = (size // config.patch) ** 2
     tokens, values = samples * layers * patches, 3 * config.patch**2
-    films = sum(shape == "layer" for name, shape in units(config))
-    stream = tokens * width * FLOAT * films
     fusion = tokens * (width * (FLOAT + h) + 2 * values * h)
     head = tokens * width * h
     pixels = samples * layers * size**2
     loss = (
         pixels * FLOAT * (3 + 1 + 3)
     )  # error of three coordinates; its weight; of Eq. 8 the relu, its square, the pair
-    encoder = 0
+    c, seen, encoder = config.encoder.width, samples * (patches + 1), 0
+    if config.encoder.frozen and config.encoder.train_projection:
+        encoder = samples * patches * config.encoder.taps * c * h
     if not config.encoder.frozen:
-        c, seen = config.encoder.width, samples * (patches + 1)
         block = seen * (c * (2 * FLOAT + 16 * h) + 4 * FLOAT + FLOAT * config.encoder.heads) + (
             24 * c**2 if half else 0
         )
         taps = seen * c * config.encoder.taps * (FLOAT + h) + samples * patches * width * h
         encoder = config.encoder.depth * block + taps
-    return stream + fusion + head + loss + encoder
+    return fusion + head + loss + encoder
 
 
 def activations(

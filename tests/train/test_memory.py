@@ -50,9 +50,10 @@ def kept(shape: Shape, half: bool, prepare: Callable[[nn.Module], nn.Module]) ->
     adaln = torch.randn(2, 6 if shape == "layer" else 1, 6, sized.width, requires_grad=True)
     head_dim = sized.width // sized.heads
     rope = {"ray": None, "time": temporal(2, 2, head_dim)}.get(shape, spatial(10, 10, head_dim))
+    film = tuple(torch.randn(6, 1, sized.width, requires_grad=True) for _ in "gb") if shape == "layer" else None
     call = prepare(block)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        measured = saved(lambda: call(x, adaln, shape, rope, 2 if shape == "time" else 1), block)
+        measured = saved(lambda: call(x, adaln, shape, rope, 2 if shape == "time" else 1, film), block)
     mode: memory.Mode = "eager" if call is block else "compiled"
     return measured, memory.kept_by_block(sized, shape, 2 * 6 * 100, half, mode)
 
@@ -74,10 +75,10 @@ def test_what_a_compiled_block_keeps_is_counted(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["frozen encoder", "tiny"])
+@pytest.mark.parametrize("name", ["frozen", "projection", "tiny"])
 def test_what_a_forward_pass_keeps_is_counted(name: str, half: bool) -> None:
     """The whole objective: encoder, fusion, FiLM, blocks, head, loss at full resolution."""
-    small = {"width": 64, "depth": 2, "heads": 2, "taps": 2, "grid": 4}
+    small = {"width": 64, "depth": 2, "heads": 2, "taps": 2, "grid": 4, "train_projection": name == "projection"}
     sized = (
         preset("tiny")
         if name == "tiny"
