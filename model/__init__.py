@@ -8,7 +8,7 @@ It knows nothing of shards, of training runs or of parallelism.
 
 from model.config import EncoderConfig, WTConfig, preset, presets
 from model.flops import Flops, flops, training_flops
-from model.flow import Loss, noise_fill, objective, sample
+from model.flow import Loss, correlated, noise_fill, objective, sample
 from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
 from model.released import from_released, read_released, released_normalisation, to_released
@@ -27,6 +27,7 @@ __all__ = [
     "WTConfig",
     "WTDiT",
     "ZScore",
+    "correlated",
     "draw_times",
     "fit_intrinsics",
     "flops",

@@ -3,6 +3,7 @@
 x_t = (1 - t) x0 + t noise. Random numbers come in as tensors or generators, so that training replays exactly.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,11 @@ from model.times import shifted
 from model.wt_dit import WTDiT
 
 MONOTONICITY_WEIGHT = 0.1  # lambda of App. A
+CORRELATION = 0.5  # rho of the prior noise of a clip's frames (released value)
 CLAMP = 0.05  # smallest t by which the sampler divides (released value): v grows as 1/t, the network's error with it
 
+# (rgb, x_t, t, frames) -> x0, as `WTDiT.forward`
+Network = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
@@ -38,7 +42,7 @@ class Loss(NamedTuple):
 
 
 def objective(
-    model: Callable[[Tensor, Tensor, Tensor], Tensor],
+    model: Network,
     rgb_B3HW: Tensor,
     x0_BLHW3: Tensor,
     valid_BHW: Tensor,
@@ -47,6 +51,8 @@ def objective(
     single_layer_B: Tensor | None = None,
     weight_BHW: Tensor | None = None,
     monotonicity_weight: float = MONOTONICITY_WEIGHT,
+    frames: int = 1,
+    correlation: float = CORRELATION,
 ) -> Loss:
     """The training loss of one batch: Eq. 3 gated by Eq. 4, plus lambda times Eq. 8.
 
@@ -55,17 +61,39 @@ def objective(
     `weight_BHW` >= 0 (default: valid) is each pixel's weight in the loss, for pixels whose support a jittered mask
     changed. x0 may hold anything, NaN too, where weight and valid are 0.
 
-    At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7.
+    Of clips, `frames` frames long, the batch holds the frames one after the other, each with its clip's times; a frame
+    counts in the loss as an image does. The noise comes in independent; what the points are mixed with is correlated
+    between the frames of a clip, by `correlation`.
+
+    At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7. It stays
+    independent in clips, too: it is there to say nothing, and what frames shared of it would say something.
     """
     t_BL111 = t_BL[:, :, None, None, None]
-    x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * noise_BLHW3
-    x0_hat = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL).float()
+    x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * correlated(noise_BLHW3, frames, correlation)
+    x0_hat = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL, frames).float()
 
     supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
     endpoint, error_L, weight_L = endpoint_loss(x0_hat, x0_BLHW3, supervised_BLHW)
     monotonicity = monotonicity_penalty(x0_hat[..., 2], supervised_BLHW)
     total = endpoint + monotonicity_weight * monotonicity
     return Loss(total, endpoint.detach(), monotonicity.detach(), error_L, weight_L)
+
+
+def correlated(noise_NLHW3: Tensor, frames: int, rho: float) -> Tensor:
+    """Independent noise of N = clips * frames images -> standard normal noise, correlated by rho within a clip.
+
+    The distribution of sqrt(rho) * shared + sqrt(1 - rho) * own (the release's prior), but made of the frames' own
+    noise alone: by the symmetric square root of the covariance (1 - rho) I + rho 1 1^T. So a single frame keeps its
+    noise bit for bit, and a clip takes as many random numbers as its frames. ValueError for a rho outside [0, 1].
+    """
+    if not 0 <= rho <= 1:
+        raise ValueError(f"noise of clips: correlation {rho} must lie between 0 and 1")
+    if frames == 1 or rho == 0:
+        return noise_NLHW3
+    own = math.sqrt(1 - rho)
+    common = (math.sqrt(1 - rho + rho * frames) - own) / frames
+    clips_BTLHW3 = noise_NLHW3.unflatten(0, (-1, frames))
+    return (own * clips_BTLHW3 + common * clips_BTLHW3.sum(dim=1, keepdim=True)).flatten(0, 1)
 
 
 def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:
@@ -107,7 +135,15 @@ def monotonicity_penalty(z_hat_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(model: WTDiT, rgb_B3HW: Tensor, valid_BHW: Tensor, generator: Generators, steps: int = 20) -> Tensor:
+def sample(
+    model: WTDiT,
+    rgb_B3HW: Tensor,
+    valid_BHW: Tensor,
+    generator: Generators,
+    steps: int = 20,
+    frames: int = 1,
+    correlation: float = CORRELATION,
+) -> Tensor:
     """Normalised points (B,L,H,W,3) by Euler's method from t = 1 to 0; what stands at invalid pixels means nothing.
 
     The times are even, then moved by the model's `time_shift`.
@@ -115,26 +151,37 @@ def sample(model: WTDiT, rgb_B3HW: Tensor, valid_BHW: Tensor, generator: Generat
     rgb in [0, 1]; valid bool. `generator` is one, or one per sample (then a sample's result does not depend on the
     batch it is in). The velocity is (x_t - x0) / max(t, 0.05). The last step returns the prediction x0 itself: with 20
     steps Euler does that anyway (its last t is 0.05), with more the clamp would leave noise in the result.
+
+    Of clips, `frames` frames long, the batch holds the frames one after the other, and a sample is a clip. They start
+    from noise correlated as in training; the fill of Eq. 7 is independent, as there.
     """
     if steps < 1:
         raise ValueError(f"sampler: {steps} steps asked for; at least 1 is needed")
     batch, _, height, width = rgb_B3HW.shape
+    if frames < 1 or batch % frames:
+        raise ValueError(f"sampler: {batch} images are no whole number of clips of {frames} frames")
     shape = (batch, model.config.layers, height, width, 3)
     features = model.encode(rgb_B3HW)
-    x = gaussian(shape, generator, rgb_B3HW.device)
+    x = correlated(gaussian(shape, generator, rgb_B3HW.device, frames), frames, correlation)
     x0 = x
     for step in range(steps):
         t, t_next = (shifted(1 - k / steps, model.config.time_shift) for k in (step, step + 1))
-        filled = noise_fill(x, valid_BHW, gaussian(shape, generator, x.device))
-        x0 = model.denoise(features, rgb_B3HW, filled, torch.full((batch,), t, device=x.device)).float()
+        filled = noise_fill(x, valid_BHW, gaussian(shape, generator, x.device, frames))
+        x0 = model.denoise(features, rgb_B3HW, filled, torch.full((batch,), t, device=x.device), frames).float()
         x = x + (t_next - t) * (x - x0) / max(t, CLAMP)
     return x0
 
 
-def gaussian(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:
-    """Standard normal float32 on `device`, drawn on the generators' own device; with several, one per sample."""
+def gaussian(shape: Sequence[int], generator: Generators, device: torch.device, frames: int = 1) -> Tensor:
+    """Standard normal float32 on `device`, drawn on the generators' own device.
+
+    Several generators are one per sample, that is, one per `frames` of shape[0].
+    """
     if isinstance(generator, torch.Generator):
         return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
-    if len(generator) != shape[0]:
-        raise ValueError(f"{len(generator)} generators were given for {shape[0]} samples; give one, or one per sample")
-    return torch.stack([torch.randn(tuple(shape[1:]), generator=g, device=g.device) for g in generator]).to(device)
+    if len(generator) * frames != shape[0]:
+        raise ValueError(
+            f"{len(generator)} generators were given for {shape[0] // frames} samples; give one, or one per sample"
+        )
+    own = (frames, *shape[1:])
+    return torch.cat([torch.randn(own, generator=g, device=g.device) for g in generator]).to(device)

@@ -22,8 +22,8 @@ class ZScore:
                 f"z-score: needs three means and three positive deviations, got {self.mean} and {self.std}"
             )
 
-    def forward(self, xyz_BLHW3: Tensor, valid_BHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Points -> (normalised points, 0 at invalid pixels; scale (B,) of ones)."""
+    def forward(self, xyz_BLHW3: Tensor, valid_BHW: Tensor, frames: int = 1) -> tuple[Tensor, Tensor]:
+        """Points -> (normalised points, 0 at invalid pixels; scale (B,) of ones). Frames are as good as images."""
         x = (xyz_BLHW3 - xyz_BLHW3.new_tensor(self.mean)) / xyz_BLHW3.new_tensor(self.std)
         return torch.where(_pixels(valid_BHW), x, 0.0), xyz_BLHW3.new_ones(len(xyz_BLHW3))
 
@@ -41,14 +41,16 @@ class LogMedian:
 
     kind: ClassVar[str] = "log_median"
 
-    def forward(self, xyz_BLHW3: Tensor, valid_BHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, xyz_BLHW3: Tensor, valid_BHW: Tensor, frames: int = 1) -> tuple[Tensor, Tensor]:
         """Points (z > 0 at valid pixels) -> (normalised points, 0 at invalid pixels; m (B,), 1 without valid pixels).
 
-        Of an even number of depths the median is the lower of the middle two.
+        Of an even number of depths the median is the lower of the middle two. The frames of a clip, which stand one
+        after the other, share the m of all their depths: what stands still must not move in normalised space.
         """
         valid = _pixels(valid_BHW)
-        depth_BN = torch.where(valid[..., 0], xyz_BLHW3[..., 2], torch.nan).flatten(1)
-        m_B = depth_BN.nanmedian(dim=1).values.nan_to_num(nan=1.0)
+        depth_BLHW = torch.where(valid[..., 0], xyz_BLHW3[..., 2], torch.nan)
+        median_C = depth_BLHW.unflatten(0, (-1, frames)).flatten(1).nanmedian(dim=1).values
+        m_B = median_C.nan_to_num(nan=1.0).repeat_interleave(frames)
         scaled = torch.where(valid, xyz_BLHW3, xyz_BLHW3.new_tensor([0.0, 0.0, 1.0])) / m_B[:, None, None, None, None]
         xy = scaled[..., :2]
         x = torch.cat([xy.sign() * xy.abs().log1p(), scaled[..., 2:].log()], dim=-1)

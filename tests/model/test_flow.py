@@ -18,13 +18,13 @@ class Oracle(nn.Module):
         super().__init__()
         self.x0, self.config, self.asked = x0, WTConfig(time_shift=shift), []
 
-    def forward(self, rgb, x_t, t):
-        return self.denoise(None, rgb, x_t, t)
+    def forward(self, rgb, x_t, t, frames):
+        return self.denoise(None, rgb, x_t, t, frames)
 
     def encode(self, rgb):
         return None
 
-    def denoise(self, features, rgb, x_t, t):
+    def denoise(self, features, rgb, x_t, t, frames):
         self.asked.append((x_t, t))
         return self.x0
 
