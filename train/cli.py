@@ -21,6 +21,14 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value, such as optimizer.lr=3e-4 data.path=DIR out=RUN.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing: say what the run would take, on which GPUs.")
+    ] = False,
+    gpus: Annotated[int, typer.Option(min=1, help="With --dry-run: how many.")] = 1,
+    gpu: Annotated[str, typer.Option(help="With --dry-run: which, such as h100, a100 or b200.")] = "h100",
+    mfu: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="With --dry-run: the part of the peak that is assumed.")
+    ] = 0.4,
 ) -> None:
     """Train a WT-DiT on rendered shards, or go on with a run that was interrupted.
 
@@ -30,13 +38,20 @@ def train(
     \b
     worldtrace train tiny data.path=out/data out=out/run steps=600
     torchrun --nproc-per-node 8 -m worldtrace train small data.path=/shared/data out=/shared/run    (a rank per GPU)
+    worldtrace train wt_o --dry-run --gpus 64    (memory, time and data rates; needs neither a GPU nor the data)
 
     data.batch is the batch of all ranks together, so the number of ranks changes how fast a run goes, and nothing else.
     """
     from train.config import load
-    from train.loop import train as run
 
     settings = load(config, overrides or [])
+    if dry_run:
+        from train.plan import show
+
+        show(settings, gpus, gpu, mfu=mfu)
+        return
+    from train.loop import train as run
+
     outcome = run(settings)
     if outcome.reports:
         typer.echo(outcome.line(settings.out))
