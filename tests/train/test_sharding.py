@@ -1,6 +1,7 @@
 """Weights shared out over ranks: the step of one process, a part of the memory, the same bits where they are held."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,9 +59,12 @@ def digest(tensors: Any) -> str:
     return found.hexdigest()
 
 
-def one_step(ranks: Ranks, shard: int | str, frames: int, accumulation: int) -> tuple[float, float, str, float]:
+def one_step(
+    ranks: Ranks, shard: int | str, frames: int, accumulation: int, encoder: dict[str, bool]
+) -> tuple[float, float, str, float]:
     """(loss off by, worst gradient off by, digest of own gradients, part of the numbers held) against one process."""
-    model, twin = on_rank(ranks), model_of()
+    shape = replace(SHAPE, encoder=replace(SHAPE.encoder, **encoder))
+    model, twin = on_rank(ranks, shape), model_of(shape)
     sharding.distribute(model, ranks, Parallel(shard=shard))
     batch = inputs(4, frames)
     mine = [part.chunk(ranks.world)[ranks.rank] for part in batch]
@@ -84,13 +88,21 @@ def one_step(ranks: Ranks, shard: int | str, frames: int, accumulation: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("world", "shard", "frames", "accumulation"),
-    [(2, "all", 1, 1), (2, 1, 1, 2), (4, 2, 1, 1), pytest.param(4, "all", 2, 1), pytest.param(2, "node", 2, 1)],
+    ("world", "shard", "frames", "accumulation", "encoder"),
+    [
+        (2, "all", 1, 1, {"train_projection": True}),
+        (2, 1, 1, 2, {}),
+        (4, 2, 1, 1, {"frozen": False}),
+        (4, "all", 2, 1, {}),
+        (2, "node", 2, 2, {"frozen": False}),
+    ],
 )
-def test_a_step_is_that_of_one_process(world: int, shard: int | str, frames: int, accumulation: int) -> None:
-    """Frozen encoder, temporal blocks that take part or do not, micro-batches; each rank holds its part only."""
+def test_a_step_is_that_of_one_process(
+    world: int, shard: int | str, frames: int, accumulation: int, encoder: dict[str, bool]
+) -> None:
+    """Encoders frozen or not, temporal blocks that take part or do not, micro-batches; a rank holds its part only."""
     size = shard if isinstance(shard, int) else world
-    of_all = several.on(world, one_step, shard, frames, accumulation)
+    of_all = several.on(world, one_step, shard, frames, accumulation, encoder)
     for loss, gradient, _, held in of_all:
         assert abs(loss) < 1e-6
         assert gradient < 1e-6
