@@ -1,6 +1,7 @@
 """A run on disk and in memory: the model a config describes, how its targets are normalised, and reading both back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import shards
 from model import LogMedian, Normalisation, WTConfig, WTDiT, ZScore, preset, read_released, released_normalisation
 from model import normalisation as maps
 from shards import seed_of
-from train import checkpoint, config
+from train import checkpoints, config
 from train.config import Config
 from train.data import Stream
 
@@ -35,42 +36,55 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", say: Callable
 
     FileNotFoundError where there is no checkpoint, ValueError where all, or the one that was named, are damaged.
     """
-    saved = checkpoint.find(path, ("model", "ema"), say)
-    network = WTDiT(WTConfig.from_dict(saved.state["model"]))
-    network.load_state_dict({**saved.tensors["model"], **saved.tensors["ema"]})
+    found = checkpoints.find(path, ("model", "ema"), say)
+    with torch.device("meta"):  # the weights that are read become the model's own: there is never a second copy
+        network = WTDiT(WTConfig.from_dict(found.state["model"]))
+    weights = checkpoints.weights(found)
+    if shapes(weights) != shapes(network.state_dict()):
+        raise ValueError(f"{found.path}: its weights are not those of the model that its state.json describes")
+    network.load_state_dict(weights, assign=True)
     network.to(device).eval().requires_grad_(False)
     return Run(
         network,
-        maps.from_dict(saved.state["normalisation"]),
-        config.from_dict(saved.state["config"]),
-        saved.step,
-        saved.path,
+        maps.from_dict(found.state["normalisation"]),
+        config.from_dict(found.state["config"]),
+        found.step,
+        found.path,
     )
 
 
-def build(settings: Config, resumed: bool = False) -> tuple[WTDiT, Normalisation | None]:
-    """The model of a config, its weights from `model.start` or, as a function of the seed alone, at random.
+def build(
+    settings: Config, resumed: bool = False, meta: bool = False, say: Callable[[str], None] = print
+) -> tuple[WTDiT, Normalisation | None]:
+    """The model of a config on the CPU, its weights from `model.start` or, as a function of the seed alone, at random.
 
     Beside it the map under which the weights of `model.start` were trained. Of a `resumed` run the weights are about to
-    be replaced by its own, so `model.start` need not exist any more.
+    be replaced by its own, so `model.start` need not exist any more. `meta`: shapes without memory, of a rank that gets
+    its part from another one.
     """
     shape = preset(settings.model.preset, **settings.model.overrides)
     if settings.data.size % shape.patch:
         raise ValueError(f"data.size: {settings.data.size} is not a multiple of the model's patch, {shape.patch}")
-    start = None if resumed else settings.model.start
-    if shape.encoder.frozen and settings.model.start is None:
+    start = settings.model.start
+    if shape.encoder.frozen and start is None:
         raise ValueError(
             f"model.start: not set, but the image encoder of {settings.model.preset} is frozen and would stay random; "
             "give a released model.pt or a run folder, or set model.encoder.frozen=false"
         )
-    with torch.random.fork_rng(devices=[]):  # torch's initialisers take their numbers from the global generator only
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if meta else nullcontext():
+        # torch's initialisers take their numbers from the global generator only
         torch.manual_seed(seed_of(settings.seed, "weights") % 2**63)
         network = WTDiT(shape)
-    if start is None:
+    if resumed or meta or start is None:
         return network, None
-    tensors, inherited = _read_start(Path(start))
-    _check_fit(Path(start), tensors, network.state_dict())
-    network.load_state_dict(tensors)
+    weights, inherited = _read_start(Path(start))
+    own = _of_its_own(Path(start), shapes(weights), shapes(network.state_dict()))
+    if own:
+        say(
+            f"model.start: {start} is of single frames; the {len(network.temporal)} temporal blocks, which it lacks, "
+            "begin as they do without it"
+        )
+    network.load_state_dict(weights, strict=not own)
     return network, inherited
 
 
@@ -121,19 +135,27 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name -> shape, as text: what says whether weights are those of a model."""
+    return {name: "x".join(map(str, tensor.shape)) or "a number" for name, tensor in weights.items()}
+
+
 def _read_start(start: Path) -> tuple[dict[str, Tensor], Normalisation]:
-    """Weights of a run folder (averaged) or of a released `model.pt`, and the map they were trained under."""
+    """Weights of a run or checkpoint folder (averaged) or of a released `model.pt`, and the map they were trained
+    under."""
     if start.is_dir():
-        saved = checkpoint.find(start, ("model", "ema"))
-        return {**saved.tensors["model"], **saved.tensors["ema"]}, maps.from_dict(saved.state["normalisation"])
+        found = checkpoints.find(start, ("model", "ema"))
+        return checkpoints.weights(found), maps.from_dict(found.state["normalisation"])
     tensors = read_released(start)
     return tensors, released_normalisation(tensors)
 
 
-def _check_fit(start: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """ValueError where weights are not those of the model that the config describes."""
-    there, here = ({name: "x".join(map(str, t.shape)) for name, t in part.items()} for part in (found, expected))
-    wrong = [name for name in here | there if there.get(name) != here.get(name)]
+def _of_its_own(start: Path, there: Mapping[str, str], here: Mapping[str, str]) -> set[str]:
+    """The weights of which `start` has none. They may only be all temporal blocks, which do nothing to single frames
+    (App. B); ValueError where weights are not those of the model that the config describes."""
+    temporal = {name for name in here if name.startswith("temporal.")}
+    own = temporal if not temporal & there.keys() else set()
+    wrong = [name for name in {**here, **there} if name not in own and there.get(name) != here.get(name)]
     if wrong:
         name = wrong[0]
         raise ValueError(
@@ -141,3 +163,4 @@ def _check_fit(start: Path, found: Mapping[str, Tensor], expected: Mapping[str, 
             f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here, and so on for {len(wrong)} of "
             f"{len(here)} weights; give the model.* settings that it was trained with"
         )
+    return own

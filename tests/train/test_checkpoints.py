@@ -1,0 +1,390 @@
+"""A checkpoint is whole or it is not there, what is in it comes back bit for bit, and saving does not stop training."""
+
+import hashlib
+import json
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from train import checkpoints
+from train.checkpoints import GROUPS, Checkpoints, layout, pieces
+from train.parallel import Ranks
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+STATE = {"config": {"seed": 0}, "data": "abc"}
+OLD = Path(__file__).parent / "old" / "step-000003"  # written by the code before training was sharded
+
+
+def tensors(value: float) -> dict[str, dict[str, Tensor]]:
+    return {
+        name: {
+            "count": torch.tensor(int(value) + at),
+            "w": torch.full((3, 4), float(value + at)),
+            "half": torch.full((5,), float(value + at), dtype=torch.bfloat16),
+            "mask": torch.tensor([True, False, True]),
+        }
+        for at, name in enumerate(GROUPS)
+    }
+
+
+def write(out: Path, *steps: int, keep: int = 3) -> None:
+    with Checkpoints(out, keep, ALONE) as saver:
+        for step in steps:
+            saver.save(step, tensors(float(step)), STATE, wait=True)
+
+
+def names(out: Path) -> list[str]:
+    return sorted(p.name for p in (out / "checkpoints").iterdir())
+
+
+def same(one: dict[str, dict[str, Tensor]], two: dict[str, dict[str, Tensor]]) -> bool:
+    return all(
+        one[g].keys() == two[g].keys() and all(torch.equal(one[g][n], two[g][n]) for n in one[g])
+        for g in one.keys() | two.keys()
+    )
+
+
+def reseal(step: Path, change: Callable[[dict], object]) -> None:
+    """Let the state say something else, as one would who can compute a hash."""
+    state = json.loads((step / "state.json").read_text())
+    del state["sha256"]
+    change(state)
+    body = json.dumps(state).removeprefix("{").encode()
+    (step / "state.json").write_bytes(b'{"sha256": "%s",' % hashlib.sha256(body).hexdigest().encode() + body)
+
+
+@pytest.mark.parametrize("part", [1, 60, 1 << 20])
+def test_what_was_saved_is_read_back_however_many_files_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(pieces, "PART", part)
+    write(tmp_path, 7)
+    found = checkpoints.latest(tmp_path)
+    assert found is not None
+    assert (found.step, found.state["config"], found.state["world"]) == (7, {"seed": 0}, 1)
+    assert len(found.files("model")) == {1: 4, 60: 2, 1 << 20: 1}[part]
+    assert same(checkpoints.read(found, GROUPS), tensors(7))
+    filled = {g: {n: torch.zeros_like(t) for n, t in named.items()} for g, named in tensors(0).items()}
+    checkpoints.load(found, filled)
+    assert same(filled, tensors(7))
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_the_reader_of_torch_reads_it_too(tmp_path: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    write(tmp_path, 7)
+    folder = tmp_path / "checkpoints" / "step-000007" / "ema"
+    filled = {n: torch.zeros_like(t) for n, t in tensors(0)["ema"].items() if n != "mask"}  # it knows no bool
+    dcp.load(filled, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
+    assert all(torch.equal(filled[n], tensors(7)["ema"][n]) for n in filled)
+
+
+def test_averaged_weights_are_taken_where_there_are_any(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path, 1, ALONE) as saver:
+        held = {"model": {"a": torch.ones(2), "frozen": torch.zeros(3)}, "ema": {"a": torch.full((2,), 5.0)}}
+        saver.save(1, held, STATE, wait=True)
+    weights = checkpoints.weights(checkpoints.find(tmp_path))
+    assert torch.equal(weights["a"], torch.full((2,), 5.0))
+    assert torch.equal(weights["frozen"], torch.zeros(3))
+
+
+def test_no_run_is_no_checkpoint(tmp_path: Path) -> None:
+    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.latest(tmp_path / "absent", ranks=ALONE) is None
+
+
+class Gate:
+    """Holds the writer until it is opened; then writes, or fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.failing = threading.Event(), False
+        sound = pieces._write
+
+        def held(path: Path, part: pieces.Part) -> dict:
+            assert self.open.wait(20)
+            if self.failing and path.name.startswith("00000") and path.parent.name == "optimizer":
+                path.write_bytes(b"half")
+                raise OSError(28, "No space left on device")
+            return sound(path, part)
+
+        monkeypatch.setattr(pieces, "_write", held)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    said: list[str] = []
+    with Checkpoints(tmp_path, 3, ALONE, said.append) as saver:
+        live = tensors(1)
+        saver.save(1, live, STATE)
+        for named in live.values():
+            for tensor in named.values():
+                tensor.fill_(0)
+        assert saver.settle() is None
+        assert checkpoints.steps(tmp_path) == []
+        threading.Timer(0.1, gate.open.set).start()
+        saver.save(2, tensors(2), STATE)  # never two at once
+        assert said == ["checkpoint 1 is still being written; training waits for it"]
+        assert same(checkpoints.read(checkpoints.find(tmp_path / "checkpoints" / "step-000001"), GROUPS), tensors(1))
+        saved = None
+        while saved is None:
+            saved = saver.settle()
+    assert (saved.step, saved.path) == (2, tmp_path / "checkpoints" / "step-000002")
+    assert saved.bytes == sum(f.stat().st_size for f in saved.path.rglob("*.safetensors"))
+
+
+def test_a_save_that_does_not_end_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    said: list[str] = []
+    with Checkpoints(tmp_path, 3, ALONE, said.append, timeout=0.05) as saver:
+        saver.save(1, tensors(1), STATE)
+        saver.save(2, tensors(2), STATE)
+        assert "step-000002 is not written: the one before is not done after 0.05 seconds" in said[-1]
+        with pytest.raises(OSError, match="step-000003 is not written"):
+            saver.save(3, tensors(3), STATE, wait=True)
+        gate.open.set()
+    assert [p.name for p in checkpoints.steps(tmp_path)] == ["step-000001"]
+
+
+def test_one_step_is_saved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    with Checkpoints(tmp_path, 3, ALONE) as saver:
+        saver.save(1, tensors(1), STATE)
+        threading.Timer(0.1, gate.open.set).start()
+        saver.save(1, tensors(999), STATE, wait=True)  # the signal came just then: it is only waited for
+    assert same(checkpoints.read(checkpoints.find(tmp_path), GROUPS), tensors(1))
+
+
+def test_a_full_disk_is_said_and_leaves_the_older_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 10)
+    gate = Gate(monkeypatch)
+    said: list[str] = []
+    gate.open.set()
+    with Checkpoints(tmp_path, 1, ALONE, said.append) as saver:
+        gate.failing = True
+        saver.save(20, tensors(20), STATE)
+        saver.save(30, tensors(30), STATE)
+        told = [line for line in said if "No space" in line]
+        assert len(told) == 1
+        assert "step-000020 cannot be written: [Errno 28] No space left on device; training goes on" in told[0]
+        with pytest.raises(OSError, match=r"step-000040 cannot be written.*No space"):
+            saver.save(40, tensors(40), STATE, wait=True)
+        assert names(tmp_path) == ["step-000010"]
+        gate.failing = False  # somebody made room
+        saver.save(40, tensors(40), STATE, wait=True)
+    assert names(tmp_path) == ["step-000040"]
+
+
+def test_too_little_memory_for_the_copy_is_a_failure_like_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(size: int, pin: bool) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(pieces, "_memory", none)
+    with Checkpoints(tmp_path, 1, ALONE) as saver, pytest.raises(OSError, match="can't allocate memory"):
+        saver.save(1, tensors(1), STATE, wait=True)
+
+
+def test_the_newest_are_kept_by_number_not_by_name(tmp_path: Path) -> None:
+    write(tmp_path, 999_998, 999_999, 1_000_000, 1_000_001, keep=3)
+    assert [p.name for p in checkpoints.steps(tmp_path)] == ["step-999999", "step-1000000", "step-1000001"]
+
+
+def test_damaged_ones_that_were_passed_over_push_no_whole_one_out(tmp_path: Path) -> None:
+    write(tmp_path, 10, 40)
+    (tmp_path / "checkpoints" / "step-000040" / "state.json").write_text("{}")
+    write(tmp_path, 20, keep=1)
+    assert names(tmp_path) == ["step-000020", "step-000040"]
+    write(tmp_path, 40, keep=1)  # the run has come there again
+    assert names(tmp_path) == ["step-000040"]
+    assert same(checkpoints.read(checkpoints.find(tmp_path), GROUPS), tensors(40))
+
+
+def test_any_damage_to_the_newest_leads_to_the_one_before_and_is_said(tmp_path: Path) -> None:
+    write(tmp_path, 10, 20)
+    newest = tmp_path / "checkpoints" / "step-000020"
+    files = {p: p.read_bytes() for p in newest.rglob("*") if p.is_file()}
+    assert len(files) == 4
+    draw = random.Random(0)
+    for path, content in files.items():
+        ways = []
+        for at in range(draw.randrange(3), len(content), 3):
+            ways.append(bytearray(content))
+            ways[-1][at] ^= 1 << draw.randrange(8)
+        ways += [bytearray(content[:at]) for at in (0, 1, len(content) // 2, len(content) - 1)]
+        ways += [bytearray(content + b" ")]
+        for way in (*ways, None):
+            path.unlink() if way is None else path.write_bytes(way)
+            said: list[str] = []
+            found = checkpoints.latest(tmp_path, said.append)
+            assert found is not None
+            assert found.step == 10, (path, way)
+            assert len(said) == 1
+            assert "step-000020" in said[0]
+        path.write_bytes(content)
+    assert checkpoints.latest(tmp_path).step == 20  # type: ignore[union-attr]
+    (newest / "model" / "00001-000.safetensors").write_bytes(files[newest / "model" / "00000-000.safetensors"])
+    assert checkpoints.latest(tmp_path, said.append).step == 10  # type: ignore[union-attr]
+    assert "does not belong to the checkpoint" in said[-1]
+
+
+def test_a_run_with_nothing_whole_is_not_silently_started_over(tmp_path: Path) -> None:
+    write(tmp_path, 10, 20)
+    for folder in checkpoints.steps(tmp_path):
+        (folder / "state.json").unlink()
+    with pytest.raises(ValueError, match="all 2 checkpoints are damaged; move the folder away"):
+        checkpoints.latest(tmp_path, lambda _: None, ALONE)
+    with pytest.raises(ValueError, match="all 2 checkpoints are damaged"):
+        checkpoints.find(tmp_path, say=lambda _: None)
+
+
+def test_what_a_kill_left_is_no_checkpoint_and_is_swept(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    shutil.copytree(tmp_path / "checkpoints" / "step-000010", tmp_path / "checkpoints" / ".step-000020-ab-1.tmp")
+    assert checkpoints.latest(tmp_path).step == 10  # type: ignore[union-attr]
+    said: list[str] = []
+    Checkpoints(tmp_path, 3, ALONE, said.append).close()
+    assert names(tmp_path) == ["step-000010"]
+    assert said == [f"1 unfinished checkpoints of a run that was killed are removed from {tmp_path}"]
+
+
+def test_a_run_its_checkpoints_folder_and_one_checkpoint_lead_to_the_same_place(tmp_path: Path) -> None:
+    write(tmp_path, 10, 20)
+    newest = tmp_path / "checkpoints" / "step-000020"
+    assert {checkpoints.find(p).path for p in (tmp_path, tmp_path / "checkpoints", newest)} == {newest}
+    assert checkpoints.find(newest.parent / "step-000010").step == 10
+    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+        checkpoints.find(tmp_path / "absent")
+
+
+def test_only_what_is_asked_for_is_hashed_and_a_named_one_must_be_whole(tmp_path: Path) -> None:
+    write(tmp_path, 10, 20)
+    newest = tmp_path / "checkpoints" / "step-000020"
+    file = newest / "optimizer" / "00000-000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    said: list[str] = []
+    assert checkpoints.find(tmp_path, ("model", "ema"), said.append).step == 20
+    assert not said
+    assert checkpoints.find(tmp_path, say=said.append).step == 10
+    with pytest.raises(ValueError, match=r"step-000020.*its bytes are not those that were written"):
+        checkpoints.find(newest)
+
+
+def _lead_out(state: dict) -> None:
+    state["files"]["../../../secret.safetensors"] = next(iter(state["files"].values()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _lead_out,
+        lambda s: s["files"].update({"/etc/passwd": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda s: s["files"].update({"model/../../a.safetensors": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda s: s.update(files=[]),
+        lambda s: s.update(files={"model/0.safetensors": 3}),
+        lambda s: s.update(format=3),
+        lambda s: s.update(step=-1),
+        lambda s: s.update(step="7"),
+        lambda s: s.pop("files"),
+    ],
+)
+def test_a_hostile_state_leads_nowhere(tmp_path: Path, change: Callable[[dict], object]) -> None:
+    write(tmp_path, 10)
+    step = tmp_path / "checkpoints" / "step-000010"
+    reseal(step, lambda state: None)
+    assert checkpoints.check(step).step == 10
+    reseal(step, change)
+    with pytest.raises(ValueError, match=r"step-000010/state\.json"):
+        checkpoints.check(step)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "", '{"step": ' + "9" * 5000 + "}", "\x00" * 50])
+def test_a_state_that_is_none_is_damage(tmp_path: Path, text: str) -> None:
+    write(tmp_path, 10)
+    (tmp_path / "checkpoints" / "step-000010" / "state.json").write_text(text)
+    with pytest.raises(ValueError, match=r"step-000010/state\.json"):
+        checkpoints.check(tmp_path / "checkpoints" / "step-000010")
+
+
+def test_links_are_not_followed_and_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 10)
+    step = tmp_path / "checkpoints" / "step-000010"
+    file = step / "ema" / "00000-000.safetensors"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is no plain file"):
+        checkpoints.check(step)
+    monkeypatch.setattr(layout, "STATE_BYTES", 100)
+    with pytest.raises(ValueError, match="is no file of at most 100 bytes"):
+        checkpoints.check(step)
+
+
+def _repacked(step: Path, group: str, content: dict[str, Tensor], corners: object) -> None:
+    """Files that are not ours, with hashes that are right."""
+    from safetensors.torch import save_file
+
+    file = step / group / "00000-000.safetensors"
+    save_file(content, file, {"DCP_SHARDING_INFO": json.dumps(corners)})
+    entry = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    reseal(step, lambda state: state["files"].update({f"{group}/00000-000.safetensors": entry}))
+
+
+@pytest.mark.parametrize(
+    ("corners", "told"),
+    [
+        ({"w": {"saved_offsets": [10**12, 0]}}, "a part is missing"),  # memory for 10^12 rows is not asked for
+        ({"w": {"saved_offsets": [1, 0]}}, "a part is missing"),
+        ({"w": {"saved_offsets": [-1, 0]}}, "begins at"),
+        ({"w": {"saved_offsets": [0]}}, "begins at"),
+        ({"w": {}}, "saved_offsets"),
+        ({"w": 3}, "holds no pieces"),
+        ([1], "holds no pieces"),
+    ],
+)
+def test_hostile_offsets_are_refused(tmp_path: Path, corners: object, told: str) -> None:
+    write(tmp_path, 10)
+    step = tmp_path / "checkpoints" / "step-000010"
+    _repacked(step, "model", {"w": torch.zeros(3, 4)}, corners)
+    with pytest.raises(ValueError, match=told):
+        checkpoints.read(checkpoints.check(step), ("model",))
+
+
+def test_tensors_of_another_run_are_one_clear_error(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    found = checkpoints.find(tmp_path)
+    wanted = tensors(0)
+    wanted["model"]["w"] = torch.zeros(3, 5)
+    with pytest.raises(ValueError, match=r"model is that of another run: w is 3x4 torch\.float32 there and 3x5"):
+        checkpoints.load(found, wanted)
+    wanted = tensors(0)
+    wanted["ema"]["half"] = wanted["ema"]["half"].float()
+    with pytest.raises(ValueError, match=r"half is 5 torch\.bfloat16 there and 5 torch\.float32 here"):
+        checkpoints.load(found, wanted)
+    wanted = tensors(0)
+    del wanted["optimizer"]["mask"]
+    wanted["optimizer"]["new"] = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"new is absent there and 1 torch\.float32 here.* 2 of 5 tensors"):
+        checkpoints.load(found, wanted)
+
+
+def test_checkpoints_of_before_give_their_weights_and_do_not_go_on(tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "checkpoints" / OLD.name)
+    found = checkpoints.latest(tmp_path)
+    assert found is not None
+    assert found.step == 3
+    weights = checkpoints.weights(found)
+    assert torch.equal(weights["w"], torch.arange(6.0).view(2, 3) / 2)
+    assert torch.equal(weights["frozen"], torch.tensor([7.0]))
+    with pytest.raises(ValueError, match="was written by an earlier version"):
+        checkpoints.load(found, {"model": weights})
+    file = tmp_path / "checkpoints" / OLD.name / "ema.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="its bytes are not those that were written"):
+        checkpoints.find(found.path)
