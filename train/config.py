@@ -127,7 +127,7 @@ class Objective(_Section):
 
 
 class Geometric(_Section):
-    """Image-plane affine maps and rotations of the camera (train/augment.py says what is exact)."""
+    """Image-plane affine maps and rotations of the camera (train/augment/geometry.py says what is exact)."""
 
     flip: float = Field(default=0.5, ge=0, le=1)  # probability
     zoom: tuple[float, float] = (0.8, 1.4)  # magnification, log-uniform: crop above 1, shrink below
@@ -152,6 +152,7 @@ class Photometric(_Section):
     sharpen: float = Field(default=0.1, ge=0, le=1)  # probability
     jpeg: float = Field(default=0.15, ge=0, le=1)  # probability
     noise: float = Field(default=0.15, ge=0, le=1)  # probability
+    drift: float = Field(default=0.1, ge=0, le=1)  # over a clip, by this part of the range that values are drawn from
 
 
 class MaskJitter(_Section):
@@ -161,7 +162,8 @@ class MaskJitter(_Section):
     radius: float = Field(default=0.008, ge=0, lt=0.5)  # dilation or erosion, 4 px at 504
     boundary: float = Field(default=0.004, ge=0, lt=0.5)  # amplitude of the boundary's wobble
     thin: float = Field(default=0.1, ge=0, le=1)  # probability of losing thin structures
-    holes: float = Field(default=0.1, ge=0, le=1)  # probability of closing small holes
+    holes: float = Field(default=0.1, ge=0, le=1)  # probability of filling small holes
+    pierced: float = Field(default=0.1, ge=0, le=1)  # probability of small holes where there is a surface
     weight: float = Field(default=0.25, ge=0, le=1)  # of pseudo-labelled pixels ("reduced"; the paper has no number)
 
 

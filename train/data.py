@@ -1,7 +1,7 @@
 """The stream of training samples: a function of a global index, read by torch's DataLoader.
 
 Sample i of a run (i = 0, 1, 2, ... over all epochs) is decided by (seed, manifest hash, i) alone: which row of which
-dataset, which frame of a clip, which augmentation. Step k of batch B takes the indices [k B, (k + 1) B), whatever the
+dataset, which frames of a clip, which augmentation. Step k of batch B takes the indices [k B, (k + 1) B), whatever the
 number of ranks, accumulation steps and workers; so the whole state of the stream is one integer, and a resumed run goes
 on with the very next sample.
 """
@@ -10,17 +10,21 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 import shards
 from shards import Cache, Clip, CorruptSample, History, LayeredView, generator
+from shards.order.mixture import Source
 from shards.order.sequence import opened
 from train import augment
-from train.batch import Batch, Unusable, joined
+from train.augment import photometric
+from train.batch import Batch, Form, Unusable, joined
 from train.config import Augment, Data
 from train.log import read_lines, write_lines
 from train.slots import Parcel, Slots, can_share
@@ -47,12 +51,24 @@ class Stream(Dataset[Batch]):
     """Map-style: `stream[i]` is a Batch of one, for any i >= 0; worker processes index it."""
 
     def __init__(
-        self, data: Data, augmentation: Augment, layers: int, seed: int, history: History | None = None
+        self,
+        data: Data,
+        augmentation: Augment,
+        layers: int,
+        seed: int,
+        history: History | None = None,
+        on_device: bool = False,
     ) -> None:
-        """`history`: what the run has noted about its data; without it the datasets have never grown."""
+        """`history`: what the run has noted about its data; without it the datasets have never grown. `on_device`:
+        photometry is left to `Batch.to`. ValueError where samples have fewer frames than are asked for.
+        """
         self.data, self.augmentation, self.layers, self.seed = data, augmentation, layers, seed
+        self.form = Form(layers, data.size, data.size, data.frames, on_device and augmentation.enabled)
         cache = None if data.cache is None else Cache(data.cache.folder, data.cache.bytes)
         self.sources = opened(data.mixed, cache)
+        if data.frames > 1:
+            for written, source in zip(data.sources, self.sources):
+                _check_frames(written, source, data.frames, isinstance(data.path, str))
         self.follow(history)
         if cache is not None:
             parts = [f"{s.path} ({f'2 windows of {s.window} shards' if s.window else 'whole'})" for s in data.sources]
@@ -76,23 +92,32 @@ class Stream(Dataset[Batch]):
         return sum(len(source) for source in self.sources)
 
     def __getitem__(self, index: int) -> Batch:
-        view, damaged = self.view(index)
-        rng = generator(self.seed, "augment", index)
-        target = augment.prepare(view, self.layers, self.data.size, self.augmentation, rng)
-        return Batch(
-            torch.from_numpy(target.rgb)[None],
-            torch.from_numpy(target.depth)[None],
-            torch.from_numpy(target.K)[None],
-            torch.from_numpy(target.valid)[None],
-            torch.from_numpy(target.weight)[None],
-            torch.tensor([view.single_layer]),
+        views, damaged = self.views(index)
+        rng, deferred = generator(self.seed, "augment", index), self.form.deferred
+        targets = augment.prepare_clip(views, self.layers, self.data.size, self.augmentation, rng, deferred)
+        batch = Batch(
+            _stacked([t.rgb for t in targets]),
+            _stacked([t.depth for t in targets]),
+            _stacked([t.K for t in targets]),
+            _stacked([t.valid for t in targets]),
+            _stacked([t.weight for t in targets]),
+            torch.tensor([view.single_layer for view in views]),
             torch.tensor([index]),
             damaged,
         )
+        if not deferred:
+            return batch
+        looks = photometric.packed([t.look for t in targets if t.look is not None])
+        return replace(batch, shown=_stacked([t.shown for t in targets if t.shown is not None]), looks=looks)
 
     def view(self, index: int) -> tuple[LayeredView, tuple[Unusable, ...]]:
-        """The view of global index i; a sample that is damaged, missing or empty is replaced by the next in order, or,
-        where there are windows, by one of another window.
+        """The first of the `views` of global index i."""
+        views, damaged = self.views(index)
+        return views[0], damaged
+
+    def views(self, index: int) -> tuple[tuple[LayeredView, ...], tuple[Unusable, ...]]:
+        """The `data.frames` views of global index i, of a clip one after the other; a sample that is damaged, missing
+        or empty is replaced by the next in order, or, where there are windows, by one of another window.
         """
         source, place = self.sequence[index]
         self._fetch(source, place)
@@ -101,15 +126,15 @@ class Stream(Dataset[Batch]):
         absent = 0
         for attempt in range(SUBSTITUTES):
             try:
-                view = self._read(dataset, order.substitute(place, attempt), index)
+                key, views = self._read(dataset, order.substitute(place, attempt), index)
             except (CorruptSample, FileNotFoundError) as error:
                 is_absent = isinstance(error, FileNotFoundError)
                 damaged.append(Unusable(index, "missing" if is_absent else "damaged", str(error)))
                 absent += is_absent
                 continue
-            if view.valid.any():
-                return view, tuple(damaged)
-            damaged.append(Unusable(index, "empty", f"{view.key}: no valid pixel, so nothing to learn from"))
+            if any(view.valid.any() for view in views):
+                return views, tuple(damaged)
+            damaged.append(Unusable(index, "empty", f"{key}: no valid pixel, so nothing to learn from"))
         kind = OSError if absent == SUBSTITUTES else ValueError  # a file system that is not there may come back
         raise kind(f"{SUBSTITUTES} samples in a row cannot be used, the last one: {damaged[-1].message}")
 
@@ -121,15 +146,45 @@ class Stream(Dataset[Batch]):
             self._fetched[source] = place, end
             self.sources[source].expect(names)
 
-    def _read(self, dataset: "shards.Dataset", row: int, index: int) -> LayeredView:
+    def _read(self, dataset: "shards.Dataset", row: int, index: int) -> tuple[str, tuple[LayeredView, ...]]:
+        """Key and views of a row: of a clip a window of its frames, whose beginning is drawn for this index."""
         try:
             sample = dataset[row]
         except (CorruptSample, FileNotFoundError):
             sample = dataset[row]  # a network file system may have served half a read
-        if isinstance(sample, Clip):
-            # A static model takes one frame of a clip; whole clips are for a model with temporal blocks.
-            sample = sample.frames[int(generator(self.seed, "frame", index).integers(len(sample.frames)))]
-        return sample
+        frames, wanted = sample.frames if isinstance(sample, Clip) else (sample,), self.data.frames
+        if len(frames) < wanted:
+            raise CorruptSample(f"{sample.key}: has {len(frames)} frames, and the manifest says that it has more")
+        begin = int(generator(self.seed, "frame", index).integers(len(frames) - wanted + 1)) if len(frames) > 1 else 0
+        views = frames[begin : begin + wanted]
+        return views[0].key if wanted == 1 else sample.key, views
+
+
+def _check_frames(written: Source, dataset: "shards.Dataset", frames: int, alone: bool) -> None:
+    """ValueError where a source has samples of fewer frames than data.frames: none is repeated to make a clip."""
+    counts = dataset.columns(["frames"])["frames"].to_numpy()
+    if not (short := int((counts < frames).sum())):
+        return
+    still, condition = int((counts == 1).sum()), f"frames >= {frames}"
+    if written.where:
+        condition = f"({written.where}) and {condition}"
+    if short == len(counts):
+        advice = f"its longest has {int(counts.max())}: give data.frames={int(counts.max())}, or longer clips"
+        if still == short:
+            advice = "give clips, or data.frames=1"
+    else:
+        advice = f'leave them out with {"data." if alone else ""}where="{condition}"' + (
+            "" if alone else " in this source"
+        )
+    raise ValueError(
+        f"{written.path}: data.frames is {frames}, but {short} of its {len(counts)} samples have fewer frames "
+        f"({still} are still views, {short - still} shorter clips); {advice}"
+    )
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+    """Of one array a view, of several a copy: (T,...)."""
+    return torch.from_numpy(arrays[0])[None] if len(arrays) == 1 else torch.from_numpy(np.stack(arrays))
 
 
 class Schedule(Sampler[list[int]]):
@@ -166,8 +221,7 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
     workers = stream.data.workers
     slots = None
     if not workers or can_share():  # a slot for each batch that waits, one that is used and one that was used last
-        shape = (stream.layers, stream.data.size, stream.data.size)
-        slots = Slots(max(1, workers), 2 + (stream.data.prefetch if workers else 0), schedule.share, shape)
+        slots = Slots(max(1, workers), 2 + (stream.data.prefetch if workers else 0), schedule.share, stream.form)
     loader: DataLoader[Batch | Parcel | Failure] = DataLoader(
         _Reported(stream),
         batch_sampler=schedule,

@@ -17,9 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.batch import Batch, Unusable, joined, placed, size_of
-
-Shape = tuple[int, int, int]  # of the layers of one sample: L, H, W
+from train.batch import Batch, Form, Unusable, joined, placed, size_of
 
 
 @dataclass(frozen=True)
@@ -44,21 +42,21 @@ _POOLS: "weakref.WeakValueDictionary[int, Slots]" = weakref.WeakValueDictionary(
 
 
 class Slots:
-    """`each` slots for each of `workers` processes, for batches of at most `count` samples of `shape`.
+    """`each` slots for each of `workers` processes, for batches of at most `count` samples of a form.
 
     Make it before the workers are forked, and keep it until they have ended. Pages take memory once they are used.
     """
 
-    def __init__(self, workers: int, each: int, count: int, shape: Shape) -> None:
-        self.each, self.count, self.shape = each, count, shape
-        self.memory = [mmap.mmap(-1, size_of(count, *shape)) for _ in range(workers * each)]
+    def __init__(self, workers: int, each: int, count: int, form: Form) -> None:
+        self.each, self.count, self.form = each, count, form
+        self.memory = [mmap.mmap(-1, size_of(count, form)) for _ in range(workers * each)]
         self.free = [multiprocessing.Semaphore(1) for _ in self.memory]
         self.number = id(self)
         _POOLS[self.number] = self
 
     def joined(self, items: Sequence[Batch], worker: int) -> Batch | Parcel:
         """In a worker: `items` in a free slot of its own, or as a plain batch if it has none or they do not fit."""
-        if len(items) <= self.count and all(item.depth.shape[1:] == self.shape for item in items):
+        if len(items) <= self.count and all(item.form == self.form for item in items):
             for slot in range(worker * self.each, (worker + 1) * self.each):
                 if self.free[slot].acquire(block=False):
                     batch = joined(items, torch.frombuffer(self.memory[slot], dtype=torch.uint8))
@@ -70,7 +68,7 @@ class Slots:
         content = np.frombuffer(self.memory[parcel.slot], np.uint8)
         weakref.finalize(content, self.free[parcel.slot].release).atexit = False
         memory: Tensor = torch.from_numpy(content)  # its storage holds on to `content`, and every view to the storage
-        return Batch(**placed(memory, parcel.count, *self.shape), damaged=parcel.damaged)
+        return Batch(**placed(memory, parcel.count, self.form), damaged=parcel.damaged)
 
 
 def can_share() -> bool:

@@ -12,21 +12,25 @@ import shards
 from shards import generator
 from tests.train.conftest import Settings
 from train import augment
-from train.batch import TENSORS, Batch, Unusable, joined, placed, points, size_of
+from train.batch import Batch, Form, Unusable, joined, placed, points, size_of
 from train.config import Augment
 from train.data import Schedule, Stream, batches
 from train.slots import Parcel, Slots
 
-SHAPE = (6, 28, 28)
+FORM = Form(6, 28, 28)
 
 
 def one(dataset: Path, index: int) -> Batch:
     view = shards.open(dataset)[index]
     assert isinstance(view, shards.LayeredView)
     target = augment.prepare(view, 6, 28, Augment(), generator(0, "augment", index))
-    arrays = (target.rgb, target.depth, target.K, target.valid, target.weight)
-    tensors = (torch.from_numpy(array)[None] for array in arrays)
-    return Batch(*tensors, torch.tensor([False]), torch.tensor([index]), (Unusable(index, "empty", "nothing"),))
+    arrays = {name: getattr(target, name) for name in ("rgb", "depth", "K", "valid", "weight")}
+    return Batch(
+        **{name: torch.from_numpy(array)[None] for name, array in arrays.items()},
+        single_layer=torch.tensor([False]),
+        index=torch.tensor([index]),
+        damaged=(Unusable(index, "empty", "nothing"),),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,11 @@ def items(dataset: Path) -> list[Batch]:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in TENSORS) and a.damaged == b.damaged
+    return (
+        a.tensors.keys() == b.tensors.keys()
+        and all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
+        and a.damaged == b.damaged
+    )
 
 
 def test_points_are_those_of_rays_in_float64(items: list[Batch]) -> None:
@@ -52,16 +60,16 @@ def test_a_gpu_would_find_the_same_points(items: list[Batch]) -> None:
 
 
 def test_a_batch_in_one_piece_of_memory_is_the_same(items: list[Batch]) -> None:
-    memory = torch.full((size_of(5, *SHAPE),), 77, dtype=torch.uint8)
+    memory = torch.full((size_of(5, FORM),), 77, dtype=torch.uint8)
     batch = joined(items, memory)
     assert same(batch, joined(items))
-    assert {getattr(batch, name).untyped_storage().data_ptr() for name in TENSORS} == {memory.data_ptr()}
-    tensors = placed(memory, 5, *SHAPE)
+    assert {tensor.untyped_storage().data_ptr() for tensor in batch.tensors.values()} == {memory.data_ptr()}
+    tensors = placed(memory, 5, FORM)
     assert sum(t.numel() * t.element_size() for t in tensors.values()) <= len(memory)
 
 
 def test_a_slot_is_free_once_the_last_tensor_in_it_is_gone(items: list[Batch]) -> None:
-    slots = Slots(1, 2, 5, SHAPE)
+    slots = Slots(1, 2, 5, FORM)
     first, second = slots.joined(items, 0), slots.joined(items[:2], 0)
     assert isinstance(first, Parcel)
     assert isinstance(second, Parcel)
@@ -85,11 +93,11 @@ def test_a_slot_is_free_once_the_last_tensor_in_it_is_gone(items: list[Batch]) -
 
 
 def test_workers_do_not_share_slots_and_foreign_sizes_do_not_enter_them(items: list[Batch]) -> None:
-    slots = Slots(2, 1, 3, SHAPE)
+    slots = Slots(2, 1, 3, FORM)
     parcels = [slots.joined(items[:3], worker) for worker in (0, 1)]
     assert [p.slot for p in parcels if isinstance(p, Parcel)] == [0, 1]
-    assert isinstance(Slots(1, 1, 3, SHAPE).joined(items, 0), Batch)
-    assert isinstance(Slots(1, 1, 9, (6, 28, 29)).joined(items, 0), Batch)
+    assert isinstance(Slots(1, 1, 3, FORM).joined(items, 0), Batch)
+    assert isinstance(Slots(1, 1, 9, Form(6, 28, 29)).joined(items, 0), Batch)
 
 
 @pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="workers inherit memory only where forked")
