@@ -7,8 +7,9 @@ links run and disks write was assumed; MFU is an argument for that reason: give 
 
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from model import WTConfig, preset
 from model.flops import Flops, flops, tokens_of, training_flops
@@ -276,17 +277,18 @@ def show(
     return made
 
 
-def table(made: Plan) -> Table:
+def table(made: Plan) -> Group:
     """The plan as people read it: a line for each number, with where it comes from."""
-    lines = Table(box=None, show_header=False, pad_edge=False)
-    lines.add_column()
-    lines.add_column(justify="right", no_wrap=True)
-    lines.add_column(style="dim")
+    parts: list[Text | Table] = []
     for title, rows in _sections(made).items():
-        lines.add_row(f"[bold]{title}[/bold]")
+        lines = Table(box=None, show_header=False, pad_edge=False)
+        lines.add_column(width=24, no_wrap=True)
+        lines.add_column(width=14, no_wrap=True, justify="right")
+        lines.add_column(style="dim")
         for name, value, source in rows:
             lines.add_row(f"  {name}", value, source)
-    return lines
+        parts += [Text(title, style="bold"), lines]
+    return Group(*parts)
 
 
 Rows = list[tuple[str, str, str]]
@@ -396,12 +398,16 @@ def _run(made: Plan) -> Rows:
     seen = settings.steps * settings.data.batch
     return [
         ("checkpoint", _giga(size), "exact: weights, averages, two moments"),
-        ("  it stops training for", _seconds(each / STAGING), f"assumed: {STAGING / 1e9:g} GB/s from each GPU"),
-        ("  it writes for", _seconds(size / nodes / DISK), f"assumed: {DISK / 1e9:g} GB/s from each node; meanwhile"),
+        ("  training waits", _seconds(each / STAGING), f"assumed: {STAGING / 1e9:g} GB/s from each GPU"),
         (
-            "  to be written in 25 s",
+            "  it is written in",
+            _seconds(size / nodes / DISK),
+            f"assumed: {DISK / 1e9:g} GB/s from each node; training goes on",
+        ),
+        (
+            "  rate for 25 s",
             f"{size / nodes / 25 / 1e9:.2f} GB/s",
-            "of each node: what SIGTERM asks of the storage",
+            "of each node: what a SIGTERM asks of the storage",
         ),
         ("steps", f"{settings.steps:,}", f"exact; {seen / 1e6:,.1f} M samples"),
         ("hours", f"{made.hours:,.1f}", "from the step"),

@@ -10,7 +10,7 @@ from model import WTConfig, WTDiT, objective, preset
 from model.attention import Shape
 from model.blocks import Block
 from model.rope import spatial, temporal
-from train import config, memory
+from train import compute, config, memory
 from train.config import Config
 
 SHAPES: tuple[Shape, ...] = ("layer", "ray", "global", "time")
@@ -91,6 +91,25 @@ def test_what_a_forward_pass_keeps_is_counted(name: str, half: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         measured = saved(lambda: objective(network, rgb, x0, valid, t, torch.randn_like(x0)), network)
     assert memory.activations(sized, size, 1, batch, half, "eager") == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("count", [0, 3, 8])
+def test_what_blocks_keep_that_are_computed_twice_is_counted(count: int) -> None:
+    """Beside it the peak: of the last block, which is computed again while all the others' inputs are still kept."""
+    sized, size, batch = preset("tiny"), 112, 2
+    torch.manual_seed(0)
+    network = WTDiT(sized)
+    names = [name for name, _ in memory.units(sized)]
+    assert len(names) == 8
+    compute.recompute_blocks([network.get_submodule(name) for name in names[:count]])
+    x0 = torch.randn(batch, sized.layers, size, size, 3)
+    valid, t, rgb = torch.ones(batch, size, size).bool(), torch.rand(batch, 6), torch.rand(batch, 3, size, size)
+    measured = saved(lambda: objective(network, rgb, x0, valid, t, torch.randn_like(x0)), network)
+    counted = memory.activations(sized, size, 1, batch, False, "eager", count)
+    tokens = batch * 6 * (size // sized.patch) ** 2
+    if count == len(names):
+        counted -= max(memory.kept_by_block(sized, shape, tokens, False, "eager") for shape in SHAPES)
+    assert counted == pytest.approx(measured, rel=0.1)
 
 
 def test_what_persists_is_counted_to_the_byte() -> None:
