@@ -1,0 +1,162 @@
+"""Where the weights of a run come from, and what may differ between a run and the one it starts from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import Normalisation, WTDiT, ZScore, released_normalisation, to_released
+from model import normalisation as maps
+from train import config
+from train.checkpoints import Checkpoints
+from train.config import Config
+from train.parallel import Ranks
+from train.run import build, load_run
+
+MAP = ZScore((0.1, 0.2, 2.0), (0.3, 0.4, 0.5))
+Settings = Callable[..., Config]
+
+
+def trained(settings: Config, seed: int = 1) -> tuple[WTDiT, dict[str, Tensor]]:
+    """A run in `settings.out`, as if it had been trained: weights that are not those of any start."""
+    network, _ = build(settings)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.2, generator=generator)
+    average = {n: p.detach() + 0.01 for n, p in network.named_parameters() if p.requires_grad}
+    state = {
+        "config": config.to_dict(settings),
+        "model": network.config.to_dict(),
+        "normalisation": maps.to_dict(MAP),
+    }
+    with Checkpoints(settings.out, 3, Ranks(0, 1, torch.device("cpu"))) as saver:
+        saver.save(7, {"model": network.state_dict(), "ema": average}, state, wait=True)
+    return network, {**network.state_dict(), **average}
+
+
+def outputs(network: WTDiT, normalisation: Normalisation | None = None, size: int = 28, frames: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.rand((2 * frames, 3, size, size), generator=generator)
+    noisy = torch.randn((2 * frames, network.config.layers, size, size, 3), generator=generator)
+    with torch.no_grad():
+        return network.eval()(rgb, noisy, torch.full((2 * frames,), 0.4), frames)
+
+
+def equal(network: WTDiT, expected: dict[str, Tensor], names: list[str] | None = None) -> bool:
+    found = network.state_dict()
+    return all(torch.equal(found[name], expected[name]) for name in names or expected)
+
+
+def test_a_run_is_loaded_with_its_average_where_there_is_one(settings: Settings) -> None:
+    c = settings(model__encoder={"frozen": True, "width": 32, "depth": 2, "heads": 2}, model__start="elsewhere")
+    with pytest.raises(FileNotFoundError):
+        build(c)
+    free = settings(model__encoder={"frozen": False, "width": 32, "depth": 2, "heads": 2})
+    network, averaged = trained(free)
+    run = load_run(free.out)
+    assert equal(run.model, averaged)
+    assert not any(p.requires_grad for p in run.model.parameters())
+    assert (run.step, run.normalisation, run.config) == (7, MAP, free)
+    assert not equal(run.model, network.state_dict())
+
+
+def test_the_second_stage_takes_the_averaged_weights_of_the_first_at_another_size(settings: Settings) -> None:
+    """196 -> 504 (App. B): no weight depends on the size of the image."""
+    first = settings(data__size=28)
+    _, averaged = trained(first)
+    second = settings(data__size=56, model__start=first.out, out=first.out + "2", seed=9)
+    said: list[str] = []
+    network, inherited = build(second, say=said.append)
+    assert equal(network, averaged)
+    assert inherited == MAP
+    assert said == []
+    assert outputs(network, size=56).isfinite().all()
+
+
+def test_one_checkpoint_is_a_start_as_well_as_its_run(settings: Settings) -> None:
+    first = settings()
+    _, averaged = trained(first)
+    network, _ = build(settings(model__start=f"{first.out}/checkpoints/step-000007"))
+    assert equal(network, averaged)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_clips_begin_as_frames(settings: Settings, tmp_path: Path, released: bool) -> None:
+    """WT-D from WT-O: the same bits for single frames, and temporal blocks as the seed alone makes them."""
+    still = settings(model__decoder_blocks=6)
+    network, averaged = trained(still)
+    start = still.out
+    if released:
+        start = str(tmp_path / "model.pt")
+        torch.save({"ema_state_dict": to_released(averaged), "epoch": 3}, start)
+    moving = settings(model__decoder_blocks=6, model__temporal=True, model__start=start)
+    said: list[str] = []
+    dynamic, inherited = build(moving, say=said.append)
+    network.load_state_dict(averaged)
+    assert torch.equal(outputs(dynamic), outputs(network))
+    assert inherited == (released_normalisation(averaged) if released else MAP)
+    assert len(said) == 1
+    assert "the 2 temporal blocks, which it lacks" in said[0]
+    alone, _ = build(settings(model__decoder_blocks=6, model__temporal=True))
+    assert equal(dynamic, alone.state_dict(), [name for name in alone.state_dict() if name.startswith("temporal.")])
+    assert not torch.equal(outputs(dynamic, frames=2), outputs(network, frames=2))
+
+
+def _flat(tree: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in tree.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model__width": 64},
+        {"model__layers": 4},
+        {"model__decoder_blocks": 6},
+        {"model__head_blocks": 2},
+        {"model__film_adaln": True},
+        {"model__patch": 14},
+        {"model__encoder": {"width": 32, "depth": 3, "heads": 2}},
+    ],
+    ids=_flat,
+)
+@pytest.mark.parametrize("temporal", [False, True])
+def test_nothing_else_may_differ(settings: Settings, change: dict[str, Any], temporal: bool) -> None:
+    first = settings()
+    trained(first)
+    with pytest.raises(ValueError, match="holds another model than the config describes"):
+        build(settings(model__start=first.out, model__temporal=temporal, **change))
+
+
+def test_frames_do_not_begin_as_clips_nor_clips_with_half_of_their_blocks(settings: Settings) -> None:
+    moving = settings(model__decoder_blocks=6, model__temporal=True)
+    trained(moving)
+    with pytest.raises(ValueError, match=r"temporal\.0.*absent here"):
+        build(settings(model__decoder_blocks=6, model__start=moving.out))
+    few = settings(model__temporal=True, out=moving.out + "2")
+    trained(few)
+    with pytest.raises(ValueError, match="holds another model"):
+        build(settings(model__decoder_blocks=6, model__temporal=True, model__start=few.out))
+
+
+def test_on_meta_there_are_shapes_and_nothing_is_read(settings: Settings) -> None:
+    c = settings()
+    there, _ = build(c)
+    here, inherited = build(settings(model__start="nowhere"), meta=True)
+    assert inherited is None
+    assert {n: t.shape for n, t in here.state_dict().items()} == {n: t.shape for n, t in there.state_dict().items()}
+    assert all(t.is_meta for t in (*here.parameters(), *here.buffers()))
+    assert [n for n, p in here.named_parameters() if p.requires_grad] == [
+        n for n, p in there.named_parameters() if p.requires_grad
+    ]
+
+
+def test_the_seed_alone_makes_the_weights_of_a_start_from_nothing(settings: Settings) -> None:
+    before = torch.random.get_rng_state()
+    one, two, other = (build(settings(seed=seed))[0] for seed in (3, 3, 4))
+    assert equal(one, two.state_dict())
+    assert not equal(one, other.state_dict())
+    assert torch.equal(before, torch.random.get_rng_state())
