@@ -21,16 +21,16 @@ def in_words(line: Mapping[str, Any], steps: int) -> str:
     return "  ".join(words)
 
 
-def in_short(line: Mapping[str, Any], steps: int) -> str:
+def in_short(line: Mapping[str, Any]) -> str:
     """The same within 100 columns, for up to six layers and 999,999 steps: the live line."""
-    words = [f"{line['step']}/{steps}", f"loss {compact(line['loss'], 5)}"]
+    words = [f"step {line['step']}", f"loss {compact(line['loss'], 5)}"]
     words.append("layers " + " ".join(compact(x) for x in line["layers"]))
     words.append(f"{compact(line['samples_per_second'])}/s")
     if "mfu" in line:
         words.append(f"MFU {line['mfu']:.0%}")
     words.append(f"wait {line['data_wait']:.0%}")
     if "memory" in line:
-        words.append(f"{compact(line['memory'] / 1e9, 3)} GB")
+        words.append(f"{compact(line['memory'] / 1e9, 3)}GB")
     words.append(f"ETA {duration(line['eta'])}")
     return " ".join(words)
 

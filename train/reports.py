@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from torch import Tensor
 
@@ -103,7 +103,7 @@ class Reports:
         self._progress = Progress(
             TextColumn("train"),
             BarColumn(),
-            TaskProgressColumn(),
+            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[last]}"),
         )
@@ -245,7 +245,7 @@ class Reports:
         self._rows, self._waited, self._samples, self._aside, self._began = [], 0.0, 0, 0.0, now
         self._write(line)
         self.boards.scalars(step, {name: value for name, value in line.items() if name not in ("step", "time", "eta")})
-        self._line.plain = in_short(line, self.steps)
+        self._line.plain = in_short(line)
         if not self.console.is_terminal:
             self.say(in_words(line, self.steps))
 
