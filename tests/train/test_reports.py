@@ -60,7 +60,12 @@ def test_nothing_is_read_until_a_report_is_due_and_then_once(tmp_path: Path, mon
     reads: list[int] = []
     with reports(tmp_path)[0] as r, monkeypatch.context() as patch:
         whole = torch.Tensor.cpu
-        patch.setattr(torch.Tensor, "cpu", lambda x: (reads.append(x.numel()), whole(x))[1])
+
+        def counted(x: Tensor) -> Tensor:
+            reads.append(x.numel())
+            return whole(x)
+
+        patch.setattr(torch.Tensor, "cpu", counted)
         for name in ("item", "tolist", "__float__", "__int__", "__bool__", "numpy"):
             found = getattr(torch.Tensor, name)
             patch.setattr(torch.Tensor, name, lambda x, *a, f=found: f(x, *a) if reads else pytest.fail("was read"))
