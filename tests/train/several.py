@@ -1,4 +1,4 @@
-"""A function on several ranks of this machine, over gloo: one process each, forked from the server of `ranks`."""
+"""A function on several ranks of this machine, over gloo or NCCL: a process each, forked from the server of `ranks`."""
 
 import os
 import socket
@@ -11,7 +11,12 @@ from tests.train import ranks
 
 
 def on(
-    world: int, function: Callable[..., Any], *arguments: Any, seconds: float = 60, lost: Collection[int] = ()
+    world: int,
+    function: Callable[..., Any],
+    *arguments: Any,
+    seconds: float = 60,
+    lost: Collection[int] = (),
+    device: str = "cpu",
 ) -> list[Any]:
     """What `function(ranks, *arguments)` returns on each of `world` ranks: plain values, in the order of ranks.
 
@@ -22,7 +27,7 @@ def on(
         port = free.getsockname()[1]
     pipes = [ranks._CONTEXT.Pipe(duplex=False) for _ in range(world)]
     processes = [
-        ranks._CONTEXT.Process(target=_rank, args=(k, world, port, sender, function, arguments))
+        ranks._CONTEXT.Process(target=_rank, args=(k, world, port, device, sender, function, arguments))
         for k, (_, sender) in enumerate(pipes)
     ]
     for process in processes:
@@ -30,13 +35,13 @@ def on(
     for _, sender in pipes:
         sender.close()
     found: dict[int, Any] = {}
-    waiting = {receiver: k for k, (receiver, _) in enumerate(pipes)}
+    waiting: dict[Any, int] = {receiver: k for k, (receiver, _) in enumerate(pipes)}
     try:
         while waiting and (ready := wait(list(waiting), seconds)):
             for receiver in ready:
-                k = waiting.pop(receiver)  # type: ignore[arg-type]
+                k = waiting.pop(receiver)
                 try:
-                    raised, found[k] = receiver.recv()  # type: ignore[union-attr]
+                    raised, found[k] = receiver.recv()
                 except EOFError:
                     raised, found[k] = True, "it ended without a word"
                 assert not raised or k in lost, f"rank {k} of {world}: {found[k]}"
@@ -48,7 +53,9 @@ def on(
     return [found[k] for k in range(world)]
 
 
-def _rank(rank: int, world: int, port: int, sender: Connection, function: Callable[..., Any], arguments: Any) -> None:
+def _rank(
+    rank: int, world: int, port: int, device: str, sender: Connection, function: Callable[..., Any], arguments: Any
+) -> None:
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -58,7 +65,7 @@ def _rank(rank: int, world: int, port: int, sender: Connection, function: Callab
     from train import parallel
 
     try:
-        with parallel.joined("cpu", 60) as here:
+        with parallel.joined(device, 60) as here:
             value = function(here, *arguments)
     except BaseException:
         sender.send((True, traceback.format_exc()))

@@ -49,13 +49,13 @@ def inputs(clips: int = 4, frames: int = 1, layers: int = SHAPE.layers) -> tuple
 
 
 def loss_of(model: WTDiT, frames: int, *batch: Tensor) -> Tensor:
-    return model(*batch, frames).square().mean()
+    return model(*batch, frames).float().square().mean()
 
 
 def digest(tensors: Any) -> str:
     found = hashlib.sha256()
     for tensor in tensors:
-        found.update(plain(tensor.detach()).contiguous().numpy().tobytes())
+        found.update(plain(tensor.detach()).cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 
@@ -64,11 +64,11 @@ def one_step(
 ) -> tuple[float, float, str, float]:
     """(loss off by, worst gradient off by, digest of own gradients, part of the numbers held) against one process."""
     shape = replace(SHAPE, encoder=replace(SHAPE.encoder, **encoder))
-    model, twin = on_rank(ranks, shape), model_of(shape)
+    model, twin = on_rank(ranks, shape), model_of(shape).to(ranks.device)
     sharding.distribute(model, ranks, Parallel(shard=shard))
-    batch = inputs(4, frames)
+    batch = [part.to(ranks.device) for part in inputs(4, frames)]
     mine = [part.chunk(ranks.world)[ranks.rank] for part in batch]
-    own = torch.zeros(1)
+    own = torch.zeros(1, device=ranks.device)
     for k in range(accumulation):
         sharding.accumulating(model, last=k == accumulation - 1)
         loss = loss_of(model, frames, *(part.chunk(accumulation)[k] for part in mine)) / accumulation
