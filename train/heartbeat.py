@@ -24,12 +24,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
 from train.parallel import Ranks
+
+T = TypeVar("T")
 
 # How much longer than `parallel.timeout` an activity may last: compilation takes minutes, a file system may stall.
 LONGER: Mapping[str, float] = {
@@ -198,7 +201,7 @@ class Heartbeat:
     def _watch(self) -> None:
         """Ends when the main thread has left, or with the process."""
         try:
-            verdict = self._look_on()
+            verdict = _unless_it_stalls(self._look_on, self.timeout + PATIENT, self.every, lambda: self._count)
         except Exception as error:  # of the store, which goes with rank 0
             time.sleep(GRACE)
             verdict = f"rank 0 of {self.ranks.world}, on {self._hosts[0]}, cannot be reached any more"
@@ -258,22 +261,27 @@ class Heartbeat:
 
     def _who_was_lost(self) -> str | None:
         """After a lost connection: wait a moment until it is known who has ended."""
+        first = f"rank 0 of {self.ranks.world}, on {self._hosts[0]},"
+        try:
+            return _unless_it_stalls(self._ask_who_was_lost, SILENT + 4 * EVERY, EVERY / 2, lambda: 0)
+        except TimeoutError:
+            return f"{first} does not answer any more; {RESUMES}"
+        except RuntimeError:
+            return f"{first} has ended {KILLED}; {RESUMES}"
+
+    def _ask_who_was_lost(self) -> str | None:
         ears = _Ears(self._store)
         until = time.monotonic() + SILENT + 2 * EVERY
         others = [rank for rank in range(self.ranks.world) if rank != self.ranks.rank]
-        try:
-            while time.monotonic() < until:
-                if verdict := self._store.get("verdict").decode():
-                    return str(verdict)
-                heard = [Heard(Word(self.host, left=LOST_TOUCH)) for _ in self._hosts]
-                for rank, each in zip(others, ears.listen(others)):
-                    heard[rank] = each
-                if (named := lost(heard)) is not None:
-                    return named
-                time.sleep(EVERY / 2)
-        except RuntimeError:
-            where = f"rank 0 of {self.ranks.world}, on {self._hosts[0]},"
-            return f"{where} has ended {KILLED}; {RESUMES}"
+        while time.monotonic() < until:
+            if verdict := self._store.get("verdict").decode():
+                return str(verdict)
+            heard = [Heard(Word(self.host, left=LOST_TOUCH)) for _ in self._hosts]
+            for rank, each in zip(others, ears.listen(others)):
+                heard[rank] = each
+            if (named := lost(heard)) is not None:
+                return named
+            time.sleep(EVERY / 2)
         return None
 
 
@@ -298,6 +306,35 @@ def say_and_end(sentence: str) -> None:
     """End this process, whatever its main thread waits for."""
     print(f"worldtrace train: {sentence}", file=sys.stderr, flush=True)
     os._exit(2)
+
+
+def _unless_it_stalls(do: Callable[[], T], seconds: float, every: float, progress: Callable[[], int]) -> T:
+    """What `do` returns or raises, in a thread; TimeoutError where `progress` has stood still for so long.
+
+    Whoever asks the store of a machine that went without closing its connections is kept in C for ever. Looks are
+    counted rather than a clock, which also goes while this process is stopped.
+    """
+    answer: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answer.put((do(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    looks, before = 0, progress()
+    while True:
+        try:
+            value, error = answer.get(timeout=every)
+        except Empty:
+            looks, before = (looks + 1, before) if progress() == before else (0, progress())
+            if looks * every > seconds:
+                raise TimeoutError(f"no answer for {seconds:.0f} s") from None
+            continue
+        if error is not None:
+            raise error
+        return cast(T, value)
 
 
 def _where(rank: int, word: Word, world: int) -> str:
