@@ -120,7 +120,7 @@ board.close()
 
 def records(file: Path) -> list[Any]:
     """The records of an offline run of W&B: blocks of 32 KiB (as LevelDB's log) behind a head of 7 bytes."""
-    from wandb.proto import wandb_internal_pb2 as pb
+    from wandb.proto import wandb_internal_pb2
 
     data, here, found, begun = file.read_bytes(), 7, [], b""
     while here + 7 <= len(data):
@@ -131,7 +131,7 @@ def records(file: Path) -> list[Any]:
         begun += data[here + 7 : here + 7 + size]
         here += 7 + size
         if kind in (1, 4):  # whole, or the last part
-            record = pb.Record()
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
             record.ParseFromString(begun)
             found.append(record)
             begun = b""
@@ -143,8 +143,8 @@ def test_wandb_takes_an_offline_run_and_the_same_one_after_a_restart(tmp_path: P
     pytest.importorskip("wandb", reason="wandb is not installed")
     Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "a.png")
     ids = []
-    for steps in ("(1, 2, 3)", "(2, 3, 4)"):
-        ended = in_another_process(RUN.replace("STEPS", steps), tmp_path, WANDB_MODE="offline")
+    for written in ("(1, 2, 3)", "(2, 3, 4)"):
+        ended = in_another_process(RUN.replace("STEPS", written), tmp_path, WANDB_MODE="offline")
         assert ended.returncode == 0, ended.stderr
         assert f"W&B: offline; `wandb sync {tmp_path}/wandb/*` sends it" in ended.stdout
         assert "nothing more" not in ended.stdout
