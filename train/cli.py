@@ -12,6 +12,8 @@ import typer
 # idle machine nothing (24.1 samples/s of `tiny`; 23.9 spinning, 20.0 sleeping at once). libgomp reads it once, when
 # torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A rank that loses rank 0 says so in a sentence; without this 60 lines of C++ frames stand before it.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -3,6 +3,10 @@
 Samples, times and noise are functions of (seed, global sample index), so a run killed at any moment and started again
 takes the same steps it would have taken, bit for bit on the same kind of machine with as many ranks; another number of
 ranks sees the same samples, and differs by the rounding of sums.
+
+A step waits for nothing that it does not need. What it found is read from the device when a report is due, whether it
+is taken the device decides (train/update.py), and what ranks must agree on besides (signals, damaged samples) travels
+while the next step is computed (train/pulse.py): all act on it after that one.
 """
 
 import signal
@@ -17,20 +21,26 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model import Loss, Normalisation, WTDiT, draw_times, objective, preset
+from model import Loss, WTDiT, preset, training_flops
 from model import normalisation as maps
-from shards import seed_of
-from train import checkpoint, config, curves, parallel, resume
-from train.batch import Batch, Unusable
+from train import checkpoints, compute, config, curves, gpus, heartbeat, parallel, resume, sharding
+from train.batch import Unusable
+from train.boards import open_boards
+from train.checkpoints import Checkpoints
 from train.config import Config
+from train.curriculum import Curriculum
 from train.data import Damage, Schedule, Stream, batches
-from train.log import Log, Silence
-from train.optimizer import Ema, Guard, adamw, learning_rate
+from train.heartbeat import Heartbeat
+from train.optimizer import learning_rate
 from train.parallel import Ranks
+from train.pulse import Pulse
+from train.reports import Reports, Silence
 from train.run import build, normalisation_for
+from train.speed import Utilisation
+from train.step import loss_of
 from train.tally import tally
-
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+from train.update import Update
+from train.validation import HeldOut, validate
 
 
 @dataclass(frozen=True)
@@ -52,56 +62,64 @@ class Outcome:
         return f"{self.stopped_by.name}: saved step {self.step} of {self.steps}; the same command goes on from there"
 
 
-def train(settings: Config, console: Console | None = None, caught: list[signal.Signals] | None = None) -> Outcome:
+def train(
+    settings: Config,
+    console: Console | None = None,
+    caught: list[signal.Signals] | None = None,
+    end: Callable[[str], Any] | None = None,
+) -> Outcome:
     """Train, or go on training, the run in `settings.out`; as one of several ranks if it was started as one.
 
     `caught` is where somebody else puts a signal to stop by (Ray Train runs this in a thread, which gets none); without
-    it SIGTERM and SIGINT of this process count. ValueError / FileNotFoundError say what to do; ConnectionError: another
-    rank is gone.
+    it SIGTERM and SIGINT of this process count. `end` is told, in another thread, which rank hangs, and ends this
+    process (heartbeat.py). ValueError / FileNotFoundError say what to do; ConnectionError: another rank is gone.
     """
+    patience = settings.parallel.timeout * heartbeat.BACKSTOP  # the heartbeat knows more, so it is to speak first
     with (
-        parallel.joined(settings.device, settings.parallel.timeout) as ranks,
+        parallel.joined(settings.device, patience) as ranks,
+        Heartbeat(ranks, settings.parallel.timeout, end) as heart,
         nullcontext(caught) if caught is not None else _signals() as caught,
     ):
-        return _run(settings, ranks, console or Console() if ranks.first else Console(quiet=True), caught)
+        return _run(settings, ranks, heart, console or Console() if ranks.first else Console(quiet=True), caught)
 
 
-def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.Signals]) -> Outcome:
-    out, device = Path(settings.out), ranks.device
+def _run(
+    settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, caught: list[signal.Signals]
+) -> Outcome:
+    out, device, patience = Path(settings.out), ranks.device, settings.parallel.timeout * heartbeat.BACKSTOP
+
+    # Data: the sequence of samples, and what this run has noted about it.
     with ranks.together():
         layers = preset(settings.model.preset, **settings.model.overrides).layers
-        stream = Stream(settings.data, settings.augment, layers, settings.seed)
+        stream = Stream(settings.data, settings.augment, layers, settings.seed, on_device=device.type == "cuda")
         Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
+        held_out = HeldOut.open(settings, console.print)
     ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}"})
+    ranks.check_folder(out)
+    saved = checkpoints.latest(out, console.print, ranks)
     with ranks.together():
-        saved = checkpoint.latest(out, say=console.print) if ranks.first else None
         if saved is not None:
             resume.check_config(out, saved, settings)
         history = resume.history_of(out, saved, settings, stream) if ranks.first else None
-    before = ranks.tell(saved.step if saved else None)
     stream.follow(ranks.tell(history))
-    known = {}
-    with ranks.together():  # rank 0 has the weights; `spread` gives them to the others
-        model, inherited = build(settings, resumed=before is not None or not ranks.first)
-        if ranks.first and saved is None:
-            known = maps.to_dict(normalisation_for(stream, settings.model.normalisation, inherited))
-        elif saved is not None:
-            resume.check_model(out, saved, settings, model)
-            known = saved.state["normalisation"]
-            model.load_state_dict(saved.tensors.pop("model"))
-    normalisation = maps.from_dict(ranks.tell(known))
-    model.to(device)
-    network = ranks.spread(model, unused=model.config.temporal)
-    optimizer = adamw(model, settings.optimizer)
-    ema, guard = Ema(model, settings.ema), Guard(settings.optimizer.spike)
-    names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-    if before is not None:
-        ema.load(ranks.share(saved.tensors.pop("ema") if saved else {}))
-        checkpoint.restore_moments(optimizer, names, ranks.share(saved.tensors.pop("optimizer") if saved else {}))
-        guard = Guard(**ranks.tell(saved.state["guard"] if saved else {}))
-    saved, first = None, before or 0  # what was saved is four times the model's memory
+    first = saved.step if saved else 0
 
-    ranks.check_folder(out)
+    # Model: rank 0 has the weights, `prepare` gives each rank its part of them.
+    known: dict[str, Any] = saved.state["normalisation"] if saved else {}
+    with ranks.together():
+        model, inherited = build(settings, resumed=saved is not None, meta=not ranks.first, say=console.print)
+        if saved is not None:
+            resume.check_model(out, saved, settings, model)
+        elif ranks.first:
+            known = maps.to_dict(normalisation_for(stream, settings.model.normalisation, inherited))
+    normalisation = maps.from_dict(ranks.tell(known))
+    twice = compute.prepare(model, settings, ranks)
+    update = Update(model, settings)
+    curriculum = Curriculum(settings.objective.shared_times_from, layers, settings.optimizer.warmup, device)
+    if saved is not None:
+        with ranks.together():
+            checkpoints.load(saved, update.tensors())
+        curriculum.load(saved.state["curriculum"])
     with ranks.together():
         if ranks.first:
             config.save(settings, out / "config.yaml")
@@ -109,92 +127,113 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
                 history.write(out)
 
     def save(step: int, last: bool) -> None:
-        """By rank 0, the others wait. A failure ends the run where nothing could be saved later."""
-        with ranks.together():
-            if not ranks.first:
-                return
-            tensors = {
-                "model": model.state_dict(),
-                "ema": ema.weights,
-                "optimizer": checkpoint.moments(optimizer, names),
-            }
-            state = {
-                "config": config.to_dict(settings),
-                "model": model.config.to_dict(),
-                "normalisation": maps.to_dict(normalisation),
-                "data": stream.hash,
-                "generations": len(stream.sequence.generations),
-                "guard": guard.state(),
-            }
-            try:
-                checkpoint.save(out, step, tensors, state, settings.checkpoint.keep)
-            except OSError as error:
-                if last:
-                    raise
-                log.say(f"{error}; training goes on, and the checkpoint before this one stays")  # the disk may be freed
+        """The ranks copy what they hold, and it is written while training goes on; the last one is waited for."""
+        state = {
+            "config": config.to_dict(settings),
+            "model": model.config.to_dict(),
+            "normalisation": maps.to_dict(normalisation),
+            "data": stream.hash,
+            "generations": len(stream.sequence.generations),
+            "curriculum": curriculum.state(),
+        }
+        heart.at(step, "saves a checkpoint")
+        with log.aside("checkpoint"):
+            saver.save(step, update.tensors(), state, wait=last)
+
+    def hear(step: int, unusable: list[Unusable]) -> signal.Signals | None:
+        """What the ranks have said at the end of `step`: samples that were replaced, a signal that one has caught."""
+        beats = pulse.read()
+        if beats is None:
+            return None
+        if beats[:, 1].any():
+            found = ranks.gather_objects(unusable)
+            with ranks.together():
+                if damage is not None:
+                    damage.note([line for lines in found for line in lines], step * settings.data.batch)
+        return _signal(beats[:, 0])
+
+    def signalled() -> signal.Signals | None:
+        """A signal that any rank has caught by now. All of them ask together, and wait for one another."""
+        return _signal(ranks.gather(torch.tensor([_number(caught)], dtype=torch.float64)))
+
+    def stops() -> bool:
+        """Asked between the batches of an evaluation."""
+        heart.at(step, "evaluates")
+        return signalled() is not None
 
     schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
     damage = Damage(out / "damaged.jsonl", first * settings.data.batch) if ranks.first else None
     step, stopped_by = first, None
+    unusable: list[Unusable] = []
     with (
         batches(stream, schedule, pin=device.type == "cuda") as incoming,
-        Log(out, first, settings.steps, settings.log.every, settings.log.tensorboard, console)
-        if ranks.first
-        else Silence() as log,
+        _reports(settings, model, ranks, console, first) as log,
+        Checkpoints(out, settings.checkpoint.keep, ranks, log.say, patience) as saver,
+        compute.attention(settings.compute),
     ):
-        log.say(_opening(settings, model, stream, ranks, first))
+        pulse = Pulse(ranks, patience)
+        log.about(first, world=ranks.world, precision=settings.precision)
+        for line in (_opening(settings, model, stream, ranks, first, twice), *log.opening()):
+            log.say(line)
         if len(grown := stream.sequence.generations) > 1 and grown[-1].first == first * settings.data.batch:
             log.say(f"the data have grown from {sum(grown[-2].rows)} to {sum(grown[-1].rows)} samples")
         for step in range(first + 1, settings.steps + 1):
-            began, waited = time.perf_counter(), 0.0
+            phase = curriculum.phase(step)
             rate = learning_rate(step - 1, settings.steps, settings.optimizer)
-            switch = settings.objective.shared_times_from
-            phase = "independent" if switch == "stable" or step <= switch else "shared"
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-
             parts: list[Loss] = []
-            unusable: list[Unusable] = []
+            before, unusable, waited = unusable, [], 0.0
             for part in range(settings.accumulation):
+                heart.at(step, "waits for data")
                 asked = time.perf_counter()
                 batch = next(incoming)
                 waited += time.perf_counter() - asked
                 unusable += batch.damaged
-                with ranks.answering(), ranks.reducing(network, last=part == settings.accumulation - 1):
-                    loss = loss_of(network, model.config.time_shift, normalisation, batch.to(device), settings, phase)
+                heart.at(step, "computes" if step > first + 1 else "computes its first step")
+                sharding.accumulating(model, last=part == settings.accumulation - 1)
+                with ranks.answering():
+                    loss = loss_of(model, model.config.time_shift, normalisation, batch.to(device), settings, phase)
                     (loss.total / settings.accumulation).backward()
                 parts.append(Loss(*(x.detach() for x in loss)))
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(list(names), settings.optimizer.clip))
-            of_all = tally(ranks, parts, grad_norm, waited, len(unusable), caught)
-            if of_all.unusable:
-                found = ranks.gather_objects(unusable)
-                with ranks.together():
-                    if damage is not None:
-                        damage.note([line for lines in found for line in lines], step * settings.data.batch)
+            with ranks.answering():
+                of_all = tally(ranks, parts, update.norm())
+            verdict = update.step(of_all.loss, of_all.norm, rate, warm=step > settings.optimizer.warmup)
+            if curriculum.note(step, of_all.error_L, of_all.weight_L, taken=verdict.refused == 0):
+                log.event("phase", step, next="shared")
 
-            refused = guard.refuse(of_all.loss, of_all.grad_norm, warm=step > settings.optimizer.warmup)
-            if refused is None:
-                optimizer.step()
-                ema.update(model, guard.updates)
-            else:
-                log.say(f"step {step} skipped: {refused}")
-
-            values: dict[str, Any] = {
+            heart.at(step, "reports")
+            stopped_by = hear(step - 1, before)
+            pulse.beat([_number(caught), len(unusable), waited])
+            if stopped_by or step == settings.steps or step % settings.checkpoint.every == 0:  # a checkpoint is due
+                stopped_by = hear(step, unusable) or stopped_by
+                unusable = []
+            last = stopped_by is not None or step == settings.steps
+            values = {
                 "loss": of_all.loss,
                 "endpoint": of_all.endpoint,
                 "monotonicity": of_all.monotonicity,
-                "layers": of_all.layers,
+                "layers": of_all.layers_L,
                 "lr": rate,
-                "grad_norm": of_all.grad_norm,
+                "grad_norm": of_all.norm,
                 "phase": phase,
-                "skipped": guard.skipped,
+                "skipped": update.skipped,
                 "damaged": len(damage) if damage is not None else 0,
             }
-            log.step(step, values, settings.data.batch, time.perf_counter() - began, of_all.waited)
-            stopped_by = of_all.stopped_by
-            if step % settings.checkpoint.every == 0 or step == settings.steps or stopped_by:
-                save(step, last=step == settings.steps or stopped_by is not None)
+            log.step(step, values, settings.data.batch, waited, verdict, last)
+            if last or step % settings.log.every == 0:
+                update.counts()  # ends a run that refuses every step
+            if last or step % settings.checkpoint.every == 0:
+                save(step, last)
+            if (whole := saver.settle()) is not None:
+                log.event("checkpoint", whole.step, seconds=round(whole.seconds, 3), blocked=round(whole.blocked, 3))
+            if held_out is not None and not stopped_by and (step % settings.evaluation.every == 0 or last):
+                heart.at(step, "evaluates")
+                with log.aside("evaluation"), update.averaged():
+                    found = validate(model, normalisation, held_out, ranks, stops, step, out)
+                if found is not None:
+                    log.evaluated(step, found)
+                else:
+                    stopped_by = signalled()
+                    save(step, last=True)
             if stopped_by:
                 break
     if ranks.first:
@@ -202,38 +241,19 @@ def _run(settings: Config, ranks: Ranks, console: Console, caught: list[signal.S
     return Outcome(step, settings.steps, stopped_by, ranks.first)
 
 
-def loss_of(
-    network: Network, time_shift: float, normalisation: Normalisation, batch: Batch, settings: Config, phase: Any
-) -> Loss:
-    """The objective of one batch, its times and noise drawn for the batch's own samples; bf16 by autocast if asked."""
-    x0, _ = normalisation.forward(batch.xyz, batch.valid)
-    uniform, noise = draws(settings.seed, batch.index, x0)
-    half = settings.precision == "bf16"
-    with torch.autocast(x0.device.type, torch.bfloat16) if half else nullcontext():
-        return objective(
-            network,
-            batch.rgb,
-            x0,
-            batch.valid,
-            draw_times(uniform, phase, time_shift),
-            noise,
-            batch.single_layer,
-            batch.weight,
-            settings.objective.lambda_mono,
-        )
+def _reports(settings: Config, model: WTDiT, ranks: Ranks, console: Console, first: int) -> Reports | Silence:
+    """The log of the first rank; the others are silent."""
+    if not ranks.first:
+        return Silence()
+    out, size, device = Path(settings.out), settings.data.size, ranks.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    flops = training_flops(model.config, size, size, settings.data.frames)
+    use = Utilisation(flops, gpus.peak(name, settings.compute.peak), ranks.world)
+    boards = open_boards(settings.log, out, first, config.to_dict(settings), console.print)
+    return Reports(out, first, settings.steps, settings.log.every, console, device, boards, use)
 
 
-def draws(seed: int, index_B: Tensor, x0_BLHW3: Tensor) -> tuple[Tensor, Tensor]:
-    """Uniform numbers (B,L) for the times and Gaussian noise like x0, of each global sample index by itself."""
-    uniform, noise = [], torch.empty_like(x0_BLHW3)
-    for i, index in enumerate(index_B.tolist()):
-        generator = torch.Generator(x0_BLHW3.device).manual_seed(seed_of(seed, "noise", index) % 2**63)
-        uniform.append(torch.rand(x0_BLHW3.shape[1], generator=generator, device=x0_BLHW3.device))
-        noise[i].normal_(generator=generator)
-    return torch.stack(uniform), noise
-
-
-def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first: int) -> str:
+def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first: int, twice: int) -> str:
     total, trainable = (count / 1e6 for count in model.parameter_counts())
     size, batch = settings.data.size, settings.data.batch
     start = "starts" if not first else f"goes on at step {first}" if first < settings.steps else "is done"
@@ -241,7 +261,18 @@ def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first
         f"{settings.out} {start}: {settings.model.preset}, {total:.1f}M parameters, {trainable:.1f}M trainable; "
         f"{stream.samples} samples at {size}x{size}; batch {batch} on {ranks.device}"
         + (f", over {ranks.world} ranks" if ranks.world > 1 else "")
+        + (f"; {twice} blocks are computed twice" if twice else "")
     )
+
+
+def _number(caught: list[signal.Signals]) -> float:
+    """What a rank tells the others of the signals that it has caught."""
+    return float(caught[0]) if caught else 0.0
+
+
+def _signal(numbers: Tensor) -> signal.Signals | None:
+    number = int(numbers.max())
+    return signal.Signals(number) if number else None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from shards.order.sequence import DATA_JSON, opened
 from tests.train import ranks
 from tests.train.conftest import Settings
 from tests.train.test_damage import write_shards
-from train import checkpoint, log
+from train import checkpoints, log
 from train.data import Stream
 from train.loop import train
 
@@ -37,9 +37,9 @@ def grow(directory: Path) -> None:
 
 
 def final(out: str) -> dict[str, dict[str, torch.Tensor]]:
-    found = checkpoint.latest(Path(out))
+    found = checkpoints.latest(Path(out))
     assert found is not None
-    return found.tensors
+    return checkpoints.read(found, checkpoints.GROUPS)
 
 
 def test_a_run_on_data_that_grow_is_exact(settings: Settings, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import yaml
 import shards
 from tests.train import ranks
 from tests.train.conftest import Settings
-from tests.train.test_loop import final, losses, quiet, same_weights
-from train import checkpoint, config, log
+from tests.train.test_loop import final, losses, quiet, same_tensors, same_weights
+from train import checkpoints, config, log
 from train.config import Config
 from train.data import Schedule
 from train.loop import train
@@ -28,7 +28,7 @@ SAME = 1e-5  # relative, between sums in another order
 
 
 def weights(out: str) -> dict[str, torch.Tensor]:
-    return final(out).tensors["model"]
+    return checkpoints.read(final(out))["model"]
 
 
 def far(a: str, b: str) -> float:
@@ -78,14 +78,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(alone: Config, settings: Set
         if world == 1:
             keep_until(c, stop)
         else:
-            assert ranks.run(c, world, "term", rank=0, step=stop) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
+            assert ranks.run(c, world, "term", rank=0, step=stop - 1) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
         assert final(out).step == stop
     assert losses(out) == pytest.approx(losses(alone.out), rel=2e-4)
     assert far(alone.out, out) < 2e-4
-    one, two = final(alone.out), final(out)
+    one, two = (checkpoints.read(final(each), checkpoints.GROUPS) for each in (alone.out, out))
     for part in ("ema", "optimizer"):
-        for name, value in one.tensors[part].items():
-            assert torch.allclose(value, two.tensors[part][name], rtol=1e-2, atol=1e-4), (part, name)
+        for name, value in one[part].items():
+            assert torch.allclose(value, two[part][name], rtol=1e-2, atol=1e-4), (part, name)
 
 
 def keep_until(settings: Config, step: int) -> None:
@@ -94,7 +94,7 @@ def keep_until(settings: Config, step: int) -> None:
 
     class Stop(list):  # type: ignore[type-arg]
         def __bool__(self) -> bool:
-            return len(checkpoint.steps(Path(settings.out))) > 0 and final(settings.out).step >= step - 1
+            return len(checkpoints.steps(Path(settings.out))) > 0 and final(settings.out).step >= step - 1
 
         def __getitem__(self, _: Any) -> Any:
             return signal.SIGTERM
@@ -116,12 +116,8 @@ def test_ranks_share_out_every_batch() -> None:
 def test_a_step_that_one_rank_cannot_take_no_rank_takes(settings: Settings, fault: str) -> None:
     c = settings(steps=8, checkpoint__every=1, checkpoint__keep=9, optimizer__warmup=2, objective__shared_times_from=0)
     assert ranks.run(c, 2, fault, step=6) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
-    before, after = (checkpoint.read(Path(c.out) / "checkpoints" / f"step-00000{k}") for k in (5, 6))
-    assert all(
-        torch.equal(value, after.tensors[name][key])
-        for name, part in before.tensors.items()
-        for key, value in part.items()
-    )
+    before, after = (checkpoints.find(Path(c.out) / "checkpoints" / f"step-00000{k}") for k in (5, 6))
+    assert same_tensors(before, after, but=["guard."])
     assert [line["skipped"] for line in log.read(Path(c.out))] == [0] * 5 + [1] * 3
     assert ("a spike" if fault == "spike" else "a non-finite loss") in ranks.said(c, 0)
 
@@ -129,8 +125,8 @@ def test_a_step_that_one_rank_cannot_take_no_rank_takes(settings: Settings, faul
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(settings: Settings) -> None:
     c = settings(steps=50)
     assert ranks.run(c, 2, "term", rank=1, step=4) == [0, 0], ranks.said(c, 0) + ranks.said(c, 1)
-    assert final(c.out).step == 4
-    assert [ranks.said(c, k).splitlines()[-1] for k in (0, 1)] == ["ended at 4, 15"] * 2
+    assert final(c.out).step == 5, "the ranks hear of it while they take the next step"
+    assert [ranks.said(c, k).splitlines()[-1] for k in (0, 1)] == ["ended at 5, 15"] * 2
 
 
 def test_an_error_of_one_rank_ends_the_others_with_it(settings: Settings) -> None:
