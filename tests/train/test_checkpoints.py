@@ -134,9 +134,11 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_i
         saver.save(2, tensors(2), STATE)  # never two at once
         assert said == ["checkpoint 1 is still being written; training waits for it"]
         assert same(checkpoints.read(checkpoints.find(tmp_path / "checkpoints" / "step-000001"), GROUPS), tensors(1))
-        saved = None
-        while saved is None:
-            saved = saver.settle()
+        first, saved = saver.settle(last=True), saver.settle()
+        assert saver.settle() is None
+    assert first is not None
+    assert first.step == 1
+    assert saved is not None
     assert (saved.step, saved.path) == (2, tmp_path / "checkpoints" / "step-000002")
     assert saved.bytes == sum(f.stat().st_size for f in saved.path.rglob("*.safetensors"))
 

@@ -71,6 +71,7 @@ class Checkpoints:
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if ranks.world > 1 else None
         self._share = Share(ranks.rank, pin=ranks.device.type == "cuda")
         self._pending: _Pending | None = None
+        self._done: list[Saved] = []  # and not asked for yet
         self._count, self._newest = 0, -1
 
     def save(self, step: int, tensors: Tensors, state: Mapping[str, Any], wait: bool = False) -> None:
@@ -90,27 +91,43 @@ class Checkpoints:
                 raise OSError(late)
             self.say(f"{late}; training goes on")
             return
-        self.settle()
+        self._collect()
         if self._newest != step:
             self._begin(step, tensors, state, asked)
         if wait:
-            self.settle(last=True)
+            self._collect(last=True)
 
     def settle(self, last: bool = False) -> Saved | None:
-        """The checkpoint that has become whole since this was last asked, if one has. Needs no other rank.
+        """The next checkpoint that has become whole since this was last asked, if one has. Needs no other rank.
 
         One that failed is said; the ones before it stay. `last`: wait for what is under way, and raise OSError if it
         failed.
         """
+        self._collect(last)
+        return self._done.pop(0) if self._done else None
+
+    def close(self) -> None:
+        """Wait for what is under way, but not for long, and say how it ended: a run that fails is still saved."""
+        self._join(LEAVING)
+        self._collect()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _collect(self, last: bool = False) -> None:
+        """Hear how what was under way has ended, if it has."""
         pending = self._pending
         if pending is None:
-            return None
+            return
         if last:
             self._join()
         if self._alive():
             if last:
                 raise OSError(f"{self._where(pending.step)} is not written: not done in {self.timeout:g} seconds")
-            return None
+            return
         self._pending = None
         for note in pending.notes:
             self.say(note)
@@ -118,20 +135,11 @@ class Checkpoints:
             if last:
                 raise OSError(pending.failure)
             self.say(f"{pending.failure}; training goes on, and the checkpoints before this one stay")
-            return None
+            return
         self._newest = pending.step
-        return Saved(pending.step, self._where(pending.step), self._share.bytes, pending.blocked, pending.seconds)
-
-    def close(self) -> None:
-        """Wait for what is under way, but not for long, and say how it ended: a run that fails is still saved."""
-        self._join(LEAVING)
-        self.settle()
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._done.append(
+            Saved(pending.step, self._where(pending.step), self._share.bytes, pending.blocked, pending.seconds)
+        )
 
     def _where(self, step: int) -> Path:
         return layout.final(self.out, step)
