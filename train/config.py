@@ -190,7 +190,7 @@ class Optimizer(_Section):
 class Log(_Section):
     every: int = Field(default=50, gt=0)
     tensorboard: bool = True
-    wandb: str | None = None  # a project of Weights & Biases
+    wandb: str | None = Field(default=None, min_length=1)  # a project of Weights & Biases
 
 
 class Evaluation(_Section):

@@ -95,6 +95,7 @@ class Reports:
         self.boards, self.utilisation = boards or Boards(), utilisation
         self._noted: list[_Noted] = []  # steps that are still on the device
         self._events: list[dict[str, Any]] = []  # that happened among them
+        self._unwritten: list[str] = []  # lines that a full disk did not take
         self._rows: list[dict[str, Any]] = []  # steps since the last report that have been read
         self._waited, self._samples, self._aside = 0.0, 0, 0.0
         self._began = time.perf_counter()
@@ -263,8 +264,19 @@ class Reports:
             self._write(self._events.pop(0))
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with (self.out / METRICS).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        """Append a line; where the disk is full, keep it for the next time."""
+        self._unwritten.append(json.dumps(line) + "\n")
+        try:
+            with (self.out / METRICS).open("ab", buffering=0) as file:
+                end, text = file.tell(), "".join(self._unwritten).encode()
+                if file.write(text) < len(text):  # a part of a line would hide those that come after it
+                    file.truncate(end)
+                    raise OSError("the disk is full")
+        except OSError as error:
+            if len(self._unwritten) == 1:
+                self.say(f"{self.out / METRICS} cannot be written: {error}; training goes on, and tries again")
+        else:
+            self._unwritten = []
 
 
 class Silence:

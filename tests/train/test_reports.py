@@ -289,6 +289,27 @@ def test_an_evaluation_is_an_event_a_line_and_points(tmp_path: Path) -> None:
     assert boards.closed
 
 
+def test_a_full_disk_costs_no_line_and_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second line fits in half; with room again all are there, whole and in order."""
+    r, said = reports(tmp_path)
+    full, whole = False, Path.open
+
+    class Half(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data)[:7]) if full else super().write(data)
+
+    def opened(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        return Half(path, "a") if mode == "ab" else whole(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with r:
+        for number in range(1, 6):
+            full = number in (2, 3)
+            r.event("checkpoint", number)
+            assert [line["step"] for line in log.events(tmp_path)] == ([1] if full else list(range(1, number + 1)))
+    assert said.getvalue().count("cannot be written: the disk is full; training goes on") == 1
+
+
 def test_memory_of_a_process_and_its_workers_is_known() -> None:
     found = memory(CPU)
     assert found["memory"] > 1e7  # Python with torch

@@ -1,5 +1,6 @@
 """The loss on held-out samples: always the same ones, the same number on any number of ranks, no trace in training."""
 
+import io
 import math
 import random
 from pathlib import Path
@@ -305,3 +306,20 @@ def test_a_sheet_shows_depth_in_turbo_within_the_mask() -> None:
     assert near[0] > near[2] + 60
     assert far[2] > far[0] + 60
     assert len(np.unique(wrong[60:].reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.slow
+def test_losses_with_and_without_evaluation_are_the_same_bits(evaluating: Settings, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from train import log
+    from train.loop import train
+
+    found = []
+    for name, every in (("with", 2), ("without", 0)):
+        c = evaluating(out=str(tmp_path / name), evaluation__every=every, steps=6, augment__enabled=True, data__batch=4)
+        train(c, Console(file=io.StringIO()))
+        found.append([line["loss"] for line in log.read(Path(c.out))])
+        assert len(log.events(Path(c.out), "evaluation")) == (3 if every else 0)
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
