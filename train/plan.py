@@ -240,19 +240,23 @@ def _communication(
     )
 
 
-def faster(made: Plan) -> Plan | None:
-    """The same batch in larger or smaller parts: the plan with another accumulation that fits and takes 2 % less time
-    a step, or that fits where `made` does not; None where there is none.
-
-    Larger parts gather weights less often, smaller ones have fewer blocks to compute twice.
+def divisions(made: Plan) -> list[Plan]:
+    """The same batch on the same GPUs, in all the numbers of micro-batches that divide it: more and smaller ones need
+    less memory, fewer and larger ones gather weights less often.
     """
-    settings, found = made.settings, made if made.fits else None
-    each = settings.data.batch // made.on.world
-    for accumulation in [n for n in range(1, each + 1) if each % n == 0]:
-        changed = settings.model_copy(update={"accumulation": accumulation})
-        other = plan(changed, made.on.world, made.gpu.name, made.mfu, made.per_node)
-        if other.fits and (found is None or other.step < found.step):
-            found = other
+    each = made.settings.data.batch // made.on.world
+    return [
+        plan(
+            made.settings.model_copy(update={"accumulation": n}), made.on.world, made.gpu.name, made.mfu, made.per_node
+        )
+        for n in range(1, each + 1)
+        if each % n == 0
+    ]
+
+
+def faster(made: Plan) -> Plan | None:
+    """The fastest of the `divisions` that fit, if it takes 2 % less time a step than `made`, or `made` does not fit."""
+    found = min((other for other in divisions(made) if other.fits), key=lambda other: other.step, default=None)
     return found if found is not None and (not made.fits or found.step < 0.98 * made.step) else None
 
 
