@@ -1,20 +1,19 @@
-"""Data parallel training: which rank of the run this process is, and what the ranks do together.
+"""Training by several ranks: which of them this process is, and what they tell each other (shards: train/sharding.py).
 
 `torchrun` and Ray Train start one process per rank and tell it who it is in the same environment variables (RANK,
 WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT); Ray Train opens the process group too. One rank needs none of this,
 and every call below is then the identity.
 
-Ranks never decide alone. What a decision rests on (losses, signals, damaged samples) is gathered first, on the CPU and
-in the order of ranks, so that all of them compute the same thing from the same bits. An error that only one rank meets
+Ranks never decide alone. What a decision rests on (losses, signals, damaged samples) is gathered first, in the order of
+ranks, so that all of them compute the same thing from the same bits. An error that only one rank meets
 outside of `together` ends its process; the others notice when its connections close, or after `parallel.timeout`.
 """
 
 import os
 import socket
 import time
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,8 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from train.run import device_of
 
@@ -77,19 +75,6 @@ class Ranks:
         """Rank 0's small value, on every rank."""
         return self.gather_objects(value if self.first else None)[0]  # type: ignore[return-value]
 
-    def share(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rank 0's tensors, on the CPU of every rank; what the others pass is not looked at."""
-        if self.world == 1:
-            return dict(tensors)
-        kinds = self.tell({name: (tuple(t.shape), t.dtype) for name, t in tensors.items()} if self.first else {})
-        shared = {}
-        with self.answering():
-            for name, (shape, dtype) in kinds.items():
-                value = tensors[name].detach().cpu().contiguous() if self.first else torch.empty(shape, dtype=dtype)
-                dist.broadcast(value, 0)
-                shared[name] = value
-        return shared
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """What one rank raises in the block, all raise at its end: nobody goes on, or waits for one who left.
@@ -127,29 +112,6 @@ class Ranks:
                 f"answer ({' '.join(str(error).split())[:200]}); what that rank said last tells why, and the same "
                 "command goes on from the newest checkpoint"
             ) from error
-
-    def spread(self, model: nn.Module, unused: bool = False) -> nn.Module:
-        """Rank 0's weights on every rank, and a module whose backward leaves the mean gradient of all ranks in `model`.
-
-        `unused`: some weights take no part in a step (temporal blocks on single frames) and keep no gradient.
-        """
-        if self.world == 1:
-            return model
-        # Of a weight with a dimension of one, which may have any stride: there is nothing to be slow about.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        with self.answering():
-            return DistributedDataParallel(
-                model,
-                device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=unused,
-            )
-
-    def reducing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch: gradients travel once a step, with the `last` one."""
-        if last or not isinstance(network, DistributedDataParallel):
-            return nullcontext()
-        return network.no_sync()
 
     def agree(self, own: Mapping[str, Any]) -> None:
         """ValueError on all ranks where a value differs from rank 0's: their machines see different files."""

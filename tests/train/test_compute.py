@@ -174,7 +174,7 @@ def test_compiled_blocks_compute_the_same() -> None:
     rgb, valid = inputs()[0][:1], torch.ones(1, 14, 14, dtype=torch.bool)
     here, there = (sample(m, rgb, valid, torch.Generator().manual_seed(0), steps=2) for m in (model, twin))
     assert torch.allclose(here, there, atol=1e-5)
-    assert counters["stats"]["unique_graphs"] <= 3 * 4
+    assert counters["stats"]["unique_graphs"] <= 3 * 5, "float32, bf16, sampler: four attentions, head apart"
 
 
 @pytest.mark.parametrize("kernel", ["auto", "cudnn", "flash", "efficient", "math"])

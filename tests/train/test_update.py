@@ -214,6 +214,23 @@ def test_the_average_stands_in_for_the_weights_within_the_block() -> None:
     assert equal(before, bits(update))
 
 
+def test_the_average_of_a_short_run_forgets_its_start() -> None:
+    """With w = u after update u, a fixed decay of 0.9995 would still be near the start after 200 updates."""
+    model = nn.Linear(1, 1, bias=False)
+    update = Update(model, settings_with(weight_decay=0.0))
+    update.average["weight"].zero_()
+    expected = 0.0
+    for u in range(1, 201):
+        with torch.no_grad():
+            model.weight.fill_(u)
+        give(update, {"weight": torch.zeros(1, 1)})
+        update.step(torch.tensor(1.0), update.norm(), 0.0, warm=False)
+        keep = min(0.9995, (1 + u) / (10 + u))
+        expected = keep * expected + (1 - keep) * u
+    assert float(update.average["weight"]) == pytest.approx(expected, rel=1e-5)
+    assert expected > 0.8 * 200
+
+
 def test_what_is_loaded_in_place_goes_on_bit_for_bit() -> None:
     def steps(update: Update, first: int, last: int) -> None:
         for step in range(first, last):
