@@ -238,8 +238,9 @@ def parsed(
     """
     wanted = [name for name in SCHEMA.names if columns is None or name in columns]
     try:
-        with pq.ParquetFile(source, read_dictionary=list(dictionary), page_checksum_verification=True) as file:
-            there = set(file.schema_arrow.names)
+        there = set(pq.read_schema(source).names)
+        repeated = [name for name in dictionary if name in there]  # version 1 has not all of them
+        with pq.ParquetFile(source, read_dictionary=repeated, page_checksum_verification=True) as file:
             version = 1 if there.isdisjoint(ADDED) else 2
             known = [name for name in SCHEMA.names if version == 2 or name not in ADDED]
             if missing := [name for name in known if name not in there]:

@@ -46,6 +46,12 @@ def test_every_sample_is_read() -> None:
         _agree(again, made)
 
 
+def test_it_is_loaded_as_a_trainer_does() -> None:
+    loaded = shards.open(ROOT).load()
+    assert len(loaded) == len(shards.open(ROOT))
+    assert loaded["clip-40-c000"].key == "clip-40-c000"
+
+
 def test_its_hash_is_what_it_was() -> None:
     assert shards.open(ROOT).hash == "15a45275280342ceb65a66fb338df2f1a5c123f4521d863cc1a49e636083ef13"
 
