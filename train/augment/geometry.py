@@ -111,17 +111,20 @@ def kept(valid: Sequence[np.ndarray], A: Sequence[np.ndarray], size: int) -> flo
     """Part of the valid pixels of all frames whose centres their A leaves inside the image (1 where there are none)."""
     inside = total = 0
     for mask, matrix in zip(valid, A):
-        v, u = np.nonzero(mask)
-        x, y = (matrix @ np.stack([u + 0.5, v + 0.5, np.ones(len(u))]))[:2]
-        inside += int(np.count_nonzero((x >= 0) & (x < size) & (y >= 0) & (y < size)))
-        total += len(u)
+        if (box := box_of(mask)) is None:
+            continue
+        seen = mask[box].copy()
+        total += int(np.count_nonzero(seen))
+        for moved_to in _affine(matrix, box):
+            seen &= (moved_to >= 0) & (moved_to < size)
+        inside += int(np.count_nonzero(seen))
     return inside / total if total else 1.0
 
 
 def warp(view: View, A: np.ndarray, S: np.ndarray, size: int) -> View:
     """Resample to `size` x `size` under (A, S): colour filtered (premultiplied), layers from the nearest pixel.
 
-    Only in the box where the silhouette comes to lie; elsewhere there is nothing.
+    Only in the boxes where the silhouette, and what is not transparent, come to lie; elsewhere there is nothing.
     """
     height, width = view.valid.shape
     inverse = np.linalg.inv(A)
@@ -129,21 +132,17 @@ def warp(view: View, A: np.ndarray, S: np.ndarray, size: int) -> View:
     source_box = box_of(view.valid)
     box = None if source_box is None else _image_of(source_box, A, size)
     if box is not None:
-        u, v = (np.arange(side.start, side.stop) + 0.5 for side in (box[1], box[0]))
-        source_u, source_v = (
-            np.floor((inverse[i, 0] * u + (inverse[i, 1] * v)[:, None]) + inverse[i, 2] + 1e-9).astype(np.int32)
-            for i in (0, 1)
-        )
+        source_u, source_v = (np.floor(at + 1e-9).astype(np.int32) for at in _affine(inverse, box))
         inside = (source_u >= 0) & (source_u < width) & (source_v >= 0) & (source_v < height)
         pixel = source_v.clip(0, height - 1) * np.int32(width) + source_u.clip(0, width - 1)
         valid[box] = found = view.valid.reshape(-1).take(pixel) & inside
         for layer, out in zip(view.depth, depth):
             np.multiply(layer.reshape(-1).take(pixel), found, out=out[box])
-    return View(_warp_colour(view.rgba, inverse, size), depth, valid, moved(view.K, A, S))
+    return View(_warp_colour(view.rgba, A, size), depth, valid, moved(view.K, A, S))
 
 
 def box_of(mask: np.ndarray) -> Box | None:
-    """The smallest box that holds every true pixel of (H,W), or None where there is none."""
+    """The smallest box that holds every pixel of (H,W) that is not 0, or None where there is none."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return None
@@ -167,15 +166,34 @@ def _image_of(box: Box, A: np.ndarray, size: int) -> Box | None:
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
-def _warp_colour(rgba: np.ndarray, inverse: np.ndarray, size: int) -> np.ndarray:
+def _affine(matrix: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centres of the pixels of a box go: x and y, (h,w) float64 each."""
+    v, u = (np.arange(side.start, side.stop) + 0.5 for side in box)
+    x, y = ((row[0] * u + (row[1] * v)[:, None]) + row[2] for row in matrix[:2])
+    return x, y
+
+
+def _warp_colour(rgba: np.ndarray, A: np.ndarray, size: int) -> np.ndarray:
     """Bilinear, after box-averaging whole source pixels where the image shrinks, so that it does not alias."""
+    inverse, moved_to = np.linalg.inv(A), np.zeros((size, size, 4), np.uint8)
+    reduced = _pixels(inverse[:2, 0]), _pixels(inverse[:2, 1])
+    opaque = box_of(rgba[..., 3])
+    if opaque is None:
+        return moved_to
+    rows, columns = (slice(side.start - 2 * by, side.stop + 2 * by) for side, by in zip(opaque, reduced[::-1]))
+    box = _image_of((rows, columns), A, size)  # with the pixels that are mixed with what is opaque
+    if box is None:
+        return moved_to
     image = Image.fromarray(rgba)
-    box = _pixels(inverse[:2, 0]), _pixels(inverse[:2, 1])
-    if max(box) > 1:
-        image = image.reduce(box)
-        inverse = np.diag([1 / box[0], 1 / box[1], 1]) @ inverse
+    if max(reduced) > 1:
+        image = image.reduce(reduced)
+        inverse = np.diag([1 / reduced[0], 1 / reduced[1], 1]) @ inverse
+    inverse[:2, 2] += inverse[:2, :2] @ (box[1].start, box[0].start)
     coefficients = tuple(float(c) for c in inverse[:2].ravel())
-    return np.asarray(image.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR))
+    extent = box[1].stop - box[1].start, box[0].stop - box[0].start
+    part = image.transform(extent, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    moved_to[box] = np.asarray(part)
+    return moved_to
 
 
 def _about_centre(matrix: np.ndarray, size: int) -> Step:

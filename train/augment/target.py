@@ -64,12 +64,19 @@ def prepare_clip(
     `deferred` leaves photometry to `photometric.finished`, on whatever device. Where nothing is to be augmented there
     is none.
     """
-    views = [View(v.rgba, _with_layers(v.depth, layers), v.valid, np.asarray(v.K, np.float64)) for v in clip]
+    views = [View(v.rgba, v.depth[: _own_layers(v, layers)], v.valid, np.asarray(v.K, np.float64)) for v in clip]
     if rng is None or not config.enabled:
         colour = background(config.background, rng)
         views = [v if v.valid.shape == (size, size) else warp(v, resize(v, size), np.eye(3), size) for v in views]
         return [
-            Target(composite_planes(v.rgba, colour), v.depth, v.valid, v.valid.astype(np.float32), v.K) for v in views
+            Target(
+                composite_planes(v.rgba, colour),
+                _with_layers(v.depth, layers),
+                v.valid,
+                v.valid.astype(np.float32),
+                v.K,
+            )
+            for v in views
         ]
     bits = rng.bit_generator
     of_photometry, of_mask, of_background = (np.random.Generator(bits.jumped(k)) for k in (1, 2, 3))  # type: ignore[attr-defined]
@@ -91,7 +98,8 @@ def prepare_clip(
         if not deferred:
             photometric.finished(torch.from_numpy(rgb), torch.from_numpy(shown), look)
         rest = (shown, look) if deferred else ()
-        targets.append(Target(rgb, drawn.depth(v.depth), drawn.valid, drawn.weight, v.K, *rest))
+        depth = _with_layers(drawn.depth(v.depth), layers)
+        targets.append(Target(rgb, depth, drawn.valid, drawn.weight, v.K, *rest))
     return targets
 
 
@@ -114,7 +122,12 @@ def _shown(opaque: np.ndarray, valid: np.ndarray, now: np.ndarray) -> np.ndarray
     return opaque & ~(rim & ~now)
 
 
+def _own_layers(view: LayeredView, layers: int) -> int:
+    """The first so many layers are all that differ: forward filling repeats the last hit behind them (Eq. 2)."""
+    return min(layers, max(1, int(view.hits.max(initial=0))))
+
+
 def _with_layers(depth: np.ndarray, layers: int) -> np.ndarray:
-    if layers <= len(depth):
-        return depth[:layers]
-    return np.concatenate([depth, depth[-1:].repeat(layers - len(depth), axis=0)])
+    """As many layers as there are to be: the last one repeated."""
+    missing = layers - len(depth)
+    return np.concatenate([depth, depth[-1:].repeat(missing, axis=0)]) if missing else depth
