@@ -143,6 +143,32 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_in_i
     assert saved.bytes == sum(f.stat().st_size for f in saved.path.rglob("*.safetensors"))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_what_is_saved_from_a_gpu_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
+    """The copies are only on the stream when `save` returns, in front of the step that changes the weights."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    live = {g: {f"{i}": torch.full((1 << 22,), float(i), device=device) for i in range(16)} for g in GROUPS}
+    busy = torch.randn(4096, 4096, device=device)
+    with Checkpoints(tmp_path, 1, Ranks(0, 1, device)) as saver:
+        for step in (1, 2):  # the second uses the memory of the first
+            for _ in range(50):
+                busy = busy @ busy / 64
+            saver.save(step, live, STATE)
+            for named in live.values():
+                for tensor in named.values():
+                    tensor.add_(100)
+            assert all(part.memory.is_pinned() for part in saver._share.parts)
+            saved = saver.settle(last=True)
+            assert saved is not None
+            read = checkpoints.read(checkpoints.check(saved.path), GROUPS)
+            for named in read.values():
+                assert all((tensor == float(name) + 100 * (step - 1)).all() for name, tensor in named.items())
+        zeros = {g: {n: torch.zeros_like(t) for n, t in named.items()} for g, named in live.items()}
+        checkpoints.load(checkpoints.find(tmp_path), zeros)
+    assert same(zeros, {g: {n: t - 100 for n, t in named.items()} for g, named in live.items()})
+
+
 def test_a_save_that_does_not_end_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(monkeypatch)
     said: list[str] = []

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shards.parallel import cores
+
 if TYPE_CHECKING:
     from train.parallel import Ranks
 
@@ -183,8 +185,8 @@ def sync(path: Path) -> None:
 
 def workers() -> int:
     """Threads that hash, write or read files: this rank's share of the machine's cores, up to 8."""
-    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, min(8, len(os.sched_getaffinity(0)) // (int(local) if local.isdigit() and int(local) else 1)))
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, min(8, cores() // int(local if local.isdigit() and int(local) else 1)))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
