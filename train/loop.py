@@ -83,9 +83,7 @@ def train(
         return _run(settings, ranks, heart, console or Console() if ranks.first else Console(quiet=True), caught)
 
 
-def _run(
-    settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, caught: list[signal.Signals]
-) -> Outcome:
+def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, caught: list[signal.Signals]) -> Outcome:
     out, device, patience = Path(settings.out), ranks.device, settings.parallel.timeout * heartbeat.BACKSTOP
 
     # Data: the sequence of samples, and what this run has noted about it.
@@ -140,17 +138,18 @@ def _run(
         with log.aside("checkpoint"):
             saver.save(step, update.tensors(), state, wait=last)
 
-    def hear(step: int, unusable: list[Unusable]) -> signal.Signals | None:
-        """What the ranks have said at the end of `step`: samples that were replaced, a signal that one has caught."""
+    def hear(step: int, unusable: list[Unusable]) -> tuple[signal.Signals | None, float]:
+        """What the ranks have said at the end of `step`: a signal that one has caught, the longest wait for data; of
+        samples that were replaced, a note is made."""
         beats = pulse.read()
         if beats is None:
-            return None
+            return None, 0.0
         if beats[:, 1].any():
             found = ranks.gather_objects(unusable)
             with ranks.together():
                 if damage is not None:
                     damage.note([line for lines in found for line in lines], step * settings.data.batch)
-        return _signal(beats[:, 0])
+        return _signal(beats[:, 0]), float(beats[:, 2].max())
 
     def signalled() -> signal.Signals | None:
         """A signal that any rank has caught by now. All of them ask together, and wait for one another."""
@@ -201,12 +200,13 @@ def _run(
                 log.event("phase", step, next="shared")
 
             heart.at(step, "reports")
-            stopped_by = hear(step - 1, before)
+            stopped_by, longest = hear(step - 1, before)
             pulse.beat([_number(caught), len(unusable), waited])
             if stopped_by or step == settings.steps or step % settings.checkpoint.every == 0:  # a checkpoint is due
-                stopped_by = hear(step, unusable) or stopped_by
+                stopped_by, longest = hear(step, unusable)
                 unusable = []
             last = stopped_by is not None or step == settings.steps
+            slowest, late = pulse.slowest()
             values = {
                 "loss": of_all.loss,
                 "endpoint": of_all.endpoint,
@@ -217,8 +217,9 @@ def _run(
                 "phase": phase,
                 "skipped": update.skipped,
                 "damaged": len(damage) if damage is not None else 0,
+                **({"slowest_rank": slowest, "slowest_by": late} if ranks.world > 1 else {}),
             }
-            log.step(step, values, settings.data.batch, waited, verdict, last)
+            log.step(step, values, settings.data.batch, longest, verdict, last)
             if last or step % settings.log.every == 0:
                 update.counts()  # ends a run that refuses every step
             if last or step % settings.checkpoint.every == 0:
