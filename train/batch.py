@@ -70,7 +70,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """There, with finished photometry. From pinned memory the copy does not wait."""
-        there = self._each(lambda x: x.to(device, non_blocking=True))
+        there = self._each(lambda x: x.to(device, non_blocking=True), but=ON_CPU)
         if there.shown is None or there.looks is None:
             return there
         rgb = there.rgb.clone() if there.rgb is self.rgb else there.rgb
@@ -79,6 +79,7 @@ class Batch:
         return replace(there, rgb=rgb, shown=None, looks=None)
 
     def pin_memory(self) -> "Batch":
+        """All of it, so that nothing holds on to the memory that it came in."""
         return self._each(lambda x: x.pin_memory())
 
     @property
@@ -91,8 +92,8 @@ class Batch:
         layers, height, width = self.depth.shape[1:]
         return Form(layers, height, width, self.frames, self.looks is not None)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        changed = {name: tensor if name in ON_CPU else change(tensor) for name, tensor in self.tensors.items()}
+    def _each(self, change: Callable[[Tensor], Tensor], but: Sequence[str] = ()) -> "Batch":
+        changed = {name: tensor if name in but else change(tensor) for name, tensor in self.tensors.items()}
         return Batch(**changed, damaged=self.damaged)
 
 
@@ -134,10 +135,11 @@ def points(depth_BLHW: Tensor, K_B33: Tensor) -> Tensor:
     height, width = depth_BLHW.shape[-2:]
     u = torch.arange(width, device=K_B33.device) + 0.5
     v = torch.arange(height, device=K_B33.device)[:, None] + 0.5
-    inverse = torch.linalg.inv(K_B33)[..., None, None]
+    # in closed form, as the last row of K is 0, 0, 1: torch.linalg.inv waits for the GPU to say whether there is one
+    a, b, c, d, e, f = K_B33[:, :2].reshape(-1, 6, 1, 1).unbind(1)
+    u, v, determinant = u - c, v - f, a * e - b * d
     xyz = torch.empty(*depth_BLHW.shape, 3, dtype=depth_BLHW.dtype, device=depth_BLHW.device)
-    for axis in (0, 1):
-        slope_BHW = inverse[:, axis, 0] * u + inverse[:, axis, 1] * v + inverse[:, axis, 2]
+    for axis, slope_BHW in enumerate(((e * u - b * v) / determinant, (a * v - d * u) / determinant)):
         torch.mul(depth_BLHW, slope_BHW[:, None].to(depth_BLHW.dtype), out=xyz[..., axis])
     xyz[..., 2] = depth_BLHW
     return xyz

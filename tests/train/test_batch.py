@@ -114,3 +114,38 @@ def test_batches_come_through_slots_and_are_not_overwritten_while_held(settings:
     for step, batch in enumerate(held):
         alone = joined([stream[index] for index in range(4 * step, 4 * step + 4)])
         assert same(batch, alone)
+
+
+def test_points_of_cameras_with_skew_are_those_of_rays(items: list[Batch]) -> None:
+    """As a shear leaves them."""
+    K = items[0].K.numpy()[0] @ np.array([[1, 0.2, 0], [0.1, 0.9, 0], [0, 0, 1]])
+    K = np.array([[1, 0.1, 0.5], [0, 1.1, -0.5], [0, 0, 1]]) @ K
+    found = points(items[0].depth, torch.from_numpy(K)[None])[0]
+    expected = shards.rays(K, 28, 28)[None] * items[0].depth[0].numpy()[..., None].astype(np.float64)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=3e-7, atol=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_gets_a_finished_batch_without_being_waited_for(settings: Settings) -> None:
+    """From pinned memory, photometry and points included; index stays, and the numbers are those of the CPU."""
+    often = {f"augment__photometric__{defect}": 0.5 for defect in ("blur", "sharpen", "noise")}
+    config = settings(augment__enabled=True, augment__photometric__jpeg=0.0, data__workers=1, **often)
+    stream = Stream(config.data, config.augment, 6, config.seed, on_device=True)
+    cuda = torch.device("cuda")
+    with batches(stream, Schedule(0, 6, 4), pin=True) as found:
+        for step, batch in enumerate(found):
+            assert all(tensor.is_pinned() for tensor in batch.tensors.values())
+            if step == 0:
+                assert batch.to(cuda).xyz.is_cuda  # what is done once may wait
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                there = batch.to(cuda)
+                xyz = there.xyz
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            here = batch.to(torch.device("cpu"))
+            assert there.index.device.type == "cpu"
+            torch.testing.assert_close(there.rgb.cpu(), here.rgb, rtol=0, atol=1e-5)
+            torch.testing.assert_close(xyz.cpu(), here.xyz, rtol=3e-7, atol=1e-7)
+            assert torch.equal(there.depth.cpu(), here.depth)
