@@ -38,7 +38,7 @@ def draw(out: Path) -> Path | None:
         foot = np.zeros(len(skipped))
         total.plot(skipped, foot, "|", color="tab:purple", markersize=14, transform=along, label=_count(skipped))
     if held_out or skipped:
-        total.legend(fontsize=8, loc="upper right")
+        total.legend(fontsize=8, loc="lower left")
     switch = _switch(out, lines)
     for axis in (total, layers):
         if switch is not None:

@@ -62,12 +62,14 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class _Noted:
-    """A step whose numbers are still on the device. `layout`: name -> (how many numbers, as a list, whole)."""
+    """A step whose numbers are still on the device: `layout`, name -> (how many, as a list, whole). `values` has their
+    names as well, in the order in which they were given.
+    """
 
     step: int
     packed: Tensor | None
     layout: dict[str, tuple[int, bool, bool]]
-    plain: dict[str, Any]
+    values: dict[str, Any]
     waited: float
 
 
@@ -165,8 +167,8 @@ class Reports:
         layout = {n: (t.numel(), t.ndim > 0, not t.is_floating_point()) for n, t in tensors.items()}
         flat = [t.detach().reshape(-1).to(self.device, torch.float64) for t in tensors.values()]
         packed = torch.cat(flat) if flat else None
-        plain = {name: value for name, value in values.items() if name not in tensors}
-        self._noted.append(_Noted(step, packed, layout, plain, waited))
+        rest = {name: None if name in tensors else value for name, value in values.items()}
+        self._noted.append(_Noted(step, packed, layout, rest, waited))
         self._samples += samples
         if step % self.every == 0 or step == self.steps or last:
             self._read()
@@ -214,7 +216,7 @@ class Reports:
         packed = [noted.packed for noted in self._noted if noted.packed is not None]
         numbers = iter(torch.cat(packed).cpu().tolist() if packed else [])
         for noted in self._noted:
-            row: dict[str, Any] = {"step": noted.step, **noted.plain}
+            row: dict[str, Any] = {"step": noted.step, **noted.values}
             for name, (count, is_list, whole) in noted.layout.items():
                 part = [int(x) if whole else x for x in (next(numbers) for _ in range(count))]
                 row[name] = part if is_list else part[0]

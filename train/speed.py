@@ -25,15 +25,19 @@ class Utilisation:
 
     def line(self) -> str:
         """The formula with its numbers, as a run says it when it opens."""
-        work = f"{self.flops / 1e12:.4g} TFLOP"
+        work = _operations(self.flops)
         if self.peak is None:
             return f"{work} per training sample; no MFU is shown, because the peak of this device is not known"
         devices = f"{self.world} x " if self.world > 1 else ""
-        return f"{FORMULA} = samples/s x {work} / ({devices}{self.peak / 1e12:.4g} TFLOP/s)"
+        return f"{FORMULA} = samples/s x {work} / ({devices}{_operations(self.peak)}/s)"
 
     def facts(self) -> dict[str, str | float | None]:
         """The same for programs."""
         return {"formula": FORMULA, "flops_per_sample": self.flops, "peak": self.peak, "devices": self.world}
+
+
+def _operations(count: float) -> str:
+    return f"{count / 1e12:.4g} TFLOP" if count >= 1e11 else f"{count / 1e9:.4g} GFLOP"
 
 
 def memory(device: torch.device) -> dict[str, int]:

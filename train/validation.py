@@ -167,9 +167,9 @@ def validate(
     began = time.perf_counter()
     settings = held_out.settings
     layers = model.config.layers
-    share = max(1, settings.data.batch // (ranks.world * settings.accumulation))
+    most = max(1, settings.data.batch // (ranks.world * settings.accumulation))  # as in training, so that it fits
     sums = torch.zeros(5 + 2 * layers, dtype=torch.float64, device=ranks.device)
-    for batch in _batches(held_out, range(len(held_out.rows)), share, layers, ranks):
+    for batch in _batches(held_out, range(len(held_out.rows)), most, layers, ranks):
         if stop():
             return None
         with torch.no_grad():
@@ -182,7 +182,7 @@ def validate(
 
     drawn: list[tuple[int, np.ndarray]] = []
     pictures = range(min(settings.evaluation.pictures, len(held_out.rows)))
-    for batch in _batches(held_out, pictures, share, layers, ranks):
+    for batch in _batches(held_out, pictures, most, layers, ranks):
         if stop():
             return None
         drawn += _drawn(model, normalisation, batch, settings, ranks.device)
@@ -225,12 +225,13 @@ class _Batch:
         return len(self.samples[0].rgb)
 
 
-def _batches(held_out: HeldOut, numbers: range, share: int, layers: int, ranks: Ranks) -> Iterator[_Batch]:
-    """This rank's batches: dealt out in turn, equally many on each rank and all of one size, read one ahead.
+def _batches(held_out: HeldOut, numbers: range, most: int, layers: int, ranks: Ranks) -> Iterator[_Batch]:
+    """This rank's batches of at most `most`: dealt out in turn, equally many on each rank, of one size, read one ahead.
 
     A rank of a sharded model that made one call less would leave the others waiting for ever, and another shape would
     be compiled anew.
     """
+    share = max(1, min(most, -(-len(numbers) // ranks.world)))
     chunks = [list(numbers[k : k + share]) for k in range(0, len(numbers), share)]
     rounds = -(-len(chunks) // ranks.world)
     own = [chunks[i] if i < len(chunks) else [] for i in range(ranks.rank, rounds * ranks.world, ranks.world)]
