@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,10 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         layers = preset(settings.model.preset, **settings.model.overrides).layers
         stream = Stream(settings.data, settings.augment, layers, settings.seed, on_device=device.type == "cuda")
         Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
-        held_out = HeldOut.open(settings, console.print)
+        held_out = HeldOut.open(settings, partial(_say, console))
     ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}"})
     ranks.check_folder(out)
-    saved = checkpoints.latest(out, console.print, ranks)
+    saved = checkpoints.latest(out, partial(_say, console), ranks)
     with ranks.together():
         if saved is not None:
             resume.check_config(out, saved, settings)
@@ -105,7 +106,7 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
     # Model: rank 0 has the weights, `prepare` gives each rank its part of them.
     known: dict[str, Any] = saved.state["normalisation"] if saved else {}
     with ranks.together():
-        model, inherited = build(settings, resumed=saved is not None, meta=not ranks.first, say=console.print)
+        model, inherited = build(settings, resumed=saved is not None, meta=not ranks.first, say=partial(_say, console))
         if saved is not None:
             resume.check_model(out, saved, settings, model)
         elif ranks.first:
@@ -250,7 +251,7 @@ def _reports(settings: Config, model: WTDiT, ranks: Ranks, console: Console, fir
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     flops = training_flops(model.config, size, size, settings.data.frames)
     use = Utilisation(flops, gpus.peak(name, settings.compute.peak), ranks.world)
-    boards = open_boards(settings.log, out, first, config.to_dict(settings), console.print)
+    boards = open_boards(settings.log, out, first, config.to_dict(settings), partial(_say, console))
     return Reports(out, first, settings.steps, settings.log.every, console, device, boards, use)
 
 
@@ -264,6 +265,10 @@ def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first
         + (f", over {ranks.world} ranks" if ranks.world > 1 else "")
         + (f"; {twice} blocks are computed twice" if twice else "")
     )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)  # a path in brackets is none of rich's tags
 
 
 def _number(caught: list[signal.Signals]) -> float:
