@@ -2,12 +2,15 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.rope import Rope, rotate
 
 Shape = Literal["layer", "ray", "global", "time"]
+# Rays with more layers than this are left to the general kernel: written out, they take layers^2 products.
+LONGEST_RAY = 8
 CYCLE: tuple[Shape, ...] = ("layer", "ray", "global")
 
 
@@ -43,8 +46,34 @@ def scatter(x_NHSd: Tensor, shape: Shape, layers: int, patches: int) -> Tensor:
     return x_BLPHd.flatten(3)
 
 
+def along_rays(q_BLPHd: Tensor, k_BLPHd: Tensor, v_BLPHd: Tensor) -> Tensor:
+    """Attention of each ray's L tokens to one another, written out as L x L products: (B,L,P,H*d), sums in float32.
+
+    For a compiler, which makes a handful of kernels of it that read each query, key and value once or twice and never
+    hold an L x L x d product. Kernels for long sequences spend a tile of 64 or 128 rows on the 6 tokens of a ray.
+    Uncompiled it would move L times the bytes: there `scaled_dot_product_attention` says the same.
+    """
+    dtype, scale = v_BLPHd.dtype, q_BLPHd.shape[-1] ** -0.5
+    queries, keys, values = (x.float().unbind(1) for x in (q_BLPHd, k_BLPHd, v_BLPHd))  # L times (B,P,H,d) each
+    out = []
+    for query in queries:
+        scores = [(query * key).sum(-1) * scale for key in keys]
+        largest = scores[0].detach()
+        for score in scores[1:]:
+            largest = torch.maximum(largest, score.detach())
+        weights = [torch.exp(score - largest) for score in scores]
+        total = sum(weights[1:], weights[0])
+        mixed = [(weight / total)[..., None] * value for weight, value in zip(weights, values, strict=True)]
+        out.append(sum(mixed[1:], mixed[0]).to(dtype))
+    return torch.stack(out, dim=1).flatten(3)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention with LayerNorm on queries and keys: qkv without bias, projection with one."""
+    """Multi-head self-attention with LayerNorm on queries and keys: qkv without bias, projection with one.
+
+    Nothing here hinders any kernel that `torch.nn.attention.sdpa_kernel` may choose around it: no mask, heads of 64 in
+    the full models, channels last and contiguous.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -61,6 +90,8 @@ class Attention(nn.Module):
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
+        if shape == "ray" and layers <= LONGEST_RAY and torch.compiler.is_compiling():
+            return self.proj(along_rays(q, k, v))
         q, k, v = (gather(x, shape, frames) for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(scatter(out, shape, layers, patches))

@@ -154,7 +154,8 @@ def test_at_first_a_clip_is_coupled_through_time_but_little_and_the_coupling_can
     assert 0 < difference < 1e-2
     objective(clips, rgb, x_t, torch.ones(2 * T, H, W), t, seeded(2 * T, L, H, W, 3, seed=2), frames=T).total.backward()
     for name, parameter in clips.temporal.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
 
 
 def test_a_frame_of_a_clip_counts_in_the_loss_as_an_image_does():
