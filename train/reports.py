@@ -207,7 +207,7 @@ class Reports:
             self._aside += time.perf_counter() - began
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _read(self) -> None:
         """One transfer for all noted steps, which also waits until they are done; say which were refused."""

@@ -338,3 +338,11 @@ def test_a_silent_rank_takes_every_call() -> None:
         with r.aside("checkpoint"):
             r.say("nothing")
     assert r.opening() == []
+
+
+def test_text_with_brackets_is_said_as_it_is(tmp_path: Path) -> None:
+    """An error of torch ends in [/…/pair.cc:537], which is no markup."""
+    r, said = reports(tmp_path)
+    with r:
+        r.say("lost [/build/gloo/pair.cc:537] [bold]")
+    assert said.getvalue() == "lost [/build/gloo/pair.cc:537] [bold]\n"
