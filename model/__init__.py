@@ -2,7 +2,8 @@
 
 A network (`WTDiT`) that predicts the clean stack of points from an image and a noisy stack; the flow that trains it
 (`draw_times`, `objective`) and runs it (`sample`); the maps between camera space and the network's space (`ZScore`,
-`LogMedian`); the camera that a prediction implies (`fit_intrinsics`); the released checkpoints (`read_released`).
+`LogMedian`); the camera that a prediction implies (`fit_intrinsics`); the released checkpoints (`read_released`) and
+weights for the image encoder alone (`read_encoder`); what a pass costs (`flops`).
 It knows nothing of shards, of training runs or of parallelism.
 """
 
@@ -11,6 +12,7 @@ from model.flops import Flops, flops, training_flops
 from model.flow import Loss, correlated, noise_fill, objective, sample
 from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
+from model.pretrained import read_encoder
 from model.released import from_released, read_released, released_normalisation, to_released
 from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
 from model.wt_dit import WTDiT
@@ -36,6 +38,7 @@ __all__ = [
     "objective",
     "preset",
     "presets",
+    "read_encoder",
     "read_released",
     "released_normalisation",
     "sample",

@@ -3,15 +3,15 @@
 The release calls the same tensors by other names, and its head predicts -x0: its last projection changes sign here.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from model.files import read_tensors
 from model.normalisation import LogMedian, Normalisation, ZScore
 
 # (theirs, ours), tried in order; the rest of a name is the same on both sides, but for a block's second norm and for
@@ -76,10 +76,9 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"released checkpoint {path} does not exist; give the path of its model.pt")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError):
-        content = None  # their messages are about pickles and zip archives
+    content: Any = None
+    with suppress(ValueError):
+        content = read_tensors(path)
     if isinstance(content, Mapping):
         content = content.get("ema_state_dict", content.get("model_state_dict", content))
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
