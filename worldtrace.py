@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cluster": ("cluster.commands:app", "Follow a render job (report), train on a Ray cluster (train)."),
     "shards": ("shards.cli:app", "Look into a dataset: info, ls, show, verify, stats, export, order, view."),
     "train": ("train.cli:train", "Train a WT-DiT on a layered dataset."),
+    "checkpoint": (
+        "train.checkpoints.commands:app",
+        "Look into the checkpoints of a run, check them, take the weights out: info, verify, export.",
+    ),
     "predict": ("train.cli:predict", "Predict the layered point cloud behind an image."),
     "eval": ("train.cli:evaluate", "Evaluate a trained run on a dataset, against baselines."),
 }
