@@ -1,5 +1,6 @@
 """A checkpoint is whole or it is not there, what is in it comes back bit for bit, and saving does not stop training."""
 
+import contextlib
 import hashlib
 import json
 import random
@@ -209,6 +210,22 @@ def test_a_full_disk_is_said_and_leaves_the_older_ones(tmp_path: Path, monkeypat
         gate.failing = False  # somebody made room
         saver.save(40, tensors(40), STATE, wait=True)
     assert names(tmp_path) == ["step-000040"]
+
+
+def test_a_run_that_ends_by_an_error_waits_for_its_checkpoint_and_says_if_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    for gate.failing, told in ((False, []), (True, [f"{tmp_path}/checkpoints/step-000002 cannot be written"])):
+        said: list[str] = []
+        gate.open.clear()
+        with contextlib.suppress(ZeroDivisionError), Checkpoints(tmp_path, 3, ALONE, said.append) as saver:
+            saver.save(1 + gate.failing, tensors(1), STATE)
+            threading.Timer(0.05, gate.open.set).start()
+            raise ZeroDivisionError
+        assert [line.split(":")[0] for line in said] == told
+        assert not any("goes on" in line for line in said)
+        assert names(tmp_path) == ["step-000001"]
 
 
 def test_too_little_memory_for_the_copy_is_a_failure_like_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,9 +107,11 @@ class Checkpoints:
         return self._done.pop(0) if self._done else None
 
     def close(self) -> None:
-        """Wait for what is under way, but not for long, and say how it ended: a run that fails is still saved."""
+        """Wait for what is under way, but not for long, and say if it failed: a run that fails is still saved."""
         self._join(LEAVING)
-        self._collect()
+        self._collect(going_on=False)
+        if self._pending is not None:
+            self.say(f"{self._where(self._pending.step)} was not finished; the checkpoints before it stay")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -117,7 +119,7 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _collect(self, last: bool = False) -> None:
+    def _collect(self, last: bool = False, going_on: bool = True) -> None:
         """Hear how what was under way has ended, if it has."""
         pending = self._pending
         if pending is None:
@@ -134,7 +136,7 @@ class Checkpoints:
         if pending.failure is not None:
             if last:
                 raise OSError(pending.failure)
-            self.say(f"{pending.failure}; training goes on, and the checkpoints before this one stay")
+            self.say(f"{pending.failure}; {'training goes on, and ' if going_on else ''}the checkpoints before it stay")
             return
         self._newest = pending.step
         self._done.append(
@@ -202,5 +204,8 @@ class Checkpoints:
         if self._group is None:
             return [own]
         found: list[Any] = [None] * self.ranks.world
-        dist.all_gather_object(found, own, group=self._group)
+        try:
+            dist.all_gather_object(found, own, group=self._group)
+        except RuntimeError as error:
+            raise ConnectionError("another rank has ended, or does not answer") from error
         return found
