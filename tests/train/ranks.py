@@ -1,14 +1,17 @@
 """Runs of several ranks on this machine: one process each, forked from a server that has imported torch already."""
 
+import errno
+import hashlib
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from train import config
 from train.config import Config
@@ -17,16 +20,27 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["train.loop", "torch.nn.parallel", "matplotlib.pyplot"])
 
 
-def start(
-    settings: Config, world: int, fault: str = "", rank: int = 1, step: int = 0, other: Config | None = None
-) -> list[BaseProcess]:
-    """Start `world` ranks. `fault` befalls `rank` at `step`, or it is started with the `other` settings.
+Faults = Sequence[tuple[str, int]]  # (what befalls a rank, at which step), see _inject
 
-    What a rank prints is in out-RANK.log beside `out`.
+
+def start(
+    settings: Config,
+    world: int,
+    fault: str = "",
+    rank: int = 1,
+    step: int = 0,
+    other: Config | None = None,
+    faults: Mapping[int, Faults] | None = None,
+) -> list[BaseProcess]:
+    """Start `world` ranks. `fault` befalls `rank` at `step` (or several, by rank, `faults`), or it is started with the
+    `other` settings.
+
+    What a rank prints is in out-RANK.log beside `out`; at last the hashes of what it holds.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    befalls = faults or ({rank: [(fault, step)]} if fault else {})
     processes = [
         _CONTEXT.Process(
             target=_rank,
@@ -36,8 +50,7 @@ def start(
                 k,
                 world,
                 port,
-                fault if k == rank else "",
-                step,
+                befalls.get(k, ()),
             ),
         )
         for k in range(world)
@@ -59,9 +72,21 @@ def join(processes: Sequence[BaseProcess], seconds: float = 60) -> list[int | No
 
 
 def run(
-    settings: Config, world: int, fault: str = "", rank: int = 1, step: int = 0, other: Config | None = None
+    settings: Config,
+    world: int,
+    fault: str = "",
+    rank: int = 1,
+    step: int = 0,
+    other: Config | None = None,
+    faults: Mapping[int, Faults] | None = None,
 ) -> list[int | None]:
-    return join(start(settings, world, fault, rank, step, other))
+    return join(start(settings, world, fault, rank, step, other, faults))
+
+
+def held(settings: Config, world: int) -> list[dict[str, str]]:
+    """What each rank held at its end: which shard, and the hash of its part of the weights, average and moments."""
+    lines = [[line for line in said(settings, k).splitlines() if line.startswith("holds ")][-1] for k in range(world)]
+    return [dict(word.split("=") for word in line.split()[1:]) for line in lines]
 
 
 def said(settings: Config, rank: int) -> str:
@@ -72,7 +97,7 @@ def _log_of(out: str, rank: int) -> Path:
     return Path(f"{out}-{rank}.log")
 
 
-def _rank(text: dict, path: Path, rank: int, world: int, port: int, fault: str, step: int) -> None:
+def _rank(text: dict, path: Path, rank: int, world: int, port: int, faults: Faults) -> None:
     settings = config.from_dict(text)
     log = path.open("w", buffering=1)
     os.dup2(log.fileno(), 1)
@@ -87,8 +112,10 @@ def _rank(text: dict, path: Path, rank: int, world: int, port: int, fault: str, 
     from train import loop, parallel
 
     parallel.FOLDER_SECONDS = 1.0
-    if fault:
-        _inject(loop, settings, fault, step)
+    made: list[Any] = []
+    sound = loop.Update
+    loop.Update = lambda *given: made.append(sound(*given)) or made[-1]  # type: ignore[assignment, misc, return-value, func-returns-value]
+    _inject(loop, settings, faults)
     try:
         outcome = loop.train(settings)
     except (ValueError, OSError) as error:
@@ -98,41 +125,68 @@ def _rank(text: dict, path: Path, rank: int, world: int, port: int, fault: str, 
         traceback.print_exc()
         log.flush()
         os._exit(1)
+    print(_holds(made[-1].tensors()))
     print(f"ended at {outcome.step}, {outcome.stopped_by}", flush=True)
 
 
-def _inject(loop: object, settings: Config, fault: str, step: int) -> None:
-    """Let something happen to this rank in the forward pass of one step."""
-    from train.batch import Unusable
+def _holds(tensors: Mapping[str, Mapping[str, Any]]) -> str:
+    from train.sharding import plain
 
-    sound = loop.loss_of  # type: ignore[attr-defined]
+    words = []
+    for group, named in tensors.items():
+        digest = hashlib.sha256()
+        for name in sorted(named):
+            digest.update(name.encode() + plain(named[name].detach()).contiguous().numpy().tobytes())
+        words.append(f"{group}={digest.hexdigest()[:16]}")
+    meshes = {getattr(tensor, "device_mesh", None) for tensor in tensors["model"].values()} - {None}
+    places = {tuple(mesh.get_coordinate() or ())[-1] for mesh in meshes}
+    return f"holds shard={places.pop() if places else 0} {' '.join(words)}"
+
+
+def _inject(loop: Any, settings: Config, faults: Faults) -> None:
+    """Let things happen to this rank, each at a step of this process.
+
+    In the forward pass: kill, term, error, hang, nan, spike. In the evaluation: "term while evaluating". In the
+    checkpoint of that step: "full disk". From that step on: damage, of every sample.
+    """
+    from train.batch import Unusable
+    from train.checkpoints import pieces
+    from train.data import Stream
+
+    at = {(fault, step) for fault, step in faults}
+    sound, validate, write, whole = loop.loss_of, loop.validate, pieces._write, Stream.views
     calls = 0
 
-    def faulty(network, time_shift, normalisation, batch, *rest):
+    def faulty(network: Any, time_shift: Any, normalisation: Any, batch: Any, *rest: Any) -> Any:
         nonlocal calls
         calls += 1
-        now = (calls - 1) // settings.accumulation + 1 == step
-        if now and fault == "kill":
+        step = (calls - 1) // settings.accumulation + 1
+        if ("kill", step) in at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if now and fault == "term":
+        if ("term", step) in at:
             os.kill(os.getpid(), signal.SIGTERM)
-        if now and fault == "error":
+        if ("error", step) in at:
             raise ValueError("a fault of this rank alone")
-        if now and fault == "hang":
+        if ("hang", step) in at:
             signal.pause()
         loss = sound(network, time_shift, normalisation, batch, *rest)
-        scale = {"nan": float("nan"), "spike": 1e6}.get(fault, 1.0) if now else 1.0
+        scale = float("nan") if ("nan", step) in at else 1e6 if ("spike", step) in at else 1.0
         return loss._replace(total=loss.total * scale)
 
-    loop.loss_of = faulty  # type: ignore[attr-defined]
-    if fault == "damage":
-        from train.data import Stream
+    def evaluating(*given: Any) -> Any:
+        if ("term while evaluating", (calls - 1) // settings.accumulation + 1) in at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*given)
 
-        whole = Stream.view
+    def writing(path: Path, part: Any) -> Any:
+        if any(fault == "full disk" and f"{step:06d}" in str(path.parents[1].name) for fault, step in at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, part)
 
-        def damaged(self, index):
-            view, lines = whole(self, index)
-            bad = index // settings.data.batch + 1 >= step
-            return view, (*lines, Unusable(index, "damaged", f"sample {index} is damaged")) if bad else lines
+    def damaged(self: Any, index: int) -> Any:
+        views, lines = whole(self, index)
+        bad = any(fault == "damage" and index // settings.data.batch + 1 >= step for fault, step in at)
+        return views, (*lines, Unusable(index, "damaged", f"sample {index} is damaged")) if bad else lines
 
-        Stream.view = damaged  # type: ignore[method-assign]
+    loop.loss_of, loop.validate, pieces._write = faulty, evaluating, writing
+    Stream.views = damaged  # type: ignore[method-assign]
