@@ -104,14 +104,18 @@ class Data(_Section):
 class Model(BaseModel):
     """A preset of the model room, any field of its `WTConfig` to override, and what the weights and targets start from.
 
-    `start` is a run folder (its EMA weights) or a released `model.pt`. `normalisation` auto: the one that `start` was
-    trained under; without `start`, z-score where all samples are objects or dynamic objects, else log-median (App. A).
+    `start` is a run folder or one of its checkpoints (the EMA weights), or a released `model.pt`; it must hold the
+    model of this config, but for temporal blocks, which may be missing there and then begin as they do without it (WT-D
+    from WT-O). `encoder_weights` are of the image encoder alone, where there is no `start`: one brings its own encoder,
+    and these are then not read, which is said. A frozen encoder needs either. A run that goes on needs neither.
+    `normalisation` auto: the one that `start` was trained under; without `start`, z-score where all samples are objects
+    or dynamic objects, else log-median (App. A).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     preset: str = "wt_o"
     start: str | None = None
-    encoder_weights: str | None = None  # of the image encoder alone: moge, dinov2, hf://REPO/FILE or a file
+    encoder_weights: str | None = None  # moge, dinov2, hf://OWNER/REPO/FILE or a file (model/pretrained.py)
     normalisation: Literal["auto", "zscore", "log_median"] = "auto"
 
     @property

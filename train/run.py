@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 import shards
-from model import LogMedian, Normalisation, WTConfig, WTDiT, ZScore, preset, read_released, released_normalisation
+from model import (
+    LogMedian,
+    Normalisation,
+    WTConfig,
+    WTDiT,
+    ZScore,
+    preset,
+    read_encoder,
+    read_released,
+    released_normalisation,
+)
 from model import normalisation as maps
 from shards import seed_of
 from train import checkpoints, config
@@ -56,27 +66,35 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", say: Callable
 def build(
     settings: Config, resumed: bool = False, meta: bool = False, say: Callable[[str], None] = print
 ) -> tuple[WTDiT, Normalisation | None]:
-    """The model of a config on the CPU, its weights from `model.start` or, as a function of the seed alone, at random.
+    """The model of a config on the CPU, its weights from `model.start` or, as a function of the seed alone, at random;
+    its image encoder's then from `model.encoder_weights` if there are any.
 
     Beside it the map under which the weights of `model.start` were trained. Of a `resumed` run the weights are about to
-    be replaced by its own, so `model.start` need not exist any more. `meta`: shapes without memory, of a rank that gets
-    its part from another one.
+    be replaced by its own, so neither need exist any more. `meta`: shapes without memory, of a rank that gets its part
+    from another one.
     """
     shape = preset(settings.model.preset, **settings.model.overrides)
     if settings.data.size % shape.patch:
         raise ValueError(f"data.size: {settings.data.size} is not a multiple of the model's patch, {shape.patch}")
-    start = settings.model.start
-    if shape.encoder.frozen and start is None:
+    start, encoder = settings.model.start, settings.model.encoder_weights
+    if shape.encoder.frozen and start is None and encoder is None:
         raise ValueError(
-            f"model.start: not set, but the image encoder of {settings.model.preset} is frozen and would stay random; "
-            "give a released model.pt or a run folder, or set model.encoder.frozen=false"
+            f"model.start: not set, and model.encoder_weights neither, but the image encoder of {settings.model.preset} is "
+            "frozen and would stay random; give a released model.pt or a run folder as model.start, "
+            "model.encoder_weights=moge, or set model.encoder.frozen=false"
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta") if meta else nullcontext():
         # torch's initialisers take their numbers from the global generator only
         torch.manual_seed(seed_of(settings.seed, "weights") % 2**63)
         network = WTDiT(shape)
-    if resumed or meta or start is None:
+    if resumed or meta:
         return network, None
+    if start is None:
+        if encoder is not None:
+            network.encoder.load_state_dict(read_encoder(encoder, shape), strict=False)  # which has checked the names
+        return network, None
+    if encoder is not None:
+        say(f"model.encoder_weights: {encoder} is not read, because model.start brings an encoder: {start}")
     weights, inherited = _read_start(Path(start))
     own = _of_its_own(Path(start), shapes(weights), shapes(network.state_dict()))
     if own:

@@ -160,3 +160,49 @@ def test_the_seed_alone_makes_the_weights_of_a_start_from_nothing(settings: Sett
     assert equal(one, two.state_dict())
     assert not equal(one, other.state_dict())
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+ENCODER = {"width": 32, "depth": 2, "heads": 2, "frozen": True}
+
+
+def test_a_frozen_encoder_needs_weights_from_somewhere(settings: Settings) -> None:
+    with pytest.raises(ValueError, match=r"model\.start: not set, and model\.encoder_weights neither"):
+        build(settings(model__encoder=ENCODER))
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_encoder_weights_are_those_of_the_encoder_and_nothing_else(
+    settings: Settings, tmp_path: Path, projection: bool
+) -> None:
+    encoder = {**ENCODER, "frozen": False}
+    plain, _ = build(settings(model__encoder=encoder))
+    own = {f"net.encoder.{name}": torch.full_like(x, 0.5) for name, x in plain.encoder.state_dict().items()}
+    if not projection:
+        own = {name: x for name, x in own.items() if "final_project" not in name}
+    torch.save(own, tmp_path / "encoder.pt")
+    frozen = {**ENCODER, "train_projection": not projection}
+    network, inherited = build(settings(model__encoder=frozen, model__encoder_weights=str(tmp_path / "encoder.pt")))
+    assert inherited is None
+    for name, found in network.state_dict().items():
+        mine = name.startswith("encoder.") and not name.startswith(("encoder.image_", "encoder.final_project."))
+        if mine or (projection and name.startswith("encoder.final_project.")):
+            assert (found == 0.5).all(), name
+        else:
+            assert torch.equal(found, plain.state_dict()[name]), name
+
+
+def test_a_start_brings_its_encoder_and_a_run_that_goes_on_needs_nothing(settings: Settings) -> None:
+    first = settings()
+    _, averaged = trained(first)
+    said: list[str] = []
+    network, _ = build(settings(model__start=first.out, model__encoder_weights="nowhere.pt"), say=said.append)
+    assert equal(network, averaged)
+    assert said == [
+        f"model.encoder_weights: nowhere.pt is not read, because model.start brings an encoder: {first.out}"
+    ]
+    for given in ({"model__start": "nowhere"}, {"model__encoder_weights": "nowhere.pt"}):
+        build(settings(model__encoder=ENCODER, **given), resumed=True, say=said.append)
+        build(settings(model__encoder=ENCODER, **given), meta=True, say=said.append)
+        with pytest.raises(FileNotFoundError):
+            build(settings(model__encoder=ENCODER, **given))
+    assert len(said) == 1
