@@ -79,8 +79,8 @@ def build(
     start, encoder = settings.model.start, settings.model.encoder_weights
     if shape.encoder.frozen and start is None and encoder is None:
         raise ValueError(
-            f"model.start: not set, and model.encoder_weights neither, but the image encoder of {settings.model.preset} is "
-            "frozen and would stay random; give a released model.pt or a run folder as model.start, "
+            "model.start: not set, and model.encoder_weights neither, but the image encoder of "
+            f"{settings.model.preset} is frozen and would stay random; give a released model.pt or a run folder as model.start, "
             "model.encoder_weights=moge, or set model.encoder.frozen=false"
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta") if meta else nullcontext():
