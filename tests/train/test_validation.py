@@ -3,6 +3,7 @@
 import io
 import math
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,42 @@ def test_losses_with_and_without_evaluation_are_the_same_bits(evaluating: Settin
         assert len(log.events(Path(c.out), "evaluation")) == (3 if every else 0)
     assert found[0] == found[1]
     assert len(found[0]) == 6
+
+
+def told_to_stop(ranks: Ranks, tree: dict[str, Any]) -> tuple[int, str]:
+    """A training whose rank 1 is told to stop while it reads the third held-out sample of the first evaluation."""
+    from rich.console import Console
+
+    from train.loop import train
+
+    caught: list[signal.Signals] = []
+    read = HeldOut.read
+
+    def reading(self: HeldOut, number: int, layers: int) -> Any:
+        if ranks.rank == ranks.world - 1 and number == 3 and not caught:
+            caught.append(signal.SIGTERM)
+        return read(self, number, layers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HeldOut, "read", reading)
+        outcome = train(config.from_dict(tree), Console(file=io.StringIO()), caught)
+    return outcome.step, str(outcome.stopped_by and outcome.stopped_by.name)
+
+
+@pytest.mark.slow
+def test_a_signal_in_an_evaluation_is_obeyed_at_once_and_nothing_is_lost(evaluating: Settings, tmp_path: Path) -> None:
+    from train import checkpoints, log
+
+    for world in (1, 2):
+        c = evaluating(
+            out=str(tmp_path / str(world)), steps=8, evaluation__every=3, data__batch=2, evaluation__samples=8
+        )
+        tree = config.to_dict(c)
+        found = several.on(2, told_to_stop, tree) if world == 2 else [told_to_stop(ALONE, tree)]
+        assert found == [(3, "SIGTERM")] * world
+        saved = checkpoints.latest(Path(c.out), quiet)
+        assert saved is not None
+        assert saved.step == 3
+        assert not log.events(Path(c.out), "evaluation")
+        assert not (Path(c.out) / "pictures").exists()
+        assert [line["step"] for line in log.read(Path(c.out))] == [1, 2, 3]
