@@ -80,8 +80,8 @@ def build(
     if shape.encoder.frozen and start is None and encoder is None:
         raise ValueError(
             "model.start: not set, and model.encoder_weights neither, but the image encoder of "
-            f"{settings.model.preset} is frozen and would stay random; give a released model.pt or a run folder as model.start, "
-            "model.encoder_weights=moge, or set model.encoder.frozen=false"
+            f"{settings.model.preset} is frozen and would stay random; give a released model.pt or a run folder as "
+            "model.start, model.encoder_weights=moge, or set model.encoder.frozen=false"
         )
     with torch.random.fork_rng(devices=[]), torch.device("meta") if meta else nullcontext():
         # torch's initialisers take their numbers from the global generator only
