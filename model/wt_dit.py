@@ -66,6 +66,9 @@ class WTDiT(nn.Module):
     """The network F of Eq. 3: predicts x0 (normalised points) from x_t, t and the image.
 
     `encode` depends on the image alone, so that a sampler runs it once; `denoise` is called at every step.
+
+    Where it starts differently from the release: there all blocks of the decoder begin as copies of one, here each is
+    drawn by itself; and here the last projection begins at zero, so that the first prediction is the mean.
     """
 
     def __init__(self, config: WTConfig) -> None:

@@ -88,6 +88,33 @@ def test_through_time_a_token_sees_its_layer_and_patch_in_every_frame_of_its_cli
     assert torch.equal(changed, expected)
 
 
+def test_attention_through_time_equals_its_readable_twin():
+    torch.manual_seed(6)
+    attention, x = _randomise(Attention(D, HEADS)), torch.randn(6, L, P, D)
+    with torch.no_grad():
+        out = attention(x, "time", temporal(6, 3, D // HEADS), 3)
+        for clip in range(2):
+            own = slice(3 * clip, 3 * clip + 3)
+            expected = readable.attend_through_time(attention, x[own])
+            torch.testing.assert_close(out[own], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_film_comes_before_the_block_and_differs_by_layer():
+    block = _randomise(Block(D, HEADS, 4, 1.0))
+    x, adaln, gamma, beta = (
+        torch.randn(2, L, P, D),
+        torch.randn(2, L, 6, D),
+        torch.randn(L, 1, D),
+        torch.randn(L, 1, D),
+    )
+    with torch.no_grad():
+        out = block(x, adaln, "layer", rope_of("layer"), film=(gamma, beta))
+        for l in range(L):
+            modulated = x[:, l : l + 1] * (1 + gamma[l]) + beta[l]
+            expected = block(modulated, adaln[:, l : l + 1], "layer", rope_of("layer"))
+            torch.testing.assert_close(out[:, l : l + 1], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_rope_sees_relative_positions_only_and_keeps_lengths():
     torch.manual_seed(4)
     q, k = torch.randn(16), torch.randn(16)

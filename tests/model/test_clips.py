@@ -8,6 +8,7 @@ from torch import nn
 
 from model import LogMedian, WTDiT, ZScore, correlated, objective, preset, sample
 from model.config import WTConfig
+from tests.model import readable
 
 T, L, H, W = 4, 6, 8, 8
 
@@ -156,6 +157,38 @@ def test_at_first_a_clip_is_coupled_through_time_but_little_and_the_coupling_can
     for name, parameter in clips.temporal.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(("frames", "correlation"), [(1, 0.5), (3, 0.5), (2, 1.0)])
+def test_the_objective_equals_its_readable_twin(frames, correlation):
+    """Pixel by pixel, with jittered weights, a single-layer sample, and NaN where nothing is valid or supervised."""
+    generator = torch.Generator().manual_seed(7)
+    shape, batch = (6, 3, 2, 3, 3), 6
+    x0, noise = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    valid = torch.rand(batch, 2, 3, generator=generator) < 0.6
+    weight = torch.where(valid, 1.0, 0.0)
+    weight[0], weight[2, 0, 1], weight[3] = 0.0, 0.25, 1.0
+    x0[1][:, ~(valid[1] | (weight[1] > 0))] = torch.nan
+    single, t = [False, False, True, False, True, False], torch.rand(batch, 3, generator=generator)
+
+    def predict(given):
+        return 0.7 * given + 0.1 * given.sum(dim=(1, 2, 3), keepdim=True).sin()
+
+    expected = readable.objective(predict, x0, valid, t, noise, single, weight, 0.3, frames, correlation)
+    found = objective(
+        lambda rgb, x_t, t, frames: predict(x_t),
+        torch.zeros(batch, 3, 2, 3),
+        x0,
+        valid,
+        t,
+        noise,
+        torch.tensor(single),
+        weight,
+        0.3,
+        frames,
+        correlation,
+    )
+    torch.testing.assert_close(torch.stack(found[:3]), torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
 def test_a_frame_of_a_clip_counts_in_the_loss_as_an_image_does():

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from model import WTDiT, preset
-from model.wt_dit import patchify, unpatchify
+from model.wt_dit import patchify, standardised, unpatchify
+from tests.model import readable
 
 SMALL = {"width": 32, "heads": 2, "decoder_blocks": 3, "head_blocks": 3, "patch": 4, "layers": 4, "layer_scale": 1.0}
 SMALL_ENCODER = {"width": 16, "heads": 2, "depth": 2, "taps": 2, "grid": 4}
@@ -105,6 +107,27 @@ def test_a_frozen_encoder_gets_no_gradient_and_everything_else_does():
     model(rgb, x_t, torch.tensor([0.2, 0.7])).square().mean().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None}
     assert without == {name for name, _ in model.named_parameters() if name.startswith("encoder.")}
+
+
+def test_the_encoder_equals_its_readable_twin():
+    encoder = small_model().encoder
+    rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        out = encoder(rgb)
+        for i in range(2):
+            torch.testing.assert_close(out[i], readable.encode(encoder, rgb[i]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_image_tokens_are_standardised_jointly_over_a_clip(frames):
+    """Against torch's own layer norm over the same numbers, gradients included."""
+    x = torch.randn(4, 3, 5, 8, generator=torch.Generator().manual_seed(4)).mul(3).add(2).requires_grad_()
+    clips = x.unflatten(0, (-1, frames))
+    expected = F.layer_norm(clips, clips.shape[1:], eps=1e-6).flatten(0, 1)
+    towards = torch.arange(8.0)
+    torch.testing.assert_close(standardised(x, frames), expected, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad((y * towards).square().sum(), x)[0] for y in (standardised(x, frames), expected)]
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
 
 
 def cubic(distance):
