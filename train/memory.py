@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from model import WTConfig, WTDiT
-from model.attention import Shape, shape_of
+from model.attention import LONGEST_RAY, Shape, shape_of
 from train.config import Config
 
 FLOAT = 4  # bytes
@@ -88,11 +88,14 @@ def kept_by_block(config: WTConfig, shape: Shape, tokens: int, half: bool, mode:
     mean and a deviation each, attention a logarithm for each head. Under autocast linear layers keep their weights in
     bf16 as well.
 
-    Compiled, what costs memory traffic alone is computed again: of float32 the inputs of the norms stay (2).
+    Compiled, what costs memory traffic alone is computed again: of float32 the inputs of the norms stay (2). Along a
+    ray attention is written out then, and keeps q, k and v in float32 (3) in place of what the kernel keeps.
     """
     h, ratio, width = (2 if half else FLOAT), config.mlp_ratio, config.width
     if mode == "eager":
         wide = (7 if shape == "layer" else 6) * FLOAT + (12 if shape == "ray" else 10) * h
+    elif shape == "ray" and config.layers <= LONGEST_RAY:
+        wide = 5 * FLOAT + 8 * h
     else:
         wide = 2 * FLOAT + 10 * h
     small = FLOAT * (4 + 5 * config.heads)

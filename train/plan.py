@@ -24,11 +24,9 @@ LINKS = 0.80  # assumed part of the data sheet's bandwidth that collectives and 
 PER_NODE = 8  # assumed GPUs in a machine, where there are more than so many
 STAGING = 25e9  # bytes/s, assumed: from a GPU to the memory of its node
 DISK = 2e9  # bytes/s, assumed: from a node to the storage of checkpoints
-# docs/benchmarks.md, "Decoding and loading", samples of 504 x 504, one core under load: read, checked, decoded and made
-# a tensor by the trainer's stream without augmentation, and bytes of a sample. By pixels elsewhere.
-STREAMED = 100.0
-SAMPLE_BYTES = 62.5e3
-MEASURED_SIZE = 504
+# Pixels a side -> (samples a second that one core reads, decodes and augments, photometry left to the GPU; bytes of one
+# on disk). Rendered objects, measured on one core of a busy machine: tests/benchmarks/augment.py, docs/benchmarks.md.
+MEASURED = {196: (195.0, 16.3e3), 504: (59.0, 62.5e3)}
 
 
 @dataclass(frozen=True)
@@ -114,16 +112,18 @@ class Plan:
     @property
     def read(self) -> float:
         """Bytes a second that a node reads, if its dataset was rendered at `data.size`."""
-        return self.frames_per_node * SAMPLE_BYTES * self._pixels
+        return self.frames_per_node * _by_pixels(self.settings.data.size, {n: m[1] for n, m in MEASURED.items()})
 
     @property
     def cores(self) -> float:
-        """Cores of a node that decoding keeps busy."""
-        return self.frames_per_node * self._pixels / STREAMED
+        """Cores of a node that decoding and augmentation keep busy."""
+        return self.frames_per_node * _by_pixels(self.settings.data.size, {n: 1 / m[0] for n, m in MEASURED.items()})
 
-    @property
-    def _pixels(self) -> float:
-        return (self.settings.data.size / MEASURED_SIZE) ** 2
+
+def _by_pixels(size: int, known_at: dict[int, float]) -> float:
+    """What was measured at two sizes, on the straight line through both over the number of pixels."""
+    (a, at_a), (b, at_b) = known_at.items()
+    return max(0.0, at_a + (at_b - at_a) * (size**2 - a**2) / (b**2 - a**2))
 
 
 def plan(settings: Config, gpus: int = 1, gpu: str = "h100", mfu: float = MFU, per_node: int = PER_NODE) -> Plan:
@@ -380,19 +380,11 @@ def _remedy(made: Plan) -> str:
 
 def _data(made: Plan) -> Rows:
     frames = "frames" if made.settings.data.frames > 1 else "samples"
-    note = "" if made.settings.data.size == MEASURED_SIZE else ", by pixels"
+    source = "measured" if made.settings.data.size in MEASURED else "from measured figures, by pixels"
     return [
         (f"{frames}/s and node", f"{made.frames_per_node:,.1f}", "from the step"),
-        (
-            "read, MB/s and node",
-            f"{made.read / 1e6:,.2f}",
-            f"measured: {SAMPLE_BYTES / 1e3:g} KB a sample at {MEASURED_SIZE}{note}, if rendered at that size",
-        ),
-        (
-            "cores decoding, a node",
-            f"{made.cores:,.1f}",
-            f"measured: {STREAMED:g}/s a core at {MEASURED_SIZE}{note}; without augmentation",
-        ),
+        ("read, MB/s and node", f"{made.read / 1e6:,.2f}", f"{source}: objects rendered at this size"),
+        ("cores, a node", f"{made.cores:,.1f}", f"{source}: decoding and augmentation on one core"),
     ]
 
 

@@ -92,7 +92,7 @@ NODE: tuple[Column, ...] = (
     ("samples/s, all", lambda p: f"{p.samples_per_second:,.3g}"),
     ("frames/s, a node", lambda p: f"{p.frames_per_node:.3g}"),
     ("read, MB/s", lambda p: f"{p.read / 1e6:.3g}"),
-    ("cores decoding", lambda p: f"{p.cores:.2g}"),
+    ("cores for data", lambda p: f"{p.cores:.2g}"),
     ("checkpoint, GB in all", lambda p: f"{p.checkpoint / 1e9:.1f}"),
     ("staging, s", lambda p: f"{p.checkpoint / p.on.world / plan.STAGING:.2g}"),
     ("rate for 25 s, GB/s", lambda p: f"{p.checkpoint / p.nodes / 25 / 1e9:.2g}"),
