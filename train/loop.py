@@ -146,10 +146,11 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         if beats is None:
             return None, 0.0
         if beats[:, 1].any():
-            found = ranks.gather_objects(unusable)
+            found = [line for lines in ranks.gather_objects(unusable) for line in lines]
+            log.event("damaged", step, count=len(found))
             with ranks.together():
                 if damage is not None:
-                    damage.note([line for lines in found for line in lines], step * settings.data.batch)
+                    damage.note(found, step * settings.data.batch)
         return _signal(beats[:, 0]), float(beats[:, 2].max())
 
     def signalled() -> signal.Signals | None:
