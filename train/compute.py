@@ -65,6 +65,7 @@ def compile_blocks(blocks: list[nn.Module]) -> None:
     Blocks are alike, so one compiled graph serves all that attend alike: the code is compiled once for each way of
     calling it, with fixed sizes. What cannot be compiled whole is an error rather than a slow step.
     """
+    # Of this thread. On CUDA blocks are computed again in another one, which finds the graphs that this one has made.
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     # Blocks compute in bf16; the little that autocast leaves in float32 is to stay exact.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")

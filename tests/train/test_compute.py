@@ -1,6 +1,7 @@
 """How a step is computed changes nothing but rounding: blocks compiled, computed twice, with another attention."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -135,6 +136,11 @@ def test_blocks_that_attend_alike_share_one_graph(quick: Callable[[], int]) -> N
     assert quick() == 4
     gradients(model, 2, (*batch[:2], batch[2][::2].repeat_interleave(2)), False)
     assert quick() == 5, "and one through time"
+    loss = loss_of(model, 1, *batch)
+    backward = threading.Thread(target=loss.backward)  # as on CUDA, where autograd has a thread of its own
+    backward.start()
+    backward.join()
+    assert quick() == 5
 
 
 def compiled_over_shards(ranks: Ranks) -> tuple[int, float]:
