@@ -51,7 +51,7 @@ TELLING = 3.0  # seconds that a verdict is left to travel before its judge ends
 GRACE = 10.0  # seconds that main threads have to end by themselves after a rank has met an error
 PATIENT = 30.0  # seconds for an answer of the store
 
-DONE, LOST_TOUCH = "done", "lost touch"
+DONE, ASKS, LOST_TOUCH = "done", "asks who was lost", "lost touch"
 NAMED = 3  # ranks, at most, of those that are equally far
 FRAMES = 7  # of a stack
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,8 @@ RESUMES = "the same command goes on from the newest checkpoint"
 class Word:
     """What a rank says of itself. `count` goes up with every word; `still`: seconds since the main thread last moved.
 
-    `left`: "" while it runs, then "done", "lost touch" (with a rank that is gone), or the error it ended with.
+    `left`: "" while it runs, then `DONE`, the error it ended with, or where it lost its connections `ASKS` as long as
+    it looks for the reason, and `LOST_TOUCH`.
     """
 
     host: str
@@ -83,7 +84,7 @@ class Word:
 
     @property
     def failed(self) -> bool:
-        return self.left not in ("", DONE, LOST_TOUCH)
+        return self.left not in ("", DONE, ASKS, LOST_TOUCH)
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,11 @@ class Heartbeat:
         if self._thread is None:
             return
         alone = isinstance(error, ConnectionError)
-        self._left = DONE if error is None else LOST_TOUCH if alone else _brief(error)
+        self._left = DONE if error is None else ASKS if alone else _brief(error)
         self._wake.set()
         named = self._who_was_lost() if alone else None
+        if alone:
+            self._left = LOST_TOUCH
         # Rank 0 keeps the store until the others have left, or for as long as they may need to see that it has.
         self._thread.join(PATIENT if error is None else GRACE + TELLING)
         if named is not None:
@@ -229,7 +232,7 @@ class Heartbeat:
             looked = now
             self._tell()
             if not self.ranks.first:
-                if self._left:
+                if self._left not in ("", ASKS):
                     return None
                 verdict: str = self._store.get("verdict").decode()
                 (first,) = ears.listen([0])
@@ -239,7 +242,8 @@ class Heartbeat:
                     return verdict
                 continue
             heard = ears.listen(range(self.ranks.world))
-            if self._left and all(each.word.left or each.silent > SILENT for each in heard[1:]):
+            gone = [each.word.left not in ("", ASKS) or each.silent > SILENT for each in heard[1:]]
+            if self._left not in ("", ASKS) and all(gone):
                 return None
             said = lost([replace(each, silent=0.0) for each in heard])
             failed = (failed or now) if said else 0.0
