@@ -8,11 +8,13 @@ that every node sees; the ranks check both before the first step.
 import contextlib
 import importlib
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -24,7 +26,10 @@ from train.config import Config
 PLACEMENTS = 10  # attempts of a minute each to place all workers, after which a run that may not wait gives up
 REFUSED = (ValueError, FileNotFoundError)  # what another attempt would meet again
 ALONE = 5.0  # seconds after which a worker that met an error believes to be the only one
+LOST_ANOTHER = r"rank \d+ of \d+, on \S+, has (ended|not moved) [^;\n]*"  # as train/heartbeat.py says it
 POLL = 0.5  # seconds between two looks at what the workers say
+PATIENCE = 20.0  # seconds without room for the workers after which that is said; then after three times as long
+TELLING = 5.0  # seconds that a rank which must end takes, at most, to tell the driver why
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,13 @@ class Board:
         self._refusal: str | None = None
         self._refused_by = 0
         self._stop = 0
+        self._hung: str | None = None
+        self._runs = False
 
     def begin(self) -> str | None:
         """Rank 0 calls it at the start of an attempt -> why the run cannot be, if the attempt before found out."""
         self._attempts += 1
+        self._runs = True
         if self._attempts > 1 and self._refusal is None:
             self._lines.append(f"attempt {self._attempts}: all workers start again from the newest checkpoint")
         return self._refusal
@@ -80,8 +88,18 @@ class Board:
 
     def lost(self, cause: str) -> None:
         """Workers have ended against their will; after a refusal that is how the run ends, and nothing to speak of."""
+        self._runs = False
         if self._refusal is None:
-            self._lines.append(f"lost: {cause}")
+            self._lines.append(f"lost: {self._hung or cause}")
+        self._hung = None
+
+    def hung(self, sentence: str) -> None:
+        """The ranks have found one that hangs, and end: each says it, and it is told once."""
+        self._hung = sentence
+
+    def runs(self) -> bool:
+        """Whether an attempt is under way."""
+        return self._runs
 
     def say(self, line: str) -> None:
         self._lines.append(line)
@@ -171,10 +189,10 @@ def _place(settings: Config, workers: Workers, say: Callable[[str], None]) -> bo
     has = f"the cluster has {cpus} CPUs and {gpus} GPUs on {len(nodes)} node{'s' * (len(nodes) != 1)}"
     if gpu and not gpus and not workers.wait:
         raise ValueError(f"no GPU for a worker: {has}; give --cpu, or --wait where an autoscaler will add some")
-    need = {"CPU": workers.cpus, **({"GPU": 1} if gpu else {})}
+    need = _need(workers, gpu)
     room = sum(int(min(node.get(kind, 0) // amount for kind, amount in need.items())) for node in nodes)
     if room < workers.count:
-        each = f"each takes {workers.cpus} CPU{'s' * (workers.cpus > 1)}{' and a GPU' if gpu else ''}"
+        each = _each(need)
         if not workers.wait:
             hint = f"give --workers {room}, or " if room else ""
             raise ValueError(
@@ -185,6 +203,44 @@ def _place(settings: Config, workers: Workers, say: Callable[[str], None]) -> bo
     return gpu
 
 
+def _need(workers: Workers, gpu: bool) -> dict[str, int]:
+    return {"CPU": workers.cpus, **({"GPU": 1} if gpu else {})}
+
+
+def _each(need: Mapping[str, int]) -> str:
+    return f"each takes {need['CPU']} CPU{'s' * (need['CPU'] > 1)}{' and a GPU' if 'GPU' in need else ''}"
+
+
+class _Room:
+    """Whether the workers wait for room that others have taken, which Ray Train does without a word."""
+
+    def __init__(self, need: Mapping[str, int], workers: Workers) -> None:
+        self._need, self._workers = dict(need), workers
+        self._since, self._patience = time.monotonic(), PATIENCE
+
+    def lacking(self, runs: bool) -> str | None:
+        """A line to say, now and then, while no attempt `runs` and the workers are not placed."""
+        import ray
+        from ray.util import placement_group_table
+
+        now = time.monotonic()
+        if runs:
+            self._since, self._patience = now, PATIENCE
+        if now - self._since < self._patience:
+            return None
+        self._patience *= 3
+        asked = [{kind: float(amount) for kind, amount in self._need.items()}] * self._workers.count
+        groups = [each for each in placement_group_table().values() if list(each["bundles"].values()) == asked]
+        if not any(each["state"] in ("PENDING", "PREPARED", "RESCHEDULING") for each in groups):
+            return None
+        free, all_ = ray.available_resources(), ray.cluster_resources()
+        rest = " and ".join(f"{free.get(kind, 0.0):g} of {all_.get(kind, 0.0):g} {kind}s" for kind in self._need)
+        return (
+            f"waiting for room since {now - self._since:.0f} s: {self._workers.count} workers are to be placed "
+            f"({_each(self._need)}), and {rest} are free; what other programs hold must end first"
+        )
+
+
 def _fit(
     settings: Config, workers: Workers, gpu: bool, caught: list[signal.Signals], say: Callable[[str], None]
 ) -> Ended:
@@ -192,6 +248,7 @@ def _fit(
     import torch
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from train import heartbeat
     from train.parallel import backend_of
 
     # As Any: to a type checker these have the signatures of Ray Train's first version.
@@ -201,16 +258,18 @@ def _fit(
     out.mkdir(parents=True, exist_ok=True)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    need = _need(workers, gpu)
     trainer = ray_torch.TorchTrainer(
         _work,
         train_loop_config={"board": board, "settings": config.to_dict(settings)},
         torch_config=ray_torch.TorchConfig(
-            backend=backend_of(torch.device("cuda" if gpu else "cpu")), timeout_s=int(settings.parallel.timeout)
+            backend=backend_of(torch.device("cuda" if gpu else "cpu")),
+            timeout_s=int(settings.parallel.timeout * heartbeat.BACKSTOP),
         ),
         scaling_config=ray_train.ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpu,
-            resources_per_worker={"CPU": workers.cpus, **({"GPU": 1} if gpu else {})},
+            resources_per_worker=need,
         ),
         run_config=ray_train.RunConfig(
             name="ray",
@@ -234,17 +293,23 @@ def _fit(
     # one only; here signals go to the workers instead, and lines come back meanwhile.
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
-    told = False
-    while thread.is_alive():
-        thread.join(POLL)
-        if len(caught) > 1:
-            raise KeyboardInterrupt
-        if caught and not told:
-            told = True
-            say(f"{caught[0].name}: the workers save a checkpoint; once more ends them at once")
-            ray.get(board.stop.remote(int(caught[0])))
-        for line in ray.get(board.read.remote()):
-            say(line)
+    told, room = False, _Room(need, workers)
+    try:
+        while thread.is_alive():
+            thread.join(POLL)
+            if len(caught) > 1:
+                raise KeyboardInterrupt
+            if caught and not told:
+                told = True
+                say(f"{caught[0].name}: the workers save a checkpoint; once more ends them at once")
+                ray.get(board.stop.remote(int(caught[0])))
+            for line in ray.get(board.read.remote()):
+                say(line)
+            if (line := room.lacking(ray.get(board.runs.remote()))) is not None:
+                say(line)
+    except BaseException:
+        board.stop.remote(int(signal.SIGTERM))  # nobody looks on any more: where this process lives on, they are not to
+        raise
     _sweep(out / "ray")
     refusal = ray.get(board.refusal.remote())
     if refusal is not None:
@@ -256,9 +321,12 @@ def _fit(
 
 
 def _worker_environment(workers: Workers) -> dict[str, str]:
-    """As `worldtrace train` sets it for itself: threads that spin while they wait starve their neighbours."""
+    """As `worldtrace train` sets it for itself: threads that spin while they wait starve their neighbours, and C++
+    frames of every lost connection bury the sentence that says who was lost.
+    """
     threads = {"OMP_NUM_THREADS": str(workers.cpus)}
-    return {**threads, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
+    quiet = {"GOMP_SPINCOUNT": "10000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    return {**threads, **{name: os.environ.get(name, value) for name, value in quiet.items()}}
 
 
 def _work(given: dict[str, Any]) -> dict[str, Any] | None:
@@ -279,7 +347,7 @@ def _work(given: dict[str, Any]) -> dict[str, Any] | None:
     if rank == 0:
         threading.Thread(target=_listen, args=(board, caught, ended), daemon=True).start()
     try:
-        outcome = train(config.from_dict(given["settings"]), console, caught)
+        outcome = train(config.from_dict(given["settings"]), console, caught, partial(_end, board))
     except REFUSED as error:
         ray.get(board.refuse.remote(str(error)))
         if _met_by_all(board, get_context().get_world_size()):
@@ -289,6 +357,15 @@ def _work(given: dict[str, Any]) -> dict[str, Any] | None:
         ended.set()
     number = int(outcome.stopped_by) if outcome.stopped_by else 0
     return {"line": outcome.line(given["settings"]["out"]), "stopped_by": number}
+
+
+def _end(board: Any, sentence: str) -> None:
+    """A rank hangs: tell the driver which, and end this process, whose main thread may wait in C."""
+    import ray
+
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(board.hung.remote(sentence), timeout=TELLING)
+    os._exit(2)
 
 
 def _met_by_all(board: Any, world: int) -> bool:
@@ -335,6 +412,11 @@ def _listen(board: Any, caught: list[signal.Signals], ended: threading.Event) ->
 
 def _failed(error: BaseException, workers: Workers) -> str:
     """One sentence about a run that Ray Train gave up."""
+    if type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
+        return (
+            f"--workers {workers.count}: no room for them in {PLACEMENTS + 1} minutes, as other programs hold what "
+            "they need; give fewer, or --wait"
+        )
     failures = getattr(error, "worker_failures", None)
     text = _cause(failures) if failures else _last_line(getattr(error, "controller_failure", error))
     return (
@@ -356,8 +438,10 @@ def _tells_losses(board: Any) -> Any:
 
 def _cause(failures: Mapping[int, object]) -> str:
     """The rank that failed, and why. Ranks that only lost touch with it say so, and are the last choice."""
-    ranks = sorted(failures, key=lambda rank: ("another rank" in str(failures[rank]), rank))
-    return f"rank {ranks[0]}: {_last_line(failures[ranks[0]])}"
+    named = {rank: re.search(LOST_ANOTHER, str(failure)) for rank, failure in failures.items()}
+    ranks = sorted(failures, key=lambda rank: ("another rank" in str(failures[rank]), named[rank] is not None, rank))
+    told = named[ranks[0]]
+    return told[0] if told else f"rank {ranks[0]}: {_last_line(failures[ranks[0]])}"
 
 
 def _last_line(error: object) -> str:

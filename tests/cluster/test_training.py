@@ -3,16 +3,19 @@
 import io
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from rich.console import Console
 
-from cluster import training
+from cluster import connection, training
 from cluster.training import Board, Lines, Workers, settled, train_on_cluster
+from tests.cluster.nodes import until
 from tests.train import ranks
 from tests.train.conftest import Settings, dataset, settings  # noqa: F401  (fixtures)
 from tests.train.test_loop import final, losses, same_weights
@@ -23,33 +26,37 @@ TWO = Workers(2, gpu=False)
 STEPS = 60
 
 
-@pytest.fixture(autouse=True)
-def room(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait until the renderers and workers of earlier tests have given their CPUs back; and let Ray Train be quick."""
-    import ray
+@pytest.fixture(scope="module", autouse=True)
+def own_ray() -> Iterator[None]:
+    """Of this file alone, for it takes every CPU: what other files have left in theirs is none of its business."""
+    ray.shutdown()
+    with connection.connected("local", workers=2):
+        yield
 
+
+def free_cpus() -> float:
+    return ray.available_resources().get("CPU", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait until the workers of the test before have given their CPUs back; and let Ray Train be quick, or give up."""
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-
-    until = time.monotonic() + 60
-    while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < until:
-        time.sleep(0.1)
-    from ray._private.state import actors
-
-    alive = [actor for actor in actors().values() if actor["State"] != "DEAD"]
-    assert ray.available_resources().get("CPU", 0) >= 2, f"an earlier test keeps its CPUs: {alive}"
+    monkeypatch.setattr(training, "PLACEMENTS", 0)
+    if not until(lambda: free_cpus() >= 2, 60):  # that test has failed, and is to be the only one
+        ray.shutdown()
+        connection.connected("local", workers=2).__enter__()
 
 
 def meanwhile(out: str, step: int, do: Callable[[], None]) -> threading.Thread:
     """Do something as soon as the run has reported `step`."""
 
     def watch() -> None:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            if any(line["step"] >= step for line in log.read(Path(out))):
-                do()
-                return
-            time.sleep(0.02)
+        if until(lambda: any(line["step"] >= step for line in log.read(Path(out))), 150):
+            do()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)  # ends the run, and the test fails
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -83,7 +90,7 @@ def kill_one() -> None:
 
 def test_a_killed_worker_costs_steps_and_not_a_bit(settings: Settings) -> None:  # noqa: F811
     """Against two ranks that were started without Ray, and left in peace."""
-    c = settings(steps=STEPS, checkpoint__every=15, augment__enabled=True)
+    c = settings(steps=STEPS, checkpoint__every=15, augment__enabled=True, parallel__timeout=60.0)
     said: list[str] = []
     killer = meanwhile(c.out, 25, kill_one)
     ended = train_on_cluster(c, TWO, "local", said.append)
@@ -140,6 +147,43 @@ def test_a_run_that_fails_too_often_ends_in_one_sentence(settings: Settings) -> 
     with pytest.raises(ValueError, match=r"ended after 0 restarts \(--max-failures\).*goes on from") as error:
         train_on_cluster(c, Workers(2, gpu=False, max_failures=0), "local", lambda _: None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_costs_an_attempt_and_is_named(settings: Settings) -> None:  # noqa: F811
+    c = settings(steps=STEPS, checkpoint__every=15, parallel__timeout=4.0)
+    said: list[str] = []
+    freezer = meanwhile(c.out, 25, lambda: os.kill(max(workers()), signal.SIGSTOP))
+    ended = train_on_cluster(c, TWO, "local", said.append)
+    freezer.join()
+    assert ended.line.startswith(f"done: step {STEPS};")
+    (lost,) = [line for line in said if line.startswith("lost: ")]
+    assert f" of 2, on {socket.gethostname()}, has not moved for " in lost, lost
+    assert sum(line.startswith("attempt 2: ") for line in said) == 1
+
+
+def test_workers_that_find_no_room_say_so_and_do_not_wait_for_ever(
+    settings: Settings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Neighbour:
+        def here(self) -> None:
+            pass
+
+    neighbour = ray.remote(num_cpus=1)(Neighbour).remote()
+    ray.get(neighbour.here.remote())
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
+    monkeypatch.setattr(training, "PATIENCE", 2.0)
+    said: list[str] = []
+    with pytest.raises(ValueError, match=r"--workers 2: no room for them") as error:
+        train_on_cluster(settings(steps=1), TWO, "local", said.append)
+    ray.kill(neighbour)
+    assert "\n" not in str(error.value)
+    (line,) = said
+    assert line.startswith("waiting for room since ")
+    assert "2 workers are to be placed (each takes 1 CPU), and 1 of 2 CPUs are free" in line
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    assert set(states) <= {"REMOVED"}, "nothing is left to take room when there is some"
 
 
 @pytest.mark.parametrize(
@@ -212,4 +256,25 @@ def test_the_first_refusal_stands() -> None:
     assert board.refused_by() == 2
     assert board.begin() == board.refusal() == "a"
     assert board.read() == []
-    assert training.PLACEMENTS > 0
+
+
+def test_a_rank_that_hangs_is_what_was_lost_of_its_attempt() -> None:
+    board = Board()
+    board.begin()
+    assert board.runs()
+    board.hung("rank 1 of 2 has not moved")
+    board.hung("rank 1 of 2 has not moved")
+    board.lost("rank 0: The actor is dead")
+    assert not board.runs()
+    board.begin()
+    board.lost("rank 0: The actor is dead")
+    assert [line for line in board.read() if line.startswith("lost")] == [
+        "lost: rank 1 of 2 has not moved",
+        "lost: rank 0: The actor is dead",
+    ]
+
+
+def test_the_cause_is_the_rank_that_was_lost_not_the_one_that_lost_it() -> None:
+    lost = "ConnectionError: rank 0 of 2, on a: rank 1 of 2, on b, has ended with an error: no disk; the same command"
+    assert training._cause({0: RuntimeError(lost)}) == "rank 1 of 2, on b, has ended with an error: no disk"
+    assert training._cause({0: RuntimeError(lost), 1: OSError("no disk")}) == "rank 1: no disk"
