@@ -2,10 +2,12 @@
 
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.benchmarks import scale
 from train import config, gpus, memory, plan
 from train.config import Config
 
@@ -201,3 +203,10 @@ def test_data_rates_are_those_that_were_measured() -> None:
     low, middle, high = (plan._by_pixels(n, {196: 1.0, 504: 3.0}) for n in (196, 382, 504))
     assert (low, high) == (1.0, 3.0)
     assert middle == pytest.approx(2.0, rel=0.01)
+
+
+def test_the_tables_of_the_page_are_those_of_the_code() -> None:
+    """docs/scale.md is made by tests/benchmarks/scale.py; run it again when this fails."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    for table in scale.tables().split("\n\n"):
+        assert table in page, "python tests/benchmarks/scale.py prints other tables than docs/scale.md has"
