@@ -93,7 +93,8 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         stream = Stream(settings.data, settings.augment, layers, settings.seed, on_device=device.type == "cuda")
         Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
         held_out = HeldOut.open(settings, partial(_say, console))
-    ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}"})
+    held = "" if held_out is None else f"held-out samples of hash {held_out.hash}"
+    ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}", "evaluation.split": held})
     ranks.check_folder(out)
     saved = checkpoints.latest(out, partial(_say, console), ranks)
     with ranks.together():
