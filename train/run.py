@@ -76,6 +76,11 @@ def build(
     shape = preset(settings.model.preset, **settings.model.overrides)
     if settings.data.size % shape.patch:
         raise ValueError(f"data.size: {settings.data.size} is not a multiple of the model's patch, {shape.patch}")
+    if settings.data.frames > 1 and not shape.temporal:
+        raise ValueError(
+            f"data.frames: {settings.data.frames}, but {settings.model.preset} has no temporal blocks, so that no "
+            "frame would know of the others; set model.preset=wt_d or model.temporal=true, or data.frames=1"
+        )
     start, encoder = settings.model.start, settings.model.encoder_weights
     if shape.encoder.frozen and start is None and encoder is None:
         raise ValueError(

@@ -162,6 +162,12 @@ def test_the_seed_alone_makes_the_weights_of_a_start_from_nothing(settings: Sett
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_clips_need_a_model_that_sees_them_as_such(settings: Settings) -> None:
+    with pytest.raises(ValueError, match=r"data\.frames: 16, but tiny has no temporal blocks"):
+        build(settings(data__frames=16))
+    build(settings(data__frames=16, model__temporal=True))
+
+
 ENCODER = {"width": 32, "depth": 2, "heads": 2, "frozen": True}
 
 
