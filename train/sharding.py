@@ -10,16 +10,18 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model import WTDiT
 from train.config import Parallel
+from train.heartbeat import BACKSTOP
 from train.parallel import Ranks
 
 
@@ -68,10 +70,21 @@ def distribute(model: WTDiT, ranks: Ranks, settings: Parallel) -> None:
     full = {name: value.detach() for name, value in _all_tensors(model)} if ranks.first else {}
     model.to("meta")
     with ranks.answering():
-        mesh = init_device_mesh(ranks.device.type, (ranks.world // size, size), mesh_dim_names=("replicate", "shard"))
+        mesh = _mesh(ranks, size, settings.timeout * BACKSTOP)
     _wrap(model, mesh)
     model.to_empty(device=ranks.device)
     load_full(model, full, ranks)
+
+
+def _mesh(ranks: Ranks, size: int, seconds: float) -> DeviceMesh:
+    """(world / S, S): neighbours hold one copy. Groups of their own, as patient as that of all ranks: `seconds`; torch
+    would give them its 10 minutes (NCCL) or 30."""
+    rows = torch.arange(ranks.world).view(-1, size)
+    groups = [
+        dist.new_subgroups_by_enumeration(each.tolist(), timeout=timedelta(seconds=seconds))[0]
+        for each in (rows.T, rows)
+    ]
+    return DeviceMesh.from_group(groups, ranks.device.type, mesh=rows, mesh_dim_names=("replicate", "shard"))
 
 
 def _wrap(model: WTDiT, mesh: DeviceMesh) -> None:

@@ -14,7 +14,7 @@ def on(
     world: int,
     function: Callable[..., Any],
     *arguments: Any,
-    seconds: float = 60,
+    seconds: float = 120,
     lost: Collection[int] = (),
     device: str = "cpu",
 ) -> list[Any]:
