@@ -101,7 +101,7 @@ class Bench:
             return
         found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
         error = float((found - expected).norm() / expected.norm())
-        self.row(name, error=error, bound=bound, **({} if error <= bound else {"wrong": True}))
+        self.row(name, error=error, bound=bound, **verdict(error, bound))
 
     def table(self) -> None:
         """All rows again, one below the other."""
@@ -153,6 +153,11 @@ class Bench:
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def verdict(error: float, bound: float) -> dict[str, bool]:
+    """What a row says of an error beyond its bound, or of NaN."""
+    return {} if error <= bound else {"wrong": True}
 
 
 def _text(value: Any) -> str:
