@@ -12,6 +12,7 @@ from model import WTConfig, WTDiT, preset, sample
 from tests.train import several
 from train import sharding
 from train.config import Parallel
+from train.heartbeat import BACKSTOP
 from train.parallel import Ranks
 from train.sharding import plain
 
@@ -144,6 +145,20 @@ def weights_and_samples(ranks: Ranks, shard: int | str) -> tuple[list[str], bool
     except ValueError as raised:
         error = str(raised)
     return wrong, same, error
+
+
+def patience(ranks: Ranks) -> list[float]:
+    model = on_rank(ranks)
+    sharding.distribute(model, ranks, Parallel(shard=1, timeout=1000.0))
+    mesh = model.time.projection.weight.device_mesh  # type: ignore[union-attr]
+    groups = [mesh.get_group(name) for name in ("replicate", "shard")]
+    return [each._get_backend(ranks.device).options._timeout.total_seconds() for each in groups]
+
+
+def test_groups_of_shards_are_as_patient_as_the_run() -> None:
+    """Not less than who watches over the ranks and knows more, whatever torch gives to new groups."""
+    for seconds in several.on(2, patience):
+        assert seconds == [1000.0 * BACKSTOP] * 2
 
 
 def test_everybody_gets_the_weights_of_rank_0() -> None:
