@@ -77,6 +77,12 @@ def test_an_outline_within_a_box_is_that_of_the_whole_image(place: str) -> None:
         if expected.sum() < 0.5 * valid.sum():
             expected = valid
         (found,) = mask.jitter([valid], ALWAYS, generator(0, i))
+        closed = MaskJitter(**{**ONLY, "radius": 0.06, "holes": 1.0})
+        closing = mask.draw(closed, generator(0, i))
+        assert closing is not None
+        twin = jittered_plainly(valid, closed, closing)
+        if twin.sum() >= 0.5 * valid.sum():
+            assert np.array_equal(mask.jitter([valid], closed, generator(0, i))[0].valid, twin)
         # the field at a box's pixels differs by rounding from that of the image: at most a pixel in a thousand
         assert (found.valid != expected).sum() <= 2
         changed += int((found.valid != valid).sum())

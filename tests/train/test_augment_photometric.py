@@ -162,12 +162,13 @@ def test_a_part_of_the_noise_is_the_same_numbers() -> None:
     assert torch.equal(part, all_of_it[:, 10:20, 5:50])
 
 
-def cut_out(size: int = 126) -> tuple[Tensor, Tensor, np.ndarray]:
-    """A small disc on a colour: rgb (3,H,W), shown (H,W), the colour."""
+def cut_out(size: int = 126, square: bool = False) -> tuple[Tensor, Tensor, np.ndarray]:
+    """A disc or a square between blocks, on a colour: rgb (3,H,W), shown (H,W), the colour."""
     colour = np.array([0.2, 0.5, 0.1], np.float32)
     rgba = plane_view(size).rgba.copy()
     v, u = np.mgrid[0:size, 0:size]
-    rgba[..., 3] *= np.hypot(v - 70, u - 40) < 14
+    inside = (abs(v - 63.5) < 16) & (abs(u - 47.5) < 16) if square else np.hypot(v - 70, u - 40) < 14
+    rgba[..., 3] = 255 * inside
     rgba[..., 2] = picture(size, size)[..., 0] * 255
     return torch.from_numpy(composite_planes(rgba, colour)), torch.from_numpy(rgba[..., 3] > 0), colour
 
@@ -175,9 +176,10 @@ def cut_out(size: int = 126) -> tuple[Tensor, Tensor, np.ndarray]:
 @pytest.mark.parametrize(
     "defect", [{}, {"contrast": 1.2}, {"blur": 1.0, "sharpen": 0.8, "noise": 0.02, "quality": 60.0}]
 )
-def test_the_box_of_what_shows_is_all_that_need_be_computed(defect: dict[str, float]) -> None:
+@pytest.mark.parametrize("square", [False, True])
+def test_the_box_of_what_shows_is_all_that_need_be_computed(defect: dict[str, float], square: bool) -> None:
     """Blocks of the code, the colour of the blocks beside, the reach of filters, the mean of the whole image."""
-    rgb, shown, colour = cut_out()
+    rgb, shown, colour = cut_out(square=square)
     size = len(shown)
     look = NOTHING._replace(exposure=0.3, gamma=0.9, gain_g=1.1, **defect).within(colour, box_of(shown.numpy()))
     assert (look.bottom - look.top) * (look.right - look.left) < 0.1 * size**2

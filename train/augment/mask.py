@@ -103,8 +103,8 @@ def _redrawn(
 ) -> Outline:
     height, width = valid.shape
     radius = max(1, round(config.radius * height))
-    # beyond what grows, and far enough from the silhouette for a closing not to see the border
-    margin = 2 + max(2 * radius, int(np.ceil((max(drawn.grow, 0.0) + 1.25 * float(drawn.wobble.max())) * height)))
+    # beyond what grows, and what a closing dilates
+    margin = 2 + max(radius, int(np.ceil((max(drawn.grow, 0.0) + 1.25 * float(drawn.wobble.max())) * height)))
     box = (
         slice(max(0, box[0].start - margin), min(height, box[0].stop + margin)),
         slice(max(0, box[1].start - margin), min(width, box[1].stop + margin)),

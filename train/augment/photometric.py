@@ -20,7 +20,6 @@ from train.augment.jpeg import BLOCK, jpeg
 from train.augment.noise import sensor_noise
 from train.config import Photometric
 
-REACH = 4  # pixels that a filter looks at on either side, at most
 _FIXED = 1 << 20  # steps between 0 and 1 of numbers that are summed as integers
 
 
@@ -183,11 +182,10 @@ def colour_matrix(turn: float, factor: float) -> np.ndarray:
 
 
 def _around(begin: int, end: int, length: int) -> range:
-    """What pixels from `begin` to `end` depend on: the blocks that their colours are coded in, the blocks beside those,
-    and the reach of blurring and sharpening.
+    """What pixels from `begin` to `end` depend on: the blocks that their colours are coded in, and the blocks beside
+    those. Filters reach less far, 4 pixels each; beyond lies the background, of which they make the background.
     """
-    reach = BLOCK + -(-2 * REACH // BLOCK) * BLOCK
-    return range(max(0, begin // BLOCK * BLOCK - reach), min(length, -(-end // BLOCK) * BLOCK + reach))
+    return range(max(0, begin // BLOCK * BLOCK - BLOCK), min(length, -(-end // BLOCK) * BLOCK + BLOCK))
 
 
 def packed(looks: Sequence[Look]) -> Tensor:
