@@ -99,7 +99,9 @@ def test_bits_survive_4_ranks_then_2_then_1_then_4(tmp_path: Path, sizes: tuple[
     # of what several hold one copy is written, and each rank writes some of it
     written_by = shares(found[0].path)
     assert sum(written_by) == 1 + sum(tensor.numel() for tensor in Net().state_dict().values())
-    assert max(written_by) < sum(written_by) / 2
+    largest = 7 * -(-13 // sizes[0])  # a piece of a.weight
+    assert max(written_by) < largest + 20
+    assert min(written_by) > 0
 
 
 def shares(step: Path) -> list[int]:
