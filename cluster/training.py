@@ -28,7 +28,7 @@ REFUSED = (ValueError, FileNotFoundError)  # what another attempt would meet aga
 ALONE = 5.0  # seconds after which a worker that met an error believes to be the only one
 LOST_ANOTHER = r"rank \d+ of \d+, on \S+, has (ended|not moved) [^;\n]*"  # as train/heartbeat.py says it
 POLL = 0.5  # seconds between two looks at what the workers say
-PATIENCE = 20.0  # seconds without room for the workers after which that is said; then after three times as long
+PATIENCE = 20.0  # seconds without room for the workers after which that is said; again after three times as long
 TELLING = 5.0  # seconds that a rank which must end takes, at most, to tell the driver why
 
 
@@ -228,11 +228,11 @@ class _Room:
             self._since, self._patience = now, PATIENCE
         if now - self._since < self._patience:
             return None
-        self._patience *= 3
         asked = [{kind: float(amount) for kind, amount in self._need.items()}] * self._workers.count
         groups = [each for each in placement_group_table().values() if list(each["bundles"].values()) == asked]
         if not any(each["state"] in ("PENDING", "PREPARED", "RESCHEDULING") for each in groups):
             return None
+        self._patience = 3 * (now - self._since)
         free, all_ = ray.available_resources(), ray.cluster_resources()
         rest = " and ".join(f"{free.get(kind, 0.0):g} of {all_.get(kind, 0.0):g} {kind}s" for kind in self._need)
         return (
@@ -363,9 +363,11 @@ def _end(board: Any, sentence: str) -> None:
     """A rank hangs: tell the driver which, and end this process, whose main thread may wait in C."""
     import ray
 
+    from train.heartbeat import leave
+
     with contextlib.suppress(ray.exceptions.RayError):
         ray.get(board.hung.remote(sentence), timeout=TELLING)
-    os._exit(2)
+    leave()
 
 
 def _met_by_all(board: Any, world: int) -> bool:

@@ -15,6 +15,7 @@ the store whose doing it was.
 """
 
 import json
+import multiprocessing
 import os
 import socket
 import sys
@@ -26,7 +27,7 @@ from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch.distributed as dist
 
@@ -307,8 +308,16 @@ class _Ears:
 
 
 def say_and_end(sentence: str) -> None:
-    """End this process, whatever its main thread waits for."""
     print(f"worldtrace train: {sentence}", file=sys.stderr, flush=True)
+    leave()
+
+
+def leave() -> NoReturn:
+    """End this process, whatever its main thread waits for, and those that decode samples for it: one of them may be
+    what it waits for, and nobody else would ever end that.
+    """
+    for child in multiprocessing.active_children():
+        child.kill()
     os._exit(2)
 
 

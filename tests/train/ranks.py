@@ -17,7 +17,7 @@ from train import config
 from train.config import Config
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["train.loop", "torch.nn.parallel", "matplotlib.pyplot"])
+_CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot"])
 
 
 Faults = Sequence[tuple[str, int]]  # (what befalls a rank, at which step), see _inject
@@ -147,7 +147,8 @@ def _inject(loop: Any, settings: Config, faults: Faults) -> None:
     """Let things happen to this rank, each at a step of this process.
 
     In the forward pass: kill, term, error, hang, nan, spike. In the evaluation: "term while evaluating". In the
-    checkpoint of that step: "full disk". From that step on: damage, of every sample.
+    checkpoint of that step: "full disk". From that step on: damage, of every sample, or "stuck data", whose readers are
+    frozen.
     """
     from train.batch import Unusable
     from train.checkpoints import pieces
@@ -169,6 +170,9 @@ def _inject(loop: Any, settings: Config, faults: Faults) -> None:
             raise ValueError("a fault of this rank alone")
         if ("hang", step) in at:
             signal.pause()
+        if ("stuck data", step) in at:
+            for reader in multiprocessing.active_children():
+                os.kill(reader.pid or 0, signal.SIGSTOP)
         loss = sound(network, time_shift, normalisation, batch, *rest)
         scale = float("nan") if ("nan", step) in at else 1e6 if ("spike", step) in at else 1.0
         return loss._replace(total=loss.total * scale)
@@ -183,10 +187,10 @@ def _inject(loop: Any, settings: Config, faults: Faults) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return write(path, part)
 
-    def damaged(self: Any, index: int) -> Any:
+    def viewing(self: Any, index: int) -> Any:
         views, lines = whole(self, index)
         bad = any(fault == "damage" and index // settings.data.batch + 1 >= step for fault, step in at)
         return views, (*lines, Unusable(index, "damaged", f"sample {index} is damaged")) if bad else lines
 
     loop.loss_of, loop.validate, pieces._write = faulty, evaluating, writing
-    Stream.views = damaged  # type: ignore[method-assign]
+    Stream.views = viewing  # type: ignore[method-assign]
