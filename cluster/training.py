@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from cluster import connection
+from cluster.board import Board, Lines
 from shards.order import mixture
 from train import config
 from train.config import Config
@@ -52,69 +53,6 @@ class Ended:
 
     line: str
     stopped_by: signal.Signals | None
-
-
-class Board:
-    """An actor: what the workers say to the driver, and the driver to them."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._attempts = 0
-        self._refusal: str | None = None
-        self._refused_by = 0
-        self._stop = 0
-        self._hung: str | None = None
-        self._runs = False
-
-    def begin(self) -> str | None:
-        """Rank 0 calls it at the start of an attempt -> why the run cannot be, if the attempt before found out."""
-        self._attempts += 1
-        self._runs = True
-        if self._attempts > 1 and self._refusal is None:
-            self._lines.append(f"attempt {self._attempts}: all workers start again from the newest checkpoint")
-        return self._refusal
-
-    def refusal(self) -> str | None:
-        return self._refusal
-
-    def refuse(self, reason: str) -> None:
-        """A worker met what another attempt would meet again."""
-        self._refusal = self._refusal or reason
-        self._refused_by += 1
-
-    def refused_by(self) -> int:
-        """How many workers met it."""
-        return self._refused_by
-
-    def lost(self, cause: str) -> None:
-        """Workers have ended against their will; after a refusal that is how the run ends, and nothing to speak of."""
-        self._runs = False
-        if self._refusal is None:
-            self._lines.append(f"lost: {self._hung or cause}")
-        self._hung = None
-
-    def hung(self, sentence: str) -> None:
-        """The ranks have found one that hangs, and end: each says it, and it is told once."""
-        self._hung = sentence
-
-    def runs(self) -> bool:
-        """Whether an attempt is under way."""
-        return self._runs
-
-    def say(self, line: str) -> None:
-        self._lines.append(line)
-
-    def read(self) -> list[str]:
-        """The lines that were said since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
-
-    def stop(self, number: int) -> None:
-        self._stop = number
-
-    def stopped(self) -> int:
-        """The signal that the driver caught, 0 without one."""
-        return self._stop
 
 
 def train_on_cluster(
@@ -378,27 +316,6 @@ def _met_by_all(board: Any, world: int) -> bool:
     while (count := ray.get(board.refused_by.remote())) < world and time.monotonic() < until:
         time.sleep(0.1)
     return bool(count >= world)
-
-
-class Lines:
-    """A text file for Rich's console that hands every whole line to the board, and waits for nothing."""
-
-    encoding = "utf-8"
-
-    def __init__(self, board: Any) -> None:
-        self._board, self._begun = board, ""
-
-    def write(self, text: str) -> int:
-        *whole, self._begun = (self._begun + text).split("\n")
-        for line in whole:
-            self._board.say.remote(line)
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return False
 
 
 def _listen(board: Any, caught: list[signal.Signals], ended: threading.Event) -> None:

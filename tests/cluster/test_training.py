@@ -14,7 +14,8 @@ import ray
 from rich.console import Console
 
 from cluster import connection, training
-from cluster.training import Board, Lines, Workers, settled, train_on_cluster
+from cluster.board import Board, Lines
+from cluster.training import Workers, settled, train_on_cluster
 from tests.cluster.nodes import until
 from tests.train import ranks
 from tests.train.conftest import Settings, dataset, settings  # noqa: F401  (fixtures)

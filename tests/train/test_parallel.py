@@ -166,6 +166,33 @@ def test_a_rank_that_hangs_is_named_and_all_end(settings: Settings) -> None:
         assert " < train/loop.py:" in line
 
 
+@pytest.mark.slow
+def test_data_that_never_come_are_named_and_who_reads_them_is_ended(settings: Settings) -> None:
+    c = settings(steps=50, data__workers=1, parallel__timeout=10.0)
+    assert ranks.run(c, 2, "stuck data", rank=1, step=5) == [2, 2], ranks.said(c, 0) + ranks.said(c, 1)
+    for rank in (0, 1):
+        line = ranks.said(c, rank).splitlines()[-1]
+        assert line.startswith("worldtrace train: rank 1 of 2, on ")
+        assert " it waits for data, in " in line
+        assert " < train/loop.py:" in line
+    until = time.monotonic() + 20  # a forkserver ends when it notices that it is alone
+    while readers(c.out) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not readers(c.out), "a frozen process outlives nobody"
+
+
+def readers(out: str) -> list[int]:
+    """Processes that still have the log of a rank open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(link).startswith(out) for link in (process / "fd").iterdir()):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
 def test_damage_of_all_ranks_is_counted_together(settings: Settings) -> None:
     c = settings(steps=8)
     assert ranks.run(c, 2, "damage", rank=1, step=3) == [2, 2]
