@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from shards.randomness import generator
 from tests.train.planes import PLANES, as_view, plane_clip, plane_view
 from train import augment
-from train.augment import compositing, geometry, photometric
+from train.augment import compositing, geometry, photometric, target
 from train.config import Augment, Geometric, MaskJitter, Photometric
 
 STILL = Geometric(flip=0, zoom=(1, 1), shift=0, rotate=0, aspect=0, shear=0)
@@ -215,3 +216,25 @@ def test_a_photograph_keeps_what_its_depth_does_not_know() -> None:
         config = Augment(geometric=STILL, mask=MaskJitter(probability=1))
         changed += not np.array_equal(augment.prepare(view, 2, 64, config, generator(0, i)).valid, view.valid)
     assert changed > 5
+
+
+def test_no_purpose_shares_its_numbers_with_another() -> None:
+    config = Augment(background="random", geometric=Geometric(flip=0), mask=MaskJitter(probability=1, boundary=0))
+    drawn = []
+    for i in range(60):
+        (made,) = augment.prepare_clip([plane_view()], 2, 64, config, generator(0, i), deferred=True)
+        assert made.look is not None
+        drawn.append([made.look.exposure, made.look.gain_r, made.look.red, made.look.green, made.K[0, 1], made.K[0, 2]])
+    related = np.abs(np.corrcoef(np.array(drawn).T) - np.eye(6))
+    assert related.max() < 0.5
+
+
+def test_the_rim_of_what_left_the_mask_leaves_the_image_with_it() -> None:
+    """The slow twin dilates the whole image."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        valid, now = (ndimage.gaussian_filter(rng.random((40, 50)), 2) > 0.5 for _ in range(2))
+        opaque = ndimage.binary_dilation(valid, iterations=2)
+        cut = ndimage.binary_dilation(valid & ~now) & ~now
+        assert np.array_equal(target._shown(opaque, valid, now), opaque & ~cut)
+    assert target._shown(opaque, valid, valid) is opaque
