@@ -53,18 +53,19 @@ def along_rays(q_BLPHd: Tensor, k_BLPHd: Tensor, v_BLPHd: Tensor) -> Tensor:
     hold an L x L x d product. Kernels for long sequences spend a tile of 64 or 128 rows on the 6 tokens of a ray.
     Uncompiled it would move L times the bytes: there `scaled_dot_product_attention` says the same.
     """
-    dtype, scale = v_BLPHd.dtype, q_BLPHd.shape[-1] ** -0.5
-    queries, keys, values = (x.float().unbind(1) for x in (q_BLPHd, k_BLPHd, v_BLPHd))  # L times (B,P,H,d) each
+    scale = q_BLPHd.shape[-1] ** -0.5
+    queries, keys, values = (x.unbind(1) for x in (q_BLPHd, k_BLPHd, v_BLPHd))  # L times (B,P,H,d) each
     out = []
     for query in queries:
-        scores = [(query * key).sum(-1) * scale for key in keys]
+        # Cast where they are used: cast once before, all of q, k and v would be kept in float32 for the backward pass.
+        scores = [(query.float() * key.float()).sum(-1) * scale for key in keys]
         largest = scores[0].detach()
         for score in scores[1:]:
             largest = torch.maximum(largest, score.detach())
         weights = [torch.exp(score - largest) for score in scores]
         total = sum(weights[1:], weights[0])
-        mixed = [(weight / total)[..., None] * value for weight, value in zip(weights, values, strict=True)]
-        out.append(sum(mixed[1:], mixed[0]).to(dtype))
+        mixed = [(w / total)[..., None] * value.float() for w, value in zip(weights, values, strict=True)]
+        out.append(sum(mixed[1:], mixed[0]).to(v_BLPHd.dtype))
     return torch.stack(out, dim=1).flatten(3)
 
 
