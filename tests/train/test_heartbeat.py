@@ -180,7 +180,8 @@ def test_a_rank_that_is_slow_or_compiles_is_not_called_hung(tmp_path: Path, faul
     assert said == ["well\n"] * 3
 
 
-@pytest.mark.parametrize("bad", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow  # with the next one: test_parallel and test_faults do so in whole runs
+@pytest.mark.parametrize("bad", [1, 0])
 def test_a_killed_rank_is_named_by_those_who_lose_it(tmp_path: Path, bad: int) -> None:
     codes, said, _ = ended(tmp_path, "kill", bad)
     assert codes == [-signal.SIGKILL if rank == bad else 2 for rank in range(3)]
@@ -191,6 +192,7 @@ def test_a_killed_rank_is_named_by_those_who_lose_it(tmp_path: Path, bad: int) -
         )
 
 
+@pytest.mark.slow
 def test_an_error_of_one_rank_is_told_by_all(tmp_path: Path) -> None:
     codes, said, _ = ended(tmp_path, "error")
     assert codes == [2, 2, 2]
