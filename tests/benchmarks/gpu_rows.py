@@ -115,7 +115,6 @@ class Bench:
             print("  ".join(line).rstrip())
 
     def clear(self) -> None:
-        torch._dynamo.reset()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
