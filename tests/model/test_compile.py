@@ -74,7 +74,7 @@ def test_rays_written_out_are_the_general_attention_forward_and_backward():
     assert along_rays(large, large, large).isfinite().all()
 
 
-@pytest.mark.slow  # 15 s: three compilations with gradients
+@pytest.mark.slow  # 30 s of CPU: it generates a block with its gradients
 def test_compiled_rays_move_no_more_than_their_tokens():
     """The generated code's buffers: nothing of L x L x d, forward or backward, and the numbers of the eager block."""
     (block,) = blocks("ray")
