@@ -50,7 +50,17 @@ from train.log import read_lines
 _CONTEXT = multiprocessing.get_context("forkserver")
 WAIT = 240.0  # seconds after which a process that should have moved has not; this machine may be busy
 CLOSE = 1e-5
-TIMES = ("time", "seconds_per_step", "samples_per_second", "data_wait", "memory", "memory_workers", "eta", "mfu")
+TIMES = (
+    "time",
+    "seconds_per_step",
+    "samples_per_second",
+    "data_wait",
+    "memory",
+    "memory_workers",
+    "eta",
+    "mfu",
+    "slowest",
+)
 
 
 def settings_of(folder: Path, name: str, steps: int, every: int, workers: int, **changes: Any) -> Config:
