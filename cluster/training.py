@@ -27,7 +27,7 @@ from train.config import Config
 PLACEMENTS = 10  # attempts of a minute each to place all workers, after which a run that may not wait gives up
 REFUSED = (ValueError, FileNotFoundError)  # what another attempt would meet again
 ALONE = 5.0  # seconds after which a worker that met an error believes to be the only one
-LOST_ANOTHER = r"rank \d+ of \d+, on \S+, has (ended|not moved) [^;\n]*"  # as train/heartbeat.py says it
+LOST_ANOTHER = r"rank \d+ of \d+, on \S+, has (ended|not moved) [^;\n]*"  # as train/ranks/heartbeat.py says it
 POLL = 0.5  # seconds between two looks at what the workers say
 PATIENCE = 20.0  # seconds without room for the workers after which that is said; again after three times as long
 TELLING = 5.0  # seconds that a rank which must end takes, at most, to tell the driver why
@@ -106,7 +106,7 @@ def _absolute(path: str) -> str:
 
 
 def _check_batch(settings: Config, count: int) -> None:
-    from train.data import Schedule
+    from train.data.stream import Schedule
 
     Schedule(0, settings.steps, settings.data.batch, settings.accumulation, 0, count)
 
@@ -186,8 +186,8 @@ def _fit(
     import torch
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from train import heartbeat
-    from train.parallel import backend_of
+    from train.ranks import heartbeat
+    from train.ranks.parallel import backend_of
 
     # As Any: to a type checker these have the signatures of Ray Train's first version.
     ray_train: Any = importlib.import_module("ray.train")
@@ -301,7 +301,7 @@ def _end(board: Any, sentence: str) -> None:
     """A rank hangs: tell the driver which, and end this process, whose main thread may wait in C."""
     import ray
 
-    from train.heartbeat import leave
+    from train.ranks.heartbeat import leave
 
     with contextlib.suppress(ray.exceptions.RayError):
         ray.get(board.hung.remote(sentence), timeout=TELLING)

@@ -1,7 +1,7 @@
 """The `train` room: shards in, a trained run out, and what is done with a run (evaluate, predict).
 
-`load` reads a typed config, `train` runs it, `load_run` opens the result as a `Run`; `train.predict` and
-`train.evaluate` take it from there. The room knows the model and the shards, and nothing of rendering.
+`load` reads a typed config, `train` runs it, `load_run` opens the result as a `Run`; `train.prediction.predict` and
+`train.evaluation.evaluate` take it from there. The room knows the model and the shards, and nothing of rendering.
 """
 
 import importlib

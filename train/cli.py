@@ -48,7 +48,7 @@ def train(
 
     settings = load(config, overrides or [])
     if dry_run:
-        from train.plan import show
+        from train.plan.plan import show
 
         show(settings, gpus, gpu, mfu=mfu)
         return
@@ -88,8 +88,8 @@ def predict(
 
     worldtrace predict 'out/data#heldout' --checkpoint out/run --out sample.glb    (a sample the run was not trained on)
     """
-    from train import output
-    from train.predict import predict as run_model
+    from train.prediction import output
+    from train.prediction.predict import predict as run_model
     from train.run import device_of, load_run
 
     output.check(out, [Path(image), *([mask] if mask else [])])
@@ -122,8 +122,8 @@ def evaluate(
     from rich.progress import Progress
 
     import shards
-    from train import table
-    from train.evaluate import evaluate as judge
+    from train.evaluation import table
+    from train.evaluation.evaluate import evaluate as judge
     from train.run import device_of, load_run
 
     dataset = shards.open(data)

@@ -131,7 +131,7 @@ class Objective(_Section):
 
 
 class Geometric(_Section):
-    """Image-plane affine maps and rotations of the camera (train/augment/geometry.py says what is exact)."""
+    """Image-plane affine maps and rotations of the camera (train/data/augment/geometry.py says what is exact)."""
 
     flip: float = Field(default=0.5, ge=0, le=1)  # probability
     zoom: tuple[float, float] = (0.8, 1.4)  # magnification, log-uniform: crop above 1, shrink below

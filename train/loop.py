@@ -5,8 +5,8 @@ takes the same steps it would have taken, bit for bit on the same kind of machin
 ranks sees the same samples, and differs by the rounding of sums.
 
 A step waits for nothing that it does not need. What it found is read from the device when a report is due, whether it
-is taken the device decides (train/update.py), and what ranks must agree on besides (signals, damaged samples) travels
-while the next step is computed (train/pulse.py): all act on it after that one.
+is taken the device decides (step/update.py), and what ranks must agree on besides (signals, damaged samples) travels
+while the next step is computed (ranks/pulse.py): all act on it after that one.
 """
 
 import signal
@@ -24,24 +24,28 @@ from torch import Tensor
 
 from model import Loss, WTDiT, preset, training_flops
 from model import normalisation as maps
-from train import checkpoints, compute, config, curves, gpus, heartbeat, parallel, resume, sharding
-from train.batch import Unusable
-from train.boards import open_boards
+from train import checkpoints, config, resume
 from train.checkpoints import Checkpoints
 from train.config import Config
-from train.curriculum import Curriculum
-from train.data import Damage, Schedule, Stream, batches
-from train.heartbeat import Heartbeat
-from train.optimizer import learning_rate
-from train.parallel import Ranks
-from train.pulse import Pulse
-from train.reports import Reports, Silence
+from train.data.batch import Unusable
+from train.data.stream import Damage, Schedule, Stream, batches
+from train.plan import gpus
+from train.ranks import heartbeat, parallel, sharding
+from train.ranks.heartbeat import Heartbeat
+from train.ranks.parallel import Ranks
+from train.ranks.pulse import Pulse
+from train.reports import curves
+from train.reports.boards import open_boards
+from train.reports.reports import Reports, Silence
+from train.reports.speed import Utilisation
+from train.reports.validation import HeldOut, validate
 from train.run import build, normalisation_for
-from train.speed import Utilisation
-from train.step import loss_of
-from train.tally import tally
-from train.update import Update
-from train.validation import HeldOut, validate
+from train.step import compute
+from train.step.curriculum import Curriculum
+from train.step.loss import loss_of
+from train.step.rate import learning_rate
+from train.step.tally import tally
+from train.step.update import Update
 
 
 @dataclass(frozen=True)

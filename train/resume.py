@@ -10,7 +10,7 @@ from shards import History
 from shards.order.sequence import DATA_JSON
 from train import config
 from train.config import Config
-from train.data import Stream
+from train.data.stream import Stream
 
 
 class Saved(Protocol):

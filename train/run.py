@@ -27,7 +27,7 @@ from model import normalisation as maps
 from shards import seed_of
 from train import checkpoints, config
 from train.config import Config
-from train.data import Stream
+from train.data.stream import Stream
 
 
 @dataclass(frozen=True, eq=False)

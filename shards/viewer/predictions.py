@@ -20,7 +20,7 @@ from .points import Stack
 
 SUFFIXES = (".npz", ".ply", ".glb")
 LARGEST = 4 << 30  # bytes of an array: 64 seeds of six layers at 504x504 are 1.2 GB
-REPEAT = 0.005  # of the median depth: nearer to the layer before it, a point repeats it (train/predict.py)
+REPEAT = 0.005  # of the median depth: nearer to the layer before it, a point repeats it (train/prediction/predict.py)
 
 
 @dataclass(frozen=True, eq=False)

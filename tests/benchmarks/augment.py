@@ -28,14 +28,14 @@ import torch
 import shards
 from shards import LayeredView, generator
 from tests.benchmarks.decode import cpu
-from train import augment
-from train.augment import geometry, mask, photometric
-from train.augment.compositing import composite_planes
-from train.augment.geometry import View, box_of
-from train.augment.jpeg import jpeg
-from train.augment.noise import sensor_noise
 from train.config import Augment, Data, MaskJitter, Photometric
-from train.data import Schedule, Stream, batches
+from train.data import augment
+from train.data.augment import geometry, mask, photometric
+from train.data.augment.compositing import composite_planes
+from train.data.augment.geometry import View, box_of
+from train.data.augment.jpeg import jpeg
+from train.data.augment.noise import sensor_noise
+from train.data.stream import Schedule, Stream, batches
 
 NEED = {504: 5.2, 196: 30.0}  # samples a second and H100
 NOTHING = Photometric(**dict.fromkeys(Photometric.model_fields, 0.0))

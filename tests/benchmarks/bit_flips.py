@@ -29,7 +29,7 @@ from shards.randomness import generator
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.shards.web import serving
 from train.config import Augment, Data
-from train.data import Stream
+from train.data.stream import Stream
 
 SAMPLES = 9
 VERSION1 = Path(__file__).parents[1] / "shards" / "version1"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from train import checkpoints
 from train.checkpoints import Checkpoints, Saved
-from train.parallel import Ranks
+from train.ranks.parallel import Ranks
 
 BLOCK = 4_718_592  # of wt_o: 1536 x 3072 weights
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from model import LogMedian, WTDiT, objective, preset, sample
 from tests.benchmarks.gpu_rows import RELEASED, Bench, autocast, batch_on, exact_products, verdict
-from train import compute
-from train.update import Update
+from train.step import compute
+from train.step.update import Update
 
 PLAINLY = {"compile": False, "activations": "keep", "attention": "auto"}
 

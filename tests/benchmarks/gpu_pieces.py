@@ -19,8 +19,9 @@ from model.blocks import Block, LayerConditioning
 from model.rope import Rope, spatial
 from tests.benchmarks.gpu_rows import Bench, autocast, batch_on
 from tests.benchmarks.train_cpu import Products
-from train import compute, sharding
-from train.batch import Batch
+from train.data.batch import Batch
+from train.ranks import sharding
+from train.step import compute
 
 # Bytes that a block must move per token and channel beside what its products read and write, if everything between two
 # products is one pass: residual stream of 4 bytes, the rest of 2. Forward: norm 6, attention 8 (q, k, v, result),

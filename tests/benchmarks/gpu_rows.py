@@ -15,9 +15,9 @@ from torch import Tensor
 
 from model import WTConfig, ZScore, preset
 from train import config
-from train.batch import Batch
 from train.config import Config
-from train.parallel import Ranks
+from train.data.batch import Batch
+from train.ranks.parallel import Ranks
 
 RELEASED = ZScore((-0.002366, -0.004008, 1.904278), (0.280865, 0.315927, 0.706423))
 MICRO = {

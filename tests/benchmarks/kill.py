@@ -45,7 +45,7 @@ from tests.shards.scenes import spheres_view
 from tests.train.conftest import write_dataset
 from train import checkpoints, config
 from train.config import Config
-from train.log import read_lines
+from train.reports.log import read_lines
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 WAIT = 240.0  # seconds after which a process that should have moved has not; this machine may be busy
@@ -124,7 +124,8 @@ def _rank(tree: dict[str, Any], rank: int, world: int, port: int, attempt: int) 
         os.dup2(said.fileno(), 2)
         sys.stdout = sys.stderr = said
         torch.set_num_threads(1)
-        from train import loop, parallel
+        from train import loop
+        from train.ranks import parallel
 
         parallel.FOLDER_SECONDS = 1.0
         _note(loop, path, settings.data.batch)

@@ -43,7 +43,7 @@ from shards import LayeredView
 from shards.image import decode_rgba
 from shards.unproject import unproject
 from train.config import Augment, Data
-from train.data import Schedule, Stream, batches
+from train.data.stream import Schedule, Stream, batches
 
 COPIES = 2  # of every sample, under keys of their own: so that an epoch has a middle
 CHUNK = 8 << 20  # bytes of a shard or chunk; the 64 MB that peers advise would hold all of so small a set

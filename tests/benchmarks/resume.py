@@ -37,7 +37,7 @@ def measured(folder: Path, kind: str) -> None:
     marks = {"python": time.time() - began}
     from shards import History
     from train.config import from_dict
-    from train.data import Stream
+    from train.data.stream import Stream
 
     marks["import"] = time.time() - began
     c = from_dict({"data": {**data_of(folder, kind), "workers": 0, "batch": BATCH}, "out": "unused", "seed": 3})

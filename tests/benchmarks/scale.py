@@ -6,7 +6,7 @@
 The tables are those of `worldtrace train CONFIG --dry-run --gpus N`, with the accumulation that fits and is fastest.
 `--track` runs a forward and a backward pass on simulated tensors (FakeTensorMode: shapes without memory, so the whole
 model fits anywhere), eager, lets torch's MemTracker follow every storage, and prints its peak beside what
-train/memory.py counts. It takes minutes.
+train/plan/memory.py counts. It takes minutes.
 """
 
 import argparse
@@ -17,8 +17,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model import WTDiT, objective, preset
-from train import compute, config, memory, plan
-from train.plan import Plan
+from train import config
+from train.plan import memory, plan
+from train.plan.plan import Plan
+from train.step import compute
 
 RUNS = {
     "wt_o, 196": ("wt_o",),

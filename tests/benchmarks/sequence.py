@@ -35,7 +35,7 @@ from shards.order.sequence import opened
 from tests.shards.scenes import spheres_view
 from tests.shards.toys import Toy
 from train.config import from_dict
-from train.data import Schedule, Stream, batches
+from train.data.stream import Schedule, Stream, batches
 
 RANKS = (1, 2, 3, 8, 64)
 WORKERS = range(9)
@@ -249,7 +249,7 @@ def real(run: Run, lives: list[tuple[int, int, str]], every: int, folder: Path) 
 
 
 def _pixels_of(stream: Stream, dataset: Any, row: int) -> str:
-    from train import augment
+    from train.data import augment
 
     target = augment.prepare(dataset[row], stream.layers, SIZE, stream.augmentation, generator(0, "none"))
     return pixels(torch.from_numpy(target.rgb))

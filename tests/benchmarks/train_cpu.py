@@ -46,13 +46,13 @@ from tests.benchmarks.plain_wt_dit import PlainWTDiT
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import write_dataset
 from train import config
-from train.batch import Batch
 from train.config import Config
-from train.data import Schedule, Stream, batches
+from train.data.batch import Batch
+from train.data.stream import Schedule, Stream, batches
 from train.loop import train
 from train.run import build, normalisation_for
-from train.step import draws
-from train.update import Update
+from train.step.loss import draws
+from train.step.update import Update
 
 FREE = {  # operators that look at a tensor in another way and launch nothing
     "view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "select", "slice", "split",

@@ -43,13 +43,15 @@ from tests.benchmarks.gpu_check import check
 from tests.benchmarks.gpu_pieces import inference, rays, unprepare
 from tests.benchmarks.gpu_rows import RELEASED, Bench, batch_on
 from tests.benchmarks.plain_wt_dit import PlainWTDiT
-from train import compute, gpus, sharding
-from train.batch import Batch
 from train.config import Config
-from train.data import Schedule, Stream, batches
-from train.step import loss_of
-from train.tally import tally
-from train.update import Update
+from train.data.batch import Batch
+from train.data.stream import Schedule, Stream, batches
+from train.plan import gpus
+from train.ranks import sharding
+from train.step import compute
+from train.step.loss import loss_of
+from train.step.tally import tally
+from train.step.update import Update
 
 
 def training(bench: Bench, size: int, micro_batches: Sequence[int]) -> None:

@@ -20,8 +20,8 @@ from tests.cluster.nodes import until
 from tests.train import ranks
 from tests.train.conftest import Settings, dataset, settings  # noqa: F401  (fixtures)
 from tests.train.test_loop import final, losses, same_weights
-from train import log
 from train.loop import train
+from train.reports import log
 
 TWO = Workers(2, gpu=False)
 STEPS = 60

@@ -34,8 +34,8 @@ from shards.moments import RELEASED, Moments, moments_of
 from shards.randomness import generator
 from shards.sample import decode, encode
 from tests.render.shapes import box, origin, small, sphere
-from train.augment import prepare
 from train.config import Augment
+from train.data.augment import prepare
 
 
 def some_camera() -> Camera:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from shards import Clip, LayeredView, Origin, rays
-from train.augment.geometry import View
+from train.data.augment.geometry import View
 
 K = np.array([[70.0, 0, 31.0], [0, 66.0, 33.5], [0, 0, 1]])
 PLANES = (np.array([0.2, -0.1, 1.0, 2.0]), np.array([-0.15, 0.2, 1.0, 3.0]))  # n . x = d

@@ -109,7 +109,8 @@ def _rank(text: dict, path: Path, rank: int, world: int, port: int, faults: Faul
     import torch
 
     torch.set_num_threads(1)
-    from train import loop, parallel
+    from train import loop
+    from train.ranks import parallel
 
     parallel.FOLDER_SECONDS = 1.0
     made: list[Any] = []
@@ -130,7 +131,7 @@ def _rank(text: dict, path: Path, rank: int, world: int, port: int, faults: Faul
 
 
 def _holds(tensors: Mapping[str, Mapping[str, Any]]) -> str:
-    from train.sharding import plain
+    from train.ranks.sharding import plain
 
     words = []
     for group, named in tensors.items():
@@ -150,9 +151,9 @@ def _inject(loop: Any, settings: Config, faults: Faults) -> None:
     checkpoint of that step: "full disk". From that step on: damage, of every sample, or "stuck data", whose readers are
     frozen.
     """
-    from train.batch import Unusable
     from train.checkpoints import pieces
-    from train.data import Stream
+    from train.data.batch import Unusable
+    from train.data.stream import Stream
 
     at = {(fault, step) for fault, step in faults}
     sound, validate, write, whole = loop.loss_of, loop.validate, pieces._write, Stream.views

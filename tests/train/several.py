@@ -62,7 +62,7 @@ def _rank(
     import torch
 
     torch.set_num_threads(1)
-    from train import parallel
+    from train.ranks import parallel
 
     try:
         with parallel.joined(device, 60) as here:

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from shards.randomness import generator
 from tests.train.planes import PLANES, as_view, plane_clip, plane_view
-from train import augment
-from train.augment import compositing, geometry, photometric, target
 from train.config import Augment, Geometric, MaskJitter, Photometric
+from train.data import augment
+from train.data.augment import compositing, geometry, photometric, target
 
 STILL = Geometric(flip=0, zoom=(1, 1), shift=0, rotate=0, aspect=0, shear=0)
 PLAIN = Photometric(**dict.fromkeys(Photometric.model_fields, 0.0))

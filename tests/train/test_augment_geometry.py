@@ -9,9 +9,9 @@ from PIL import Image
 from shards import rays
 from shards.randomness import generator
 from tests.train.planes import PLANES, K, as_view, plane_clip, plane_view
-from train.augment import geometry
-from train.augment.geometry import View
 from train.config import Geometric
+from train.data.augment import geometry
+from train.data.augment.geometry import View
 
 LARGE = Geometric(rotate=40, shear=0.2, aspect=0.3, zoom=(0.6, 1.6), shift=0.15, keep=0.3)
 

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from shards.randomness import generator
 from tests.train.planes import plane_clip, plane_view
-from train.augment import mask
 from train.config import MaskJitter
+from train.data.augment import mask
 
 ALWAYS = MaskJitter(probability=1, radius=0.06, boundary=0.02, thin=0.3, holes=0.3, pierced=0.3)
 ONLY = {"radius": 0.0, "boundary": 0.0, "thin": 0.0, "holes": 0.0, "pierced": 0.0, "probability": 1.0}

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from shards.randomness import generator
 from tests.train.planes import plane_view
-from train.augment import photometric
-from train.augment.compositing import composite_planes
-from train.augment.geometry import box_of
-from train.augment.jpeg import jpeg
-from train.augment.noise import sensor_noise
-from train.augment.photometric import Look
 from train.config import Photometric
+from train.data.augment import photometric
+from train.data.augment.compositing import composite_planes
+from train.data.augment.geometry import box_of
+from train.data.augment.jpeg import jpeg
+from train.data.augment.noise import sensor_noise
+from train.data.augment.photometric import Look
 
 NOTHING = Look(0, 1, 1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 5, 6, 0, 0, 0, 0, 0, 0, 0)
 

@@ -11,11 +11,11 @@ import torch
 import shards
 from shards import generator
 from tests.train.conftest import Settings
-from train import augment
-from train.batch import Batch, Form, Unusable, joined, placed, points, size_of
 from train.config import Augment
-from train.data import Schedule, Stream, batches
-from train.slots import Parcel, Slots
+from train.data import augment
+from train.data.batch import Batch, Form, Unusable, joined, placed, points, size_of
+from train.data.slots import Parcel, Slots
+from train.data.stream import Schedule, Stream, batches
 
 FORM = Form(6, 28, 28)
 

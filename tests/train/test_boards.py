@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from train import boards
-from train.boards import Boards, open_boards
 from train.config import Log
+from train.reports import boards
+from train.reports.boards import Boards, open_boards
 
 BOTH = {"loss": 0.5, "layers": [1.0, None, 0.25], "phase": "shared", "skipped": 2}
 

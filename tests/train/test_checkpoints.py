@@ -15,7 +15,7 @@ from torch import Tensor
 
 from train import checkpoints
 from train.checkpoints import GROUPS, Checkpoints, layout, pieces
-from train.parallel import Ranks
+from train.ranks.parallel import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 STATE = {"config": {"seed": 0}, "data": "abc"}

@@ -12,9 +12,9 @@ import shards
 from shards import generator
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.train.conftest import Settings, write_dataset
-from train import augment
-from train.batch import Batch, joined
-from train.data import Schedule, Stream, batches
+from train.data import augment
+from train.data.batch import Batch, joined
+from train.data.stream import Schedule, Stream, batches
 from train.run import normalisation_for
 
 

@@ -16,9 +16,11 @@ from model import WTConfig, WTDiT, sample
 from tests.train import several
 from tests.train.conftest import Settings
 from tests.train.test_sharding import SHAPE, inputs, loss_of, model_of, on_rank
-from train import compute, memory, sharding
 from train.config import Compute, Parallel
-from train.parallel import Ranks
+from train.plan import memory
+from train.ranks import sharding
+from train.ranks.parallel import Ranks
+from train.step import compute
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 LAYERWISE = replace(SHAPE, film_adaln=True, encoder=replace(SHAPE.encoder, frozen=False))  # as the scene models
@@ -96,7 +98,7 @@ def test_each_block_computed_twice_keeps_less() -> None:
     ("asked", "expected"), [("auto", 0), ("keep", 0), ("recompute", 4), ("10 KB", 4), ("1 MB", None), ("1 GB", 0)]
 )
 def test_the_blocks_are_those_that_the_plan_counts(asked: str, expected: int | None, settings: Settings) -> None:
-    """The first ones, as many as train/memory.py says; on a CPU none unless asked for."""
+    """The first ones, as many as train/plan/memory.py says; on a CPU none unless asked for."""
     config = settings(compute__activations=asked)
     model = model_of(shape_of(config.model.overrides))
     count = compute.prepare(model, config, ALONE)

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from shards.order import mixture
-from train import config, plan
+from train import config
 from train.config import SHIPPED
+from train.plan import plan
 
 PAPERS = ("wt_o", "wt_o_504", "wt_s", "wt_s_mix", "wt_d")
 GPUS = {"tiny": 1, "small": 1}  # the paper's models: 64

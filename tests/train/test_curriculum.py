@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model import draw_times
-from train.curriculum import FALL, Curriculum
+from train.step.curriculum import FALL, Curriculum
 
 W, WARMUP = 50, 30
 Curve = Callable[[int], list[float]]  # step -> loss per layer

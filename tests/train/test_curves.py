@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import curves
-from train.curves import smoothed
+from train.reports import curves
+from train.reports.curves import smoothed
 
 
 def write(out: Path, *lines: dict[str, Any]) -> None:

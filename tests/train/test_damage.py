@@ -12,7 +12,7 @@ import shards
 from tests.shards.scenes import spheres_view
 from tests.shards.web import serving
 from tests.train.conftest import Settings
-from train.data import Damage, Schedule, Stream, batches
+from train.data.stream import Damage, Schedule, Stream, batches
 
 SHARDS, ROWS = 6, 4
 VICTIM = "000002-spheres.tar"

@@ -17,8 +17,8 @@ import torch
 import shards
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
-from train.batch import Batch, Unusable
-from train.data import Damage, Schedule, Stream, batches
+from train.data.batch import Batch, Unusable
+from train.data.stream import Damage, Schedule, Stream, batches
 from train.run import pooled
 
 

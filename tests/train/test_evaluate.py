@@ -11,10 +11,10 @@ import shards
 from model import WTDiT, ZScore, preset
 from tests.shards.scenes import spheres_view
 from train import config
-from train.baselines import mean_stack, repeated_layer0
-from train.evaluate import evaluate, held_out
+from train.evaluation.baselines import mean_stack, repeated_layer0
+from train.evaluation.evaluate import evaluate, held_out
+from train.evaluation.truth import truth_of
 from train.run import Run
-from train.truth import truth_of
 
 
 @pytest.fixture(scope="module")

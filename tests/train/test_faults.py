@@ -15,8 +15,9 @@ import pytest
 from tests.train import ranks
 from tests.train.conftest import Settings
 from tests.train.test_loop import final, losses, same_tensors
-from train import checkpoints, log
+from train import checkpoints
 from train.config import Config
+from train.reports import log
 
 WORLD = 4
 STEPS = 12

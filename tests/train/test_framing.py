@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.framing import frame_object, frame_scene, read_image
+from train.prediction.framing import frame_object, frame_scene, read_image
 
 
 def picture(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:

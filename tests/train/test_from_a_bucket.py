@@ -8,7 +8,7 @@ from shards.store import open_store
 from tests import s3
 from tests.shards.conftest import write_dataset
 from train.config import Augment, Data
-from train.data import Schedule, Stream, batches
+from train.data.stream import Schedule, Stream, batches
 
 
 def numbers(path: str, **more: object) -> list[list[float]]:

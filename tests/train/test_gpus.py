@@ -2,7 +2,7 @@
 
 import pytest
 
-from train import gpus
+from train.plan import gpus
 
 
 @pytest.mark.parametrize(

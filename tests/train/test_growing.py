@@ -15,9 +15,10 @@ from shards.order.sequence import DATA_JSON, opened
 from tests.train import ranks
 from tests.train.conftest import Settings
 from tests.train.test_damage import write_shards
-from train import checkpoints, log
-from train.data import Stream
+from train import checkpoints
+from train.data.stream import Stream
 from train.loop import train
+from train.reports import log
 
 
 def run(c: object, said: io.StringIO | None = None) -> None:

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 
 from tests.train import ranks
-from train import heartbeat
-from train.heartbeat import LONGER, Heard, Heartbeat, Word, judge, lost
-from train.parallel import Ranks, joined
-from train.pulse import Pulse
+from train.ranks import heartbeat
+from train.ranks.heartbeat import LONGER, Heard, Heartbeat, Word, judge, lost
+from train.ranks.parallel import Ranks, joined
+from train.ranks.pulse import Pulse
 
 TIMEOUT = 2.0
 

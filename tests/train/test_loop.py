@@ -23,12 +23,14 @@ from rich.console import Console
 import shards
 from model import Loss, ZScore, objective, presets, to_released
 from tests.train.conftest import Settings
-from train import checkpoints, config, log, step
+from train import checkpoints, config
 from train.checkpoints import pieces
 from train.loop import train
-from train.reports import Reports
+from train.reports import log
+from train.reports.reports import Reports
 from train.run import build, load_run
-from train.step import draws
+from train.step import loss as step
+from train.step.loss import draws
 
 
 def quiet() -> Console:

@@ -10,8 +10,10 @@ from model import WTConfig, WTDiT, objective, preset
 from model.attention import Shape
 from model.blocks import Block
 from model.rope import spatial, temporal
-from train import compute, config, memory
+from train import config
 from train.config import Config
+from train.plan import memory
+from train.step import compute
 
 SHAPES: tuple[Shape, ...] = ("layer", "ray", "global", "time")
 GIB = 2.0**30

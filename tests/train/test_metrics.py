@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shards import forward_fill, rays
-from train.metrics import align_points, align_scale_shift, chamfer, depth_metrics, distinct, stack_metrics
+from train.evaluation.metrics import align_points, align_scale_shift, chamfer, depth_metrics, distinct, stack_metrics
 
 
 def brute_force_chamfer(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 import pytest
 
 from train.config import Optimizer
-from train.optimizer import learning_rate
+from train.step.rate import learning_rate
 
 
 def test_the_rate_warms_up_linearly_and_falls_by_a_cosine() -> None:

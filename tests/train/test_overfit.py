@@ -10,12 +10,13 @@ from render import RenderSettings, procedural, render_views
 from shards import LayeredView
 from tests.render.shapes import origin
 from tests.train.conftest import write_dataset
-from train import config, log
+from train import config
 from train.config import Config
-from train.evaluate import judge
+from train.evaluation.evaluate import judge
+from train.evaluation.truth import truth_of
 from train.loop import train
+from train.reports import log
 from train.run import load_run
-from train.truth import truth_of
 
 SIZE = 112  # of the shipped `tiny`
 

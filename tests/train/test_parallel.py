@@ -18,10 +18,11 @@ import shards
 from tests.train import ranks
 from tests.train.conftest import Settings
 from tests.train.test_loop import final, losses, quiet, same_tensors, same_weights
-from train import checkpoints, config, log
+from train import checkpoints, config
 from train.config import Config
-from train.data import Schedule
+from train.data.stream import Schedule
 from train.loop import train
+from train.reports import log
 
 ROOT = Path(__file__).parents[2]
 SAME = 1e-5  # relative, between sums in another order

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from tests.benchmarks import scale
-from train import config, gpus, memory, plan
+from train import config
 from train.config import Config
+from train.plan import gpus, memory, plan
 
 WTO = (1_705_047_628, 1_394_385_996)  # weights, trained ones
 

@@ -8,7 +8,7 @@ import torch
 
 from model import WTDiT, ZScore, preset
 from train import config
-from train.predict import HIDDEN_GREY, point_cloud, predict, predict_batch, typical
+from train.prediction.predict import HIDDEN_GREY, point_cloud, predict, predict_batch, typical
 from train.run import Run
 
 

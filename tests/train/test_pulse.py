@@ -5,8 +5,8 @@ import time
 import torch
 
 from tests.train import several
-from train.parallel import Ranks
-from train.pulse import Pulse
+from train.ranks.parallel import Ranks
+from train.ranks.pulse import Pulse
 
 
 def numbers(ranks: Ranks) -> list[list[list[float]] | None]:

@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from train import log
-from train.boards import Boards
-from train.lines import compact, duration, in_short, in_words
-from train.reports import Reports, Silence
-from train.speed import Utilisation, memory
+from train.reports import log
+from train.reports.boards import Boards
+from train.reports.lines import compact, duration, in_short, in_words
+from train.reports.reports import Reports, Silence
+from train.reports.speed import Utilisation, memory
 
 CPU = torch.device("cpu")
 USE = Utilisation(85.4e12, 989e12, 64)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.train import several
 from train import checkpoints
 from train.checkpoints import GROUPS, Checkpoints, pieces
-from train.parallel import Ranks
+from train.ranks.parallel import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

@@ -13,7 +13,7 @@ from model import normalisation as maps
 from train import config
 from train.checkpoints import Checkpoints
 from train.config import Config
-from train.parallel import Ranks
+from train.ranks.parallel import Ranks
 from train.run import build, load_run
 
 MAP = ZScore((0.1, 0.2, 2.0), (0.3, 0.4, 0.5))

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from model import WTConfig, WTDiT, preset, sample
 from tests.train import several
-from train import sharding
 from train.config import Parallel
-from train.heartbeat import BACKSTOP
-from train.parallel import Ranks
-from train.sharding import plain
+from train.ranks import sharding
+from train.ranks.heartbeat import BACKSTOP
+from train.ranks.parallel import Ranks
+from train.ranks.sharding import plain
 
 FROZEN = {"width": 32, "depth": 2, "heads": 2, "frozen": True}
 # An odd width of the head's projection and three heads: rows that two and four ranks cannot share evenly.

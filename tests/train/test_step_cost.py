@@ -12,7 +12,7 @@ import torch
 from model import WTDiT, preset
 from tests.benchmarks.plain_wt_dit import PlainWTDiT
 from tests.benchmarks.train_cpu import Launches, Products, counts, kept_for_backward, pieces, settings_of
-from train.data import Schedule, batches
+from train.data.stream import Schedule, batches
 
 BATCH = 2
 MOST = {"forward": 500, "backward": 1030, "update": 370}  # operators; found 413, 859, 301

@@ -12,10 +12,11 @@ from tests.train.conftest import Settings
 from tests.train.test_compute import ALONE, LAYERWISE, of_decoder
 from tests.train.test_sharding import inputs, loss_of, model_of, one_step
 from tests.train.test_update import Net, Twin, bits, equal, give, gradients, settings_with
-from train import compute, sharding
 from train.config import Compute
-from train.parallel import Ranks
-from train.update import Update
+from train.ranks import sharding
+from train.ranks.parallel import Ranks
+from train.step import compute
+from train.step.update import Update
 
 DEVICE = torch.device("cuda")
 GPUS = torch.cuda.device_count()

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train import several
-from train import sharding
 from train.config import Config, from_dict
-from train.parallel import Ranks
-from train.sharding import plain
-from train.update import HOPELESS, REASONS, RUNNING, Update
+from train.ranks import sharding
+from train.ranks.parallel import Ranks
+from train.ranks.sharding import plain
+from train.step.update import HOPELESS, REASONS, RUNNING, Update
 
 SPIKE = 4.0
 

@@ -17,12 +17,13 @@ from model import WTDiT, ZScore, objective
 from tests.shards.scenes import spheres_view
 from tests.train import several
 from tests.train.conftest import SIZE, Settings, write_dataset
-from train import config, validation
+from train import config
 from train.config import Config
-from train.parallel import Ranks
+from train.ranks.parallel import Ranks
+from train.reports import validation
+from train.reports.sheets import Row, draw_rows
+from train.reports.validation import Evaluated, HeldOut, times_of, validate
 from train.run import build
-from train.sheets import Row, draw_rows
-from train.validation import Evaluated, HeldOut, times_of, validate
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 MAP = ZScore((0.0, 0.0, 3.0), (1.0, 1.0, 1.0))
@@ -85,7 +86,7 @@ def evaluated(ranks: Ranks, tree: dict[str, Any], shard: int | None = None) -> t
     c = config.from_dict(tree)
     model = random_model(c)
     if shard is not None:
-        from train import sharding
+        from train.ranks import sharding
 
         sharding.distribute(model, ranks, c.parallel)
     found = run(c, ranks, model)
@@ -313,8 +314,8 @@ def test_a_sheet_shows_depth_in_turbo_within_the_mask() -> None:
 def test_losses_with_and_without_evaluation_are_the_same_bits(evaluating: Settings, tmp_path: Path) -> None:
     from rich.console import Console
 
-    from train import log
     from train.loop import train
+    from train.reports import log
 
     found = []
     for name, every in (("with", 2), ("without", 0)):
@@ -348,7 +349,8 @@ def told_to_stop(ranks: Ranks, tree: dict[str, Any]) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_a_signal_in_an_evaluation_is_obeyed_at_once_and_nothing_is_lost(evaluating: Settings, tmp_path: Path) -> None:
-    from train import checkpoints, log
+    from train import checkpoints
+    from train.reports import log
 
     for world in (1, 2):
         c = evaluating(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shards.parallel import cores
 
 if TYPE_CHECKING:
-    from train.parallel import Ranks
+    from train.ranks.parallel import Ranks
 
 T = TypeVar("T")
 GROUPS = ("model", "ema", "optimizer")

@@ -21,7 +21,7 @@ from train.checkpoints import layout
 from train.checkpoints.pieces import Share, Tensors
 
 if TYPE_CHECKING:
-    from train.parallel import Ranks
+    from train.ranks.parallel import Ranks
 
 LEAVING = 60.0  # seconds that a run which ends by an error gives a save that is under way
 

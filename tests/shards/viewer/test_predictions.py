@@ -19,7 +19,7 @@ RNG = np.random.default_rng(2)
 
 
 def written(path: Path, count: int = 2, noise: float = 0.0, scale: float = 1.0, **changes: np.ndarray) -> Path:
-    """As train/output.py writes it: xyz (S,L,H,W,3), rgb in [0,1], valid, seeds, K."""
+    """As train/prediction/output.py writes it: xyz (S,L,H,W,3), rgb in [0,1], valid, seeds, K."""
     xyz = np.stack([scale * VIEW.xyz() + noise * RNG.normal(size=(*VIEW.depth.shape, 3)) for _ in range(count)])
     arrays = {
         "xyz": (xyz * VIEW.valid[None, None, ..., None]).astype(np.float32),
@@ -146,8 +146,8 @@ def test_a_perfect_prediction_has_no_error_and_alignment_undoes_a_scale(tmp_path
 @pytest.mark.parametrize(("height", "width", "size", "layers"), [(48, 48, 24, 6), (40, 56, 32, 4), (56, 40, 64, 8)])
 def test_the_truth_is_that_of_the_trainer(height: int, width: int, size: int, layers: int) -> None:
     pytest.importorskip("torch")
-    from train.metrics import align_points, align_scale_shift
-    from train.truth import truth_of
+    from train.evaluation.metrics import align_points, align_scale_shift
+    from train.evaluation.truth import truth_of
 
     view = spheres_view(4, height, width)
     truth = truth_of(view, layers, size, "black")
@@ -206,7 +206,7 @@ def test_of_a_clip_the_first_frame_is_what_is_predicted() -> None:
 
 def test_what_the_trainer_writes_is_what_is_read(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from train import output, predict
+    from train.prediction import output, predict
 
     xyz = np.stack([VIEW.xyz(), 1.1 * VIEW.xyz()]).astype(np.float32)
     rgb = (VIEW.rgba[..., :3] / 255).astype(np.float32)

@@ -1,6 +1,0 @@
-"""Online augmentation (paper, App. C): a sample of a dataset -> what the network is shown, seeded per sample."""
-
-from train.augment.compositing import background, composite
-from train.augment.target import Target, prepare, prepare_clip
-
-__all__ = ["Target", "background", "composite", "prepare", "prepare_clip"]

@@ -1,0 +1,1 @@
+"""The stream of training samples: which ones, read, augmented, and as tensors."""

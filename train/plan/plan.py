@@ -1,0 +1,438 @@
+"""What a run will take, before it is run: `worldtrace train CONFIG --dry-run`. No GPU, no data, no weights; seconds.
+
+Every line says where its number comes from: `exact` (counted on the model or the config), `counted` (operations and
+tensors, by formulas that tests compare with torch), `measured` (docs/benchmarks.md) or `assumed`. How fast a GPU works,
+links run and disks write was assumed; MFU is an argument for that reason: give the one you measured.
+"""
+
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from model import WTConfig, preset
+from model.flops import Flops, flops, tokens_of, training_flops
+from train.config import Config
+from train.plan import gpus as known
+from train.plan import memory
+from train.plan.gpus import Gpu
+from train.plan.memory import Mode, Placement
+
+MFU = 0.40  # assumed part of the peak: what the project wants of an H100 at least
+LINKS = 0.80  # assumed part of the data sheet's bandwidth that collectives and the optimizer's kernels get
+PER_NODE = 8  # assumed GPUs in a machine, where there are more than so many
+STAGING = 25e9  # bytes/s, assumed: from a GPU to the memory of its node
+DISK = 2e9  # bytes/s, assumed: from a node to the storage of checkpoints
+# Pixels a side -> (samples a second that one core reads, decodes and augments, photometry left to the GPU; bytes of one
+# on disk). Rendered objects, measured on one core of a busy machine: tests/benchmarks/augment.py, docs/benchmarks.md.
+MEASURED = {196: (195.0, 16.3e3), 504: (59.0, 62.5e3)}
+
+
+@dataclass(frozen=True)
+class Communication:
+    """Of one rank and step, seconds. `hidden` is what computing covers, `shown` what is left of the sum."""
+
+    gather: float  # weights, whenever a block is about to compute
+    reduce: float  # gradients, to the ranks that keep them
+    replicas: float  # gradients, between groups that hold the same weights
+    bytes_link: float
+    bytes_network: float
+    shown: float
+
+    @property
+    def all(self) -> float:
+        return self.gather + self.reduce + self.replicas
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that `table` prints. Bytes, seconds, FLOP; of one GPU, where nothing else is said."""
+
+    settings: Config
+    config: WTConfig
+    gpu: Gpu
+    per_node: int
+    mfu: float
+    mode: Mode
+    on: Placement
+    counted: memory.Parameters
+    tokens: int  # of one sample, over all layers and frames
+    forward: float  # FLOP of one sample, encoder included
+    training: float  # FLOP of one sample in training, what is recomputed not counted
+    again: float  # FLOP of one sample that recomputation adds
+    recomputed: int  # blocks
+    memory: dict[str, int]
+    compute: float  # seconds of a step
+    update: float
+    communication: Communication
+
+    @property
+    def nodes(self) -> int:
+        return -(-self.on.world // self.per_node)
+
+    @property
+    def usable(self) -> float:
+        """Bytes of a GPU that tensors get."""
+        return self.gpu.memory * (1 - memory.GAPS) - memory.RESERVED
+
+    @property
+    def fits(self) -> bool:
+        return sum(self.memory.values()) <= self.usable
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step; waiting for data not counted."""
+        return self.compute + self.communication.shown + self.update
+
+    @property
+    def samples_per_second(self) -> float:
+        """Of all GPUs."""
+        return self.settings.data.batch / self.step
+
+    @property
+    def achieved(self) -> float:
+        """The MFU that the step time comes to."""
+        return self.samples_per_second * self.training / (self.on.world * self.gpu.flops)
+
+    @property
+    def hours(self) -> float:
+        return self.settings.steps * self.step / 3600
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of one: weights, averages, moments."""
+        return memory.FLOAT * (self.counted.all + 3 * self.counted.trained)
+
+    @property
+    def frames_per_node(self) -> float:
+        """Images a second that a node has to read and decode."""
+        return self.samples_per_second * self.settings.data.frames / self.nodes
+
+    @property
+    def read(self) -> float:
+        """Bytes a second that a node reads, if its dataset was rendered at `data.size`."""
+        return self.frames_per_node * _by_pixels(self.settings.data.size, {n: m[1] for n, m in MEASURED.items()})
+
+    @property
+    def cores(self) -> float:
+        """Cores of a node that decoding and augmentation keep busy."""
+        return self.frames_per_node * _by_pixels(self.settings.data.size, {n: 1 / m[0] for n, m in MEASURED.items()})
+
+
+def _by_pixels(size: int, known_at: dict[int, float]) -> float:
+    """What was measured at two sizes, on the straight line through both over the number of pixels."""
+    (a, at_a), (b, at_b) = known_at.items()
+    return max(0.0, at_a + (at_b - at_a) * (size**2 - a**2) / (b**2 - a**2))
+
+
+def plan(settings: Config, gpus: int = 1, gpu: str = "h100", mfu: float = MFU, per_node: int = PER_NODE) -> Plan:
+    """What the run of `settings` takes on `gpus` GPUs of a kind (a name of train/plan/gpus.py).
+
+    ValueError, one sentence: an unknown GPU, a size that the patch does not divide, a batch that the GPUs do not.
+    """
+    for name, value in (("--gpus", gpus), ("GPUs per node", per_node)):
+        if value < 1:
+            raise ValueError(f"{name}: {value} given; at least 1 is needed")
+    if not 0 < mfu <= 1:
+        raise ValueError(f"--mfu: {mfu:g} given; it is a part of the peak, above 0 and at most 1")
+    device = known.find(gpu)
+    if settings.compute.peak is not None:
+        device = Gpu(**{**vars(device), "flops": settings.compute.peak})
+    data, config = settings.data, preset(settings.model.preset, **settings.model.overrides)
+    if data.size % config.patch:
+        raise ValueError(f"data.size: {data.size} is not a multiple of the model's patch, {config.patch}")
+    per_node = min(per_node, gpus)
+    on = memory.placement(settings, gpus, per_node)
+    mode: Mode = "eager" if settings.compute.compile is False else "compiled"
+    half = settings.precision == "bf16"
+
+    counted = memory.parameters(config)
+    recomputed = memory.recompute(settings, config, on, device.memory, mode)
+    items = {
+        **memory.persistent(settings, counted, on),
+        **memory.passing(settings, config, counted, on),
+        "activations": memory.activations(config, data.size, data.frames, on.micro_batch, half, mode, recomputed),
+    }
+    work = flops(config, data.size, data.size, data.frames)
+    training = training_flops(config, data.size, data.size, data.frames)
+    again = _again(config, data.frames, work, recomputed)
+    samples = on.micro_batch * settings.accumulation
+    compute = samples * (training + again) / (mfu * device.flops)
+    return Plan(
+        settings,
+        config,
+        device,
+        per_node,
+        mfu,
+        mode,
+        on,
+        counted,
+        tokens_of(config, data.size, data.size, data.frames),
+        work.forward,
+        training,
+        again,
+        recomputed,
+        items,
+        compute,
+        _update(counted, on, device),
+        _communication(settings, counted, on, device, per_node, compute),
+    )
+
+
+def _again(config: WTConfig, frames: int, work: Flops, recomputed: int) -> float:
+    """Operations that the first `recomputed` blocks of a sample's forward pass take."""
+    shapes = [shape for _, shape in memory.units(config, frames)]
+    dense = (work.parts["projections"] + work.parts["mlp"]) / len(shapes)
+    return sum(dense + work.parts[shape] / shapes.count(shape) for shape in shapes[:recomputed])
+
+
+def _update(counted: memory.Parameters, on: Placement, device: Gpu) -> float:
+    """Seconds of AdamW, clipping and averaging: they move bytes and compute next to nothing.
+
+    A weight is read and written, so are two moments and an average; its gradient is read for the norm and once more.
+    """
+    return counted.trained / on.shard * memory.FLOAT * (4 * 2 + 2) / (LINKS * device.bandwidth)
+
+
+def _communication(
+    settings: Config, counted: memory.Parameters, on: Placement, device: Gpu, per_node: int, compute: float
+) -> Communication:
+    """What FSDP2 sends, and the time it takes at LINKS of the data sheet.
+
+    Each micro-batch gathers all weights for the forward pass and those that are trained for the backward one. The last
+    one reduces the gradients to their shards, then sums them over the groups. A rank receives what it does not hold:
+    (S - 1) / S of it. Where a group spans nodes, what comes from other nodes comes over the network, once for all ranks
+    of a node; the sum over R groups moves 2 (R - 1) / R of a shard.
+
+    Copying engines work beside computing: of each micro-batch what exceeds its computing shows, and the first block's
+    gather and the last one's reduction, which nothing covers.
+    """
+    if on.world == 1:
+        return Communication(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    shard, groups = on.shard, on.world // on.shard
+    within = min(shard, per_node)
+    link, network = LINKS * device.link, LINKS * device.network
+
+    def seconds(count: float) -> tuple[float, float, float]:
+        """(seconds, bytes over links, bytes over the network) that a rank takes to gather or reduce so many weights."""
+        size = count * memory.FLOAT
+        near, far = size * (within - 1) / shard, size * (shard - within) / shard
+        # what came over the network to one rank of a node goes on to the others over links
+        return max((near + far * (within - 1) / within) / link, far / within / network), near, far / within
+
+    forward, backward, reduction = seconds(counted.all), seconds(counted.trained), seconds(counted.trained)
+    parts = settings.accumulation
+    summed = 2 * (groups - 1) / groups * counted.trained / shard * memory.FLOAT
+    gather, reduce, replicas = parts * (forward[0] + backward[0]), reduction[0], summed / network
+    each = compute / parts
+    block = seconds(counted.block)[0]
+    exposed = (parts - 1) * max(0.0, forward[0] + backward[0] - each)
+    exposed += max(0.0, forward[0] + backward[0] + reduce + replicas - each)
+    first_and_last = parts * block + block + summed / network * counted.block / counted.trained
+    return Communication(
+        gather,
+        reduce,
+        replicas,
+        parts * (forward[1] + backward[1]) + reduction[1],
+        parts * (forward[2] + backward[2]) + reduction[2] + summed,
+        max(exposed, min(first_and_last, gather + reduce + replicas)),
+    )
+
+
+def divisions(made: Plan) -> list[Plan]:
+    """The same batch on the same GPUs, in all the numbers of micro-batches that divide it: more and smaller ones need
+    less memory, fewer and larger ones gather weights less often.
+    """
+    each = made.settings.data.batch // made.on.world
+    return [
+        plan(
+            made.settings.model_copy(update={"accumulation": n}), made.on.world, made.gpu.name, made.mfu, made.per_node
+        )
+        for n in range(1, each + 1)
+        if each % n == 0
+    ]
+
+
+def faster(made: Plan) -> Plan | None:
+    """The fastest of the `divisions` that fit, if it takes 2 % less time a step than `made`, or `made` does not fit."""
+    found = min((other for other in divisions(made) if other.fits), key=lambda other: other.step, default=None)
+    return found if found is not None and (not made.fits or found.step < 0.98 * made.step) else None
+
+
+def show(
+    settings: Config,
+    gpus: int = 1,
+    gpu: str = "h100",
+    console: Console | None = None,
+    mfu: float = MFU,
+    per_node: int = PER_NODE,
+) -> Plan:
+    """Print the plan of a run; `plan` says what is refused."""
+    made = plan(settings, gpus, gpu, mfu, per_node)
+    console = console or Console()
+    console.print(table(made))
+    if other := faster(made):
+        console.print(
+            f"accumulation={other.settings.accumulation} fits with {_giga(sum(other.memory.values()))} a GPU and takes "
+            f"{_seconds(other.step)} a step: the same batch, {other.on.micro_batch} on each GPU at a time",
+            highlight=False,
+        )
+    return made
+
+
+def table(made: Plan) -> Group:
+    """The plan as people read it: a line for each number, with where it comes from."""
+    parts: list[Text | Table] = []
+    for title, rows in _sections(made).items():
+        lines = Table(box=None, show_header=False, pad_edge=False)
+        lines.add_column(width=24, no_wrap=True)
+        lines.add_column(width=14, no_wrap=True, justify="right")
+        lines.add_column(style="dim")
+        for name, value, source in rows:
+            lines.add_row(f"  {name}", value, source)
+        parts += [Text(title, style="bold"), lines]
+    return Group(*parts)
+
+
+Rows = list[tuple[str, str, str]]
+
+
+def _sections(made: Plan) -> dict[str, Rows]:
+    settings, data, on, config = made.settings, made.settings.data, made.on, made.config
+    title = f"{settings.model.preset} at {data.size}x{data.size}"
+    title += f", clips of {data.frames} frames" if data.frames > 1 else ""
+    machine = f"{on.world} x {made.gpu.name}" + (f" on {made.nodes} nodes" if made.nodes > 1 else "")
+    return {
+        f"{title}, on {machine}": _model(made),
+        "A sample": [
+            ("tokens", f"{made.tokens:,}", f"exact: {config.layers} layers x {_patches(made)}"),
+            ("forward", _tera(made.forward), "counted, encoder included"),
+            ("training", _tera(made.training), "counted: forward and backward, a frozen encoder forward only"),
+            ("computed again", _tera(made.again), f"{made.recomputed} of {_units(made)} blocks (compute.activations)"),
+        ],
+        "A step": _step(made),
+        "Memory of a GPU": _memory(made),
+        "Data": _data(made),
+        "The run": _run(made),
+    }
+
+
+def _model(made: Plan) -> Rows:
+    rows = [("parameters", _mega(made.counted.all), f"exact; trained {_mega(made.counted.trained)}")]
+    for name, (all_, trained) in made.counted.parts.items():
+        if all_:
+            share = "trained" if trained == all_ else "frozen" if not trained else f"trained {_mega(trained)}"
+            rows.append((f"  {name}", _mega(all_), share))
+    return rows
+
+
+def _step(made: Plan) -> Rows:
+    settings, on, comm = made.settings, made.on, made.communication
+    steps = f"{on.world} GPUs x {on.micro_batch} x accumulation {settings.accumulation}"
+    rows = [
+        ("batch", f"{settings.data.batch}", f"exact: {steps}"),
+        (
+            "computing",
+            _seconds(made.compute),
+            f"assumed: {made.mfu:.0%} of {made.gpu.flops / 1e12:.0f} TFLOP/s, for "
+            f"{on.micro_batch * settings.accumulation} x {_tera(made.training + made.again)}",
+        ),
+    ]
+    if on.world > 1:
+        groups = on.world // on.shard
+        layout = f"groups of {on.shard}" + (f", {groups} of them (HSDP)" if groups > 1 else " (FSDP)")
+        rows += [
+            ("gathering weights", _seconds(comm.gather), f"assumed: {LINKS:.0%} of links; float32, {layout}"),
+            ("reducing gradients", _seconds(comm.reduce + comm.replicas), f"assumed: {LINKS:.0%} of links and network"),
+            ("not hidden", _seconds(comm.shown), "of both, behind computing"),
+        ]
+    rows += [
+        ("optimizer", _seconds(made.update), f"assumed: {LINKS:.0%} of memory's bandwidth"),
+        ("step", _seconds(made.step), "computing + not hidden + optimizer; without waiting for data"),
+        ("samples/s", f"{made.samples_per_second:,.1f}", f"MFU {made.achieved:.1%}, of what is not computed again"),
+    ]
+    return rows
+
+
+def _memory(made: Plan) -> Rows:
+    exact = memory.persistent(made.settings, made.counted, made.on)
+    rows = [
+        (name, _giga(size), "exact" if name in exact else "assumed" if "estimate" in name else "counted")
+        for name, size in made.memory.items()
+    ]
+    needed = sum(made.memory.values())
+    left = made.usable - needed
+    usable = f"{made.gpu.memory / 1e9:.0f} GB less {memory.GAPS:.0%} and {memory.RESERVED / 1e9:g} GB (assumed)"
+    verdict = f"fits: {_giga(left)} left of" if made.fits else f"DOES NOT FIT: {_giga(-left)} more than"
+    return [*rows, ("all", _giga(needed), f"{verdict} {_giga(made.usable)}, which is {usable}{_remedy(made)}")]
+
+
+def _remedy(made: Plan) -> str:
+    if made.fits:
+        return ""
+    if made.recomputed < _units(made):
+        return "; give compute.activations less, or leave it at auto"
+    if made.on.micro_batch > 1:
+        return "; raise accumulation, so that fewer samples are computed at a time"
+    return "; share the weights out over more GPUs (--gpus, parallel.shard), or take larger ones"
+
+
+def _data(made: Plan) -> Rows:
+    frames = "frames" if made.settings.data.frames > 1 else "samples"
+    source = "measured" if made.settings.data.size in MEASURED else "from measured figures, by pixels"
+    return [
+        (f"{frames}/s and node", f"{made.frames_per_node:,.1f}", "from the step"),
+        ("read, MB/s and node", f"{made.read / 1e6:,.2f}", f"{source}: objects rendered at this size"),
+        ("cores, a node", f"{made.cores:,.1f}", f"{source}: decoding and augmentation on one core"),
+    ]
+
+
+def _run(made: Plan) -> Rows:
+    settings, nodes = made.settings, made.nodes
+    size, each = made.checkpoint, made.checkpoint / made.on.world
+    seen = settings.steps * settings.data.batch
+    return [
+        ("checkpoint", _giga(size), "exact: weights, averages, two moments"),
+        ("  training waits", _seconds(each / STAGING), f"assumed: {STAGING / 1e9:g} GB/s from each GPU"),
+        (
+            "  it is written in",
+            _seconds(size / nodes / DISK),
+            f"assumed: {DISK / 1e9:g} GB/s from each node; training goes on",
+        ),
+        (
+            "  rate for 25 s",
+            f"{size / nodes / 25 / 1e9:.2f} GB/s",
+            "of each node: what a SIGTERM asks of the storage",
+        ),
+        ("steps", f"{settings.steps:,}", f"exact; {seen / 1e6:,.1f} M samples"),
+        ("hours", f"{made.hours:,.1f}", "from the step"),
+        ("GPU hours", f"{made.hours * made.on.world:,.0f}", f"of {made.gpu.name}"),
+    ]
+
+
+def _units(made: Plan) -> int:
+    return len(memory.units(made.config, made.settings.data.frames))
+
+
+def _patches(made: Plan) -> str:
+    side, frames = made.settings.data.size // made.config.patch, made.settings.data.frames
+    return f"{side}^2 patches" + (f" x {frames} frames" if frames > 1 else "")
+
+
+def _mega(count: float) -> str:
+    return f"{count / 1e6:,.2f}M"
+
+
+def _tera(count: float) -> str:
+    if not count:
+        return "0"
+    return f"{count / 1e12:,.2f} TFLOP" if count >= 1e11 else f"{count / 1e9:,.2f} GFLOP"
+
+
+def _giga(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e8 or not size else f"{size / 1e6:,.1f} MB"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"

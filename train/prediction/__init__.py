@@ -1,0 +1,1 @@
+"""From an image to a layered point cloud: framing, sampling, files."""

@@ -1,0 +1,1 @@
+"""What a person sees of a run: lines, metrics, boards, curves, evaluations and pictures of predictions."""
