@@ -9,8 +9,8 @@ Wanted: at 504 at least 80 samples a second and core, at 196 at least 400, and t
 A decoded sample is RGBA float32 and the filled points of all layers. One thread; every figure is the CPU time of all
 processes that took part (workers included), so that other work on the machine weighs on none of them; medians of
 several rounds over the same samples in turns. `Stream` is train/data/stream.py's, augmentation off, at the size of the
-images, and the points of each batch are asked for as well. `plain` is torch's own DataLoader over `shards.open(...)` with the
-collate function below, the points made where the batch arrives. Files lie in the page cache.
+images, and the points of each batch are asked for as well. `plain` is torch's own DataLoader over `shards.open(...)`
+with the collate function below, the points made where the batch arrives. Files lie in the page cache.
 
 `--soak N` reads N samples through the loader instead and prints the private memory of trainer and workers on the way:
 it must not grow.
