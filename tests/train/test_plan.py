@@ -18,7 +18,7 @@ WTO = (1_705_047_628, 1_394_385_996)  # weights, trained ones
 def wt_o(*changes: str, size: int = 504, accumulation: int = 4) -> Config:
     tree = {"data": {"path": "nowhere", "size": size}, "out": "nowhere", "precision": "bf16"}
     made = config.from_dict({**tree, "accumulation": accumulation, "model": {"preset": "wt_o"}})
-    return config.from_dict(config._override(config.to_dict(made), changes))
+    return config.from_dict(config.overridden(config.to_dict(made), changes))
 
 
 def printed(settings: Config, count: int, gpu: str = "h100") -> str:

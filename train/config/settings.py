@@ -1,34 +1,21 @@
-"""What a training run is: one typed, strict tree of numbers, read from YAML and overridden with `key=value`.
+"""The settings of a run: one typed, strict tree of numbers, whose defaults are the paper's values."""
 
-A key that does not exist is an error that names the nearest one that does; the tree a run used is written to its
-folder as `config.yaml`. The paper's values are the defaults; the shipped files in `configs/` say the paper's line
-beside each number they set.
-"""
-
-import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from shards.order import mixture
 from shards.order.mixture import Mixed
-
-SHIPPED = Path(__file__).parent / "configs"
 
 
 class _Section(BaseModel):
@@ -267,181 +254,3 @@ class Config(_Section):
         if self.optimizer.min_lr > self.optimizer.lr:
             raise ValueError(f"optimizer.min_lr {self.optimizer.min_lr} exceeds optimizer.lr {self.optimizer.lr}")
         return self
-
-
-# What may differ between the ranks of one run: where things lie on their machines, and how these read and compute.
-FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.cache", "data.workers", "data.prefetch")
-
-# What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
-# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A dataset may have moved: its
-# hash says whether it is the same.)
-FREE_ON_RESUME = (*FREE_AMONG_RANKS, "steps", "checkpoint", "compute", "evaluation", "parallel")
-
-
-def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file (or a shipped one by name: `tiny`), apply `key=value` overrides, check everything.
-
-    Raises FileNotFoundError or ValueError, one sentence each: an unknown key names the nearest known one.
-    """
-    return from_dict(_override(_read(config), overrides))
-
-
-def from_dict(tree: Mapping[str, Any]) -> Config:
-    """Check a nested dict, as found in YAML or in a checkpoint."""
-    _reject_unknown(tree)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that got furthest
-        path = ".".join(str(part) for part in first["loc"] if part != "str" and not str(part).startswith("list["))
-        if first["type"] == "missing":
-            raise ValueError(f"{path}: not set; put it in the file or write {path}=VALUE after it") from None
-        message = first["msg"].removeprefix("Value error, ")
-        names = not path or isinstance(first["input"], Mapping)  # what is said of a section names its values itself
-        raise ValueError(message if names else f"{path}: {message}; found {first['input']!r}") from None
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The whole tree as plain JSON values; `from_dict` reads it back."""
-    return config.model_dump(mode="json")
-
-
-def save(config: Config, path: Path) -> None:
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-
-
-def alike(config: Config) -> dict[str, Any]:
-    """Path -> value of all that the ranks of one run must have in common. Of `data.path` all but where datasets lie."""
-    own = {path: value for path, value in _leaves(to_dict(config), "") if not _within(path, FREE_AMONG_RANKS)}
-    return {**own, "the sources of data.path": mixture.placeless(config.data.mixed)}
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """`path: old -> new` for every value that differs, those that may change on resume left out."""
-    return differing(to_dict(old), to_dict(new), FREE_ON_RESUME)
-
-
-def differing(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
-    """`path: old -> new` for every value that differs between two trees, but for the paths in `free`."""
-    before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))
-    return [
-        f"{path}: {before.get(path)} -> {after.get(path)}"
-        for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path) and not _within(path, free)
-    ]
-
-
-def _within(path: str, sections: Sequence[str]) -> bool:
-    return any(path == each or path.startswith(f"{each}.") for each in sections)
-
-
-def shipped() -> list[str]:
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
-def _read(config: str | Path) -> dict[str, Any]:
-    path = Path(config)
-    if not path.is_file() and str(config) in shipped():
-        path = SHIPPED / f"{config}.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{config}: no such file, and the shipped configs are {', '.join(shipped())}")
-    try:
-        tree = yaml.load(path.read_text(), Loader=mixture.Yaml)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
-    return tree
-
-
-def _override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    for text in overrides:
-        path, equals, value = text.partition("=")
-        if not equals or not path:
-            raise ValueError(f"{text}: expected key=value, such as optimizer.lr=3e-4")
-        *sections, leaf = path.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"{text}: {section} is a value, it has no {leaf}")
-        try:
-            node[leaf] = yaml.load(value, Loader=mixture.Yaml)
-        except yaml.YAMLError:
-            raise ValueError(f"{text}: {value!r} is not a YAML value") from None
-    return tree
-
-
-Known = dict[str, "Known | None"]  # key -> the keys below it, or None for a value
-
-
-def _known() -> Known:
-    """The keys of a config file. The model's are those of its own `WTConfig`."""
-    from model import WTConfig  # imported here, so that looking at a config's type needs no torch
-
-    tree = _section(Config)
-    tree["model"] = {**_section(Model), **_dataclass(WTConfig)}
-    return tree
-
-
-def _section(section: type[BaseModel]) -> Known:
-    known: Known = {}
-    for name, info in section.model_fields.items():
-        kinds = [k for k in (info.annotation, *get_args(info.annotation)) if isinstance(k, type)]  # also `Cache | None`
-        below = next((k for k in kinds if issubclass(k, BaseModel)), None)
-        known[name] = None if below is None else _section(below)
-    return known
-
-
-def _dataclass(kind: Any) -> Known:
-    """Keys of a dataclass; a field whose type is a dataclass is a section."""
-    types = get_type_hints(kind)
-    return {f.name: _dataclass(types[f.name]) if is_dataclass(types[f.name]) else None for f in fields(kind)}
-
-
-def _reject_unknown(tree: Mapping[str, Any]) -> None:
-    known = _known()
-    paths = list(_paths(known, ""))
-    sources = tree.get("data", {}).get("path") if isinstance(tree.get("data"), Mapping) else None
-    if isinstance(sources, list):
-        mixture.parse(sources)
-    for path in _used(tree, ""):
-        if path not in paths and not path.startswith("data.path."):
-            raise ValueError(f"{path}: unknown; {_suggestion(path, paths)}")
-
-
-def _suggestion(path: str, known: Sequence[str]) -> str:
-    """The nearest sibling; else the same name in another section; else what the section has."""
-    parent, _, leaf = path.rpartition(".")
-    siblings = {p.rpartition(".")[2]: p for p in known if p.rpartition(".")[0] == parent}
-    leaves = {p.rpartition(".")[2]: p for p in known}
-    for names, cutoff in ((siblings, 0.5), (leaves, 0.75)):
-        near = difflib.get_close_matches(leaf, names, n=1, cutoff=cutoff)
-        if near:
-            return f"did you mean {names[near[0]]}?"
-    return f"{parent or 'the top level'} has {', '.join(siblings) or 'no keys of its own'}"
-
-
-def _paths(known: Known, prefix: str) -> Iterator[str]:
-    for key, below in known.items():
-        yield f"{prefix}{key}"
-        if below is not None:
-            yield from _paths(below, f"{prefix}{key}.")
-
-
-def _used(tree: Any, prefix: str) -> Iterator[str]:
-    """Paths of all keys, parents first; the items of a list count as keys 0, 1, ... where they are sections."""
-    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in items:
-        if not isinstance(tree, list):
-            yield f"{prefix}{key}"
-        if isinstance(value, Mapping | list):
-            yield from _used(value, f"{prefix}{key}.")
-
-
-def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree
