@@ -48,7 +48,7 @@ def train(
 
     settings = load(config, overrides or [])
     if dry_run:
-        from train.plan.plan import show
+        from train.plan.table import show
 
         show(settings, gpus, gpu, mfu=mfu)
         return

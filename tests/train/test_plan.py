@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.benchmarks import scale
 from train import config
 from train.config import Config
-from train.plan import gpus, memory, plan
+from train.plan import gpus, memory, plan, table
 
 WTO = (1_705_047_628, 1_394_385_996)  # weights, trained ones
 
@@ -23,7 +23,7 @@ def wt_o(*changes: str, size: int = 504, accumulation: int = 4) -> Config:
 
 def printed(settings: Config, count: int, gpu: str = "h100") -> str:
     out = io.StringIO()
-    plan.show(settings, count, gpu, Console(file=out, width=260))
+    table.show(settings, count, gpu, Console(file=out, width=260))
     return out.getvalue()
 
 
