@@ -209,5 +209,5 @@ def test_data_rates_are_those_that_were_measured() -> None:
 def test_the_tables_of_the_page_are_those_of_the_code() -> None:
     """docs/scale.md is made by tests/benchmarks/scale.py; run it again when this fails."""
     page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
-    for table in scale.tables().split("\n\n"):
-        assert table in page, "python tests/benchmarks/scale.py prints other tables than docs/scale.md has"
+    for part in scale.tables().split("\n\n"):
+        assert part in page, "python tests/benchmarks/scale.py prints other tables than docs/scale.md has"
