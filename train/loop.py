@@ -5,8 +5,9 @@ takes the same steps it would have taken, bit for bit on the same kind of machin
 ranks sees the same samples, and differs by the rounding of sums.
 
 A step waits for nothing that it does not need. What it found is read from the device when a report is due, whether it
-is taken the device decides (step/update.py), and what ranks must agree on besides (signals, damaged samples) travels
-while the next step is computed (ranks/pulse.py): all act on it after that one.
+is taken the device decides (step/update.py), and what ranks must agree on besides (signals, replaced samples) travels
+on the CPU while they wait for data (ranks/pulse.py). A signal ends the run between two micro-batches: the step that was
+under way is dropped, and the one before it saved.
 """
 
 import signal
@@ -36,6 +37,7 @@ from train.ranks.parallel import Ranks
 from train.ranks.pulse import Pulse
 from train.reports import curves
 from train.reports.boards import open_boards
+from train.reports.log import events
 from train.reports.reports import Reports, Silence
 from train.reports.speed import Utilisation
 from train.reports.validation import HeldOut, validate
@@ -144,14 +146,19 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         with log.aside("checkpoint"):
             saver.save(step, update.tensors(), state, wait=last)
 
-    def hear(step: int, unusable: list[Unusable]) -> tuple[signal.Signals | None, float]:
-        """What the ranks have said at the end of `step`: a signal that one has caught, the longest wait for data; of
+    def settle() -> None:
+        """Note the checkpoint that has become whole, if one has."""
+        if (whole := saver.settle()) is not None:
+            log.event("checkpoint", whole.step, seconds=round(whole.seconds, 3), blocked=round(whole.blocked, 3))
+
+    def hear(step: int) -> tuple[signal.Signals | None, float]:
+        """What the ranks have told each other in `step`: a signal that one has caught, the longest wait for data; of
         samples that were replaced, a note is made."""
         beats = pulse.read()
-        if beats is None:
-            return None, 0.0
+        assert beats is not None
         if beats[:, 1].any():
-            found = [line for lines in ranks.gather_objects(unusable) for line in lines]
+            found = [line for lines in ranks.gather_objects(untold) for line in lines]
+            untold.clear()
             log.event("damaged", step, count=len(found))
             with ranks.together():
                 if damage is not None:
@@ -167,10 +174,21 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         heart.at(step, "evaluates")
         return signalled() is not None
 
+    def evaluate(held_out: HeldOut) -> signal.Signals | None:
+        """Judge the averaged weights; a signal ends it at once, on all ranks together."""
+        heart.at(step, "evaluates")
+        with log.aside("evaluation"), update.averaged():
+            found = validate(model, normalisation, held_out, ranks, stops, step, out)
+        if found is None:
+            return signalled()
+        log.evaluated(step, found)
+        return None
+
     schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
     damage = Damage(out / "damaged.jsonl", first * settings.data.batch) if ranks.first else None
     step, stopped_by = first, None
-    unusable: list[Unusable] = []
+    untold: list[Unusable] = []
+    waited = 0.0
     with (
         batches(stream, schedule, pin=device.type == "cuda") as incoming,
         _reports(settings, model, ranks, console, first) as log,
@@ -183,23 +201,33 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
             log.say(line)
         if len(grown := stream.sequence.generations) > 1 and grown[-1].first == first * settings.data.batch:
             log.say(f"the data have grown from {sum(grown[-2].rows)} to {sum(grown[-1].rows)} samples")
-        for step in range(first + 1, settings.steps + 1):
+        if held_out is not None and ranks.tell(_missed(settings, first)):
+            stopped_by = evaluate(held_out)
+        for step in range(first + 1, settings.steps + 1) if stopped_by is None else ():
             phase = curriculum.phase(step)
             rate = learning_rate(step - 1, settings.steps, settings.optimizer)
             parts: list[Loss] = []
-            before, unusable, waited = unusable, [], 0.0
+            longest = 0.0
             for part in range(settings.accumulation):
                 heart.at(step, "waits for data")
+                pulse.beat([_number(caught), len(untold), waited])
                 asked = time.perf_counter()
                 batch = next(incoming)
-                waited += time.perf_counter() - asked
-                unusable += batch.damaged
+                waited = time.perf_counter() - asked
+                stopped_by, wait = hear(step)
+                if stopped_by:
+                    break
+                longest += wait
+                untold += batch.damaged
                 heart.at(step, "computes" if step > first + 1 else "computes its first step")
                 sharding.accumulating(model, last=part == settings.accumulation - 1)
                 with ranks.answering():
                     loss = loss_of(model, model.config.time_shift, normalisation, batch.to(device), settings, phase)
                     (loss.total / settings.accumulation).backward()
                 parts.append(Loss(*(x.detach() for x in loss)))
+            if stopped_by:  # the weights are still those of the step before
+                step -= 1
+                break
             with ranks.answering():
                 of_all = tally(ranks, parts, update.norm())
             verdict = update.step(of_all.loss, of_all.norm, rate, warm=step > settings.optimizer.warmup)
@@ -207,12 +235,11 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
                 log.event("phase", step, next="shared")
 
             heart.at(step, "reports")
-            stopped_by, longest = hear(step - 1, before)
-            pulse.beat([_number(caught), len(unusable), waited])
-            if stopped_by or step == settings.steps or step % settings.checkpoint.every == 0:  # a checkpoint is due
-                stopped_by, longest = hear(step, unusable)
-                unusable = []
-            last = stopped_by is not None or step == settings.steps
+            last = step == settings.steps
+            due = last or step % settings.checkpoint.every == 0
+            if due:  # whoever goes on from here knows of all samples that were replaced before
+                pulse.beat([0.0, len(untold), 0.0])
+                hear(step)
             slowest, late = pulse.slowest()
             values = {
                 "loss": of_all.loss,
@@ -226,24 +253,19 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
                 "damaged": len(damage) if damage is not None else 0,
                 **({"slowest_rank": slowest, "slowest_by": late} if ranks.world > 1 else {}),
             }
-            log.step(step, values, settings.data.batch, longest, verdict, last)
+            log.step(step, values, settings.data.batch, longest, verdict)
             if last or step % settings.log.every == 0:
                 update.counts()  # ends a run that refuses every step
-            if last or step % settings.checkpoint.every == 0:
+            if due:
                 save(step, last)
-            if (whole := saver.settle()) is not None:
-                log.event("checkpoint", whole.step, seconds=round(whole.seconds, 3), blocked=round(whole.blocked, 3))
-            if held_out is not None and not stopped_by and (step % settings.evaluation.every == 0 or last):
-                heart.at(step, "evaluates")
-                with log.aside("evaluation"), update.averaged():
-                    found = validate(model, normalisation, held_out, ranks, stops, step, out)
-                if found is not None:
-                    log.evaluated(step, found)
-                else:
-                    stopped_by = signalled()
-                    save(step, last=True)
-            if stopped_by:
-                break
+            settle()
+            if held_out is not None and (last or step % settings.evaluation.every == 0):
+                stopped_by = evaluate(held_out)
+                if stopped_by:
+                    break
+        if stopped_by and (step > first or saved is None):
+            save(step, last=True)
+        settle()
     if ranks.first:
         curves.draw(out)
     return Outcome(step, settings.steps, stopped_by, ranks.first)
@@ -275,6 +297,12 @@ def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first
 
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)  # a path in brackets is none of rich's tags
+
+
+def _missed(settings: Config, step: int) -> bool:
+    """Whether the run that is gone on with was ended before the evaluation that was due after `step`."""
+    due = step > 0 and (step == settings.steps or step % settings.evaluation.every == 0)
+    return due and all(line["step"] != step for line in events(Path(settings.out), "evaluation"))
 
 
 def _number(caught: list[signal.Signals]) -> float:
