@@ -7,7 +7,10 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,9 @@ import torch
 import shards
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
+from train.data import readers
 from train.data.batch import Batch, Unusable
+from train.data.readers import Reader
 from train.data.stream import Damage, Schedule, Stream, batches
 from train.run import pooled
 
@@ -162,6 +167,91 @@ def test_workers_end_with_the_block_even_while_its_iterator_is_held(settings: Se
         assert len(multiprocessing.active_children()) == 2
     assert held
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
+def test_a_worker_outlives_no_trainer_that_is_killed(
+    settings: Settings, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where it waits for a file that never comes, or where the processes are forked by a server."""
+    monkeypatch.setattr(readers, "EVERY", 0.1)  # a server that forks has its own
+    said, told = multiprocessing.Pipe(duplex=False)
+    context = multiprocessing.get_context(method)
+    trainer = context.Process(  # type: ignore[attr-defined]
+        target=trains_for_ever, args=(stream_of(settings, data__workers=1), method, told)
+    )
+    trainer.start()
+    told.close()
+    (worker,) = said.recv()
+    began = readers.since(worker)
+    assert began
+    time.sleep(0.3)
+    assert readers.since(worker) == began, "nothing ends it as long as its trainer lives"
+    trainer.kill()
+    trainer.join()
+    until = time.monotonic() + 20
+    while readers.since(worker) == began and time.monotonic() < until:
+        time.sleep(0.02)
+    assert readers.since(worker) != began
+
+
+def trains_for_ever(stream: Stream, method: str, told: Connection) -> None:
+    multiprocessing.set_start_method(method, force=True)
+    with batches(_Hangs(stream), Schedule(0, 50, 4)) as found:  # type: ignore[arg-type]
+        told.send([child.pid for child in multiprocessing.active_children()])
+        list(found)
+
+
+class _Hangs:
+    """A stream on a file system that does not answer."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.data, self.form = stream.data, stream.form
+
+    def __getitem__(self, index: int) -> Batch:
+        time.sleep(1000)
+        raise AssertionError
+
+
+def test_a_worker_goes_with_its_trainer_though_its_parent_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a server forks both. One whose trainer had gone before it began has nothing to wait for."""
+    monkeypatch.setattr(readers, "EVERY", 0.1)
+    trainer = subprocess.Popen(["sleep", "1000"])
+    told = Reader(trainer.pid, readers.since(trainer.pid) or "")
+    workers = [os.fork(), 0]
+    if workers[0] == 0:
+        reads_for_ever(told)
+    time.sleep(0.3)
+    assert os.waitpid(workers[0], os.WNOHANG) == (0, 0)
+    trainer.kill()
+    trainer.wait()
+    workers[1] = os.fork()
+    if workers[1] == 0:
+        reads_for_ever(told)
+    assert [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers] == [1, 1]
+
+
+def reads_for_ever(told: Reader) -> None:
+    told(0)
+    time.sleep(20)
+    os._exit(0)
+
+
+def test_whether_a_process_is_still_the_same_one() -> None:
+    """A killed one that nobody has waited for yet is gone, too; one of another beginning has only its number."""
+    assert readers.since(os.getpid()) == readers.since(os.getpid())
+    assert readers.since(os.getpid()) not in (None, "")
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    assert int(readers.since(child) or 0) >= int(readers.since(os.getpid()) or 0)
+    os.kill(child, signal.SIGKILL)
+    until = time.monotonic() + 20
+    while readers.since(child) is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert readers.since(child) is None
+    os.waitpid(child, 0)
+    assert readers.since(child) is None
 
 
 def test_a_killed_worker_is_one_sentence(settings: Settings) -> None:

@@ -6,7 +6,6 @@ number of ranks, accumulation steps and workers; so the whole state of the strea
 on with the very next sample.
 """
 
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from train.config import Augment, Data
 from train.data import augment
 from train.data.augment import photometric
 from train.data.batch import Batch, Form, Unusable, joined
+from train.data.readers import Reader
 from train.data.slots import Parcel, Slots, can_share
 from train.reports.log import read_lines, write_lines
 
@@ -216,7 +216,8 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
     """Decodes and augments in `data.workers` processes (0: in this one), a few batches ahead.
 
     The workers have ended when the block has, also when by an error: they ignore SIGTERM, and Python, which joins them
-    when it exits, would wait for ever. OSError or ValueError says in one sentence what could not be read.
+    when it exits, would wait for ever. Where this process is killed they end soon after. OSError or ValueError says in
+    one sentence what could not be read.
     """
     workers = stream.data.workers
     slots = None
@@ -228,7 +229,7 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
         collate_fn=_Collate(slots),
         num_workers=workers,
         prefetch_factor=stream.data.prefetch if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=Reader.of_this_process(),
         pin_memory=pin,
     )
     found = iter(loader)
@@ -283,12 +284,6 @@ class _Collate:
             return next(item for item in items if isinstance(item, Failure))
         worker = get_worker_info()
         return joined(whole) if self.slots is None else self.slots.joined(whole, 0 if worker is None else worker.id)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)  # workers share the cores with the step; one thread each is what they need
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the trainer saves first, then ends its workers
 
 
 class Damage:
