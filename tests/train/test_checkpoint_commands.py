@@ -27,7 +27,7 @@ def test_info_says_what_there_is_and_reads_no_more_than_headers(tmp_path: Path) 
     code, lines = said("info", tmp_path)
     assert code == 0
     assert [line.split(":")[0] for line in lines] == ["step-000010", "step-000020"]
-    assert all("by 1 ranks; model 4 tensors of 21 numbers, ema 4 tensors" in line for line in lines)
+    assert all("by 1 rank; model 4 tensors of 21 numbers, ema 4 tensors" in line for line in lines)
     assert "by an earlier version; model 2 tensors of 7 numbers" in said("info", OLD)[1][0]
     file.unlink()
     assert "step-000010: damaged: " in said("info", tmp_path)[1][0]

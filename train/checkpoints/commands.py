@@ -32,7 +32,8 @@ def info(run: Annotated[Path, RUN]) -> None:
             group: sum(each.metadata.size.numel() for each in tensors.values()) for group, tensors in groups.items()
         }
         counts = ", ".join(f"{group} {len(groups[group])} tensors of {numbers[group]:,} numbers" for group in GROUPS)
-        by = "an earlier version" if found.old else f"{found.state['world']} ranks"
+        world = found.state.get("world")
+        by = "an earlier version" if found.old else "1 rank" if world == 1 else f"{world} ranks"
         typer.echo(f"{path.name}: {size / 1e9:.3f} GB by {by}; {counts}")
 
 
