@@ -55,7 +55,7 @@ PATIENT = 30.0  # seconds for an answer of the store
 DONE, ASKS, LOST_TOUCH = "done", "asks who was lost", "lost touch"
 NAMED = 3  # ranks, at most, of those that are equally far
 FRAMES = 7  # of a stack
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KILLED = "without a word, as one that was killed"
 RESUMES = "the same command goes on from the newest checkpoint"
 
