@@ -65,11 +65,11 @@ def objective(
     counts in the loss as an image does. The noise comes in independent; what the points are mixed with is correlated
     between the frames of a clip, by `correlation`.
 
-    At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7. It stays
-    independent in clips, too: it is there to say nothing, and what frames shared of it would say something.
+    At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7. In clips, too, it
+    is independent of all else that the network sees: frames share the noise of their valid pixels alone.
     """
     t_BL111 = t_BL[:, :, None, None, None]
-    x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * correlated(noise_BLHW3, frames, correlation)
+    x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * correlated(noise_BLHW3, frames, correlation, valid_BHW)
     x0_hat = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL, frames).float()
 
     supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
@@ -79,21 +79,33 @@ def objective(
     return Loss(total, endpoint.detach(), monotonicity.detach(), error_L, weight_L)
 
 
-def correlated(noise_NLHW3: Tensor, frames: int, rho: float) -> Tensor:
+def correlated(noise_NLHW3: Tensor, frames: int, rho: float, valid_NHW: Tensor | None = None) -> Tensor:
     """Independent noise of N = clips * frames images -> standard normal noise, correlated by rho within a clip.
 
     The distribution of sqrt(rho) * shared + sqrt(1 - rho) * own (the release's prior), but made of the frames' own
     noise alone: by the symmetric square root of the covariance (1 - rho) I + rho 1 1^T. So a single frame keeps its
-    noise bit for bit, and a clip takes as many random numbers as its frames. ValueError for a rho outside [0, 1].
+    noise bit for bit, and a clip takes as many random numbers as its frames.
+
+    With `valid_NHW` a pixel shares noise among the k frames that see it there, by the root of their own k x k
+    covariance: what they get has the same distribution, and is independent of the noise of the other frames. What
+    stands at invalid pixels then means nothing. ValueError for a rho outside [0, 1].
     """
     if not 0 <= rho <= 1:
         raise ValueError(f"noise of clips: correlation {rho} must lie between 0 and 1")
     if frames == 1 or rho == 0:
         return noise_NLHW3
     own = math.sqrt(1 - rho)
-    common = (math.sqrt(1 - rho + rho * frames) - own) / frames
     clips_BTLHW3 = noise_NLHW3.unflatten(0, (-1, frames))
-    return (own * clips_BTLHW3 + common * clips_BTLHW3.sum(dim=1, keepdim=True)).flatten(0, 1)
+    if valid_NHW is None:
+        common = (math.sqrt(1 - rho + rho * frames) - own) / frames
+        shared = common * clips_BTLHW3.sum(dim=1, keepdim=True)
+    else:
+        valid_BTHW = valid_NHW.bool().unflatten(0, (-1, frames))
+        count_B1HW = valid_BTHW.sum(dim=1, keepdim=True, dtype=noise_NLHW3.dtype)
+        common_B1HW = ((1 - rho + rho * count_B1HW).sqrt() - own) / count_B1HW.clamp(min=1)
+        seen = torch.where(valid_BTHW[:, :, None, :, :, None], clips_BTLHW3, 0.0)
+        shared = common_B1HW[:, :, None, :, :, None] * seen.sum(dim=1, keepdim=True)
+    return (own * clips_BTLHW3 + shared).flatten(0, 1)
 
 
 def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:
@@ -152,8 +164,8 @@ def sample(
     batch it is in). The velocity is (x_t - x0) / max(t, 0.05). The last step returns the prediction x0 itself: with 20
     steps Euler does that anyway (its last t is 0.05), with more the clamp would leave noise in the result.
 
-    Of clips, `frames` frames long, the batch holds the frames one after the other, and a sample is a clip. They start
-    from noise correlated as in training; the fill of Eq. 7 is independent, as there.
+    Of clips, `frames` frames long, the batch holds the frames one after the other, and a sample is a clip. Valid pixels
+    start from noise correlated as in training; the fill of Eq. 7 is independent of it, as there.
     """
     if steps < 1:
         raise ValueError(f"sampler: {steps} steps asked for; at least 1 is needed")

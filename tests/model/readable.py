@@ -134,19 +134,18 @@ def objective(
 ) -> tuple[float, float, float]:
     """(total, endpoint, monotonicity) of Eq. 3, 4, 7 and 8, pixel by pixel; `predict` sees what the network does."""
     batch, layers, height, width, _ = x0_BLHW3.shape
-    covariance = torch.full((frames, frames), correlation, dtype=torch.float64).fill_diagonal_(1)
-    values, vectors = torch.linalg.eigh(covariance)
-    root = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
     pixels = [(v, u) for v in range(height) for u in range(width)]
     given = torch.zeros_like(x0_BLHW3)
     for b in range(batch):
-        clip, frame = divmod(b, frames)
+        clip = b // frames
         for l in range(layers):
             for v, u in pixels:
-                own = noise_BLHW3[b, l, v, u]
-                mixed = sum(float(root[frame, f]) * noise_BLHW3[clip * frames + f, l, v, u] for f in range(frames))
-                t = t_BL[b, l]
-                given[b, l, v, u] = (1 - t) * x0_BLHW3[b, l, v, u] + t * mixed if valid_BHW[b, v, u] else own
+                given[b, l, v, u] = noise_BLHW3[b, l, v, u]
+                if valid_BHW[b, v, u]:
+                    seen = [k for k in range(clip * frames, (clip + 1) * frames) if valid_BHW[k, v, u]]
+                    row = root(len(seen), correlation)[seen.index(b)]
+                    mixed = sum(float(r) * noise_BLHW3[k, l, v, u] for r, k in zip(row, seen, strict=True))
+                    given[b, l, v, u] = (1 - t_BL[b, l]) * x0_BLHW3[b, l, v, u] + t_BL[b, l] * mixed
     x0_hat = predict(given)
 
     endpoints, penalties = [], []
@@ -165,3 +164,10 @@ def objective(
         penalties.append(pairs / pair_weight if pair_weight else 0.0)
     endpoint, penalty = sum(endpoints) / batch, sum(penalties) / batch
     return endpoint + monotonicity_weight * penalty, endpoint, penalty
+
+
+def root(count: int, correlation: float) -> Tensor:
+    """The symmetric square root of the covariance of `count` frames' noise at one pixel, by its eigenvectors."""
+    covariance = torch.full((count, count), correlation, dtype=torch.float64).fill_diagonal_(1)
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T

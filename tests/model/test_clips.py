@@ -80,6 +80,31 @@ def test_the_objective_mixes_correlated_noise_in_and_fills_with_independent_nois
     assert torch.equal(outside, noise[:T].movedim(1, -1)[~valid[:T]].reshape(T, -1))
 
 
+@pytest.mark.parametrize("rho", [0.3, 0.5, 1.0])
+def test_what_fills_a_pixel_tells_nothing_of_the_noise_that_other_frames_have_there(rho):
+    """An object that comes in: a pixel is seen by the last 3, 2, 1 of 4 frames. Of 180,000 numbers each, all that
+    the network sees at t = 1: correlated by rho among the frames that see the pixel, and not at all besides."""
+    x0, noise = torch.zeros(T, L, 100, 300, 3), seeded(T, L, 100, 300, 3)
+    valid = torch.zeros(T, 100, 300, dtype=torch.bool)
+    for first in (1, 2, 3):
+        valid[first:, :, 100 * (first - 1) : 100 * first] = True
+    network = Recorder(x0)
+    objective(network, torch.zeros(T, 3, 100, 300), x0, valid, torch.ones(T, L), noise, frames=T, correlation=rho)
+    for first in (1, 2, 3):
+        columns = slice(100 * (first - 1), 100 * first)
+        seen = network.asked[0][0][:, :, :, columns].flatten(1)
+        expected = torch.eye(T)
+        expected[first:, first:] = torch.full((T - first, T - first), rho).fill_diagonal_(1)
+        torch.testing.assert_close(seen @ seen.T / seen.shape[1], expected, atol=0.012, rtol=0)
+        assert torch.equal(seen[:first], noise[:first, :, :, columns].flatten(1))
+
+
+def test_noise_of_pixels_that_all_frames_see_does_not_depend_on_the_mask():
+    noise, everywhere = seeded(2 * T, L, H, W, 3), torch.ones(2 * T, H, W, dtype=torch.bool)
+    torch.testing.assert_close(correlated(noise, T, 0.5, everywhere), correlated(noise, T, 0.5))
+    assert torch.equal(correlated(noise, 1, 0.5, everywhere), noise)
+
+
 def test_the_sampler_starts_as_training_does_and_ends_at_the_points():
     x0, valid = seeded(2 * T, L, 40, 40, 3, seed=3), torch.ones(2 * T, 40, 40, dtype=torch.bool)
     valid[:, :20] = False
