@@ -4,6 +4,7 @@ import io
 import math
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 import shards
 from model import WTDiT, ZScore, objective
-from tests.shards.scenes import spheres_view
+from tests.shards.scenes import spheres_clip, spheres_view
 from tests.train import several
 from tests.train.conftest import SIZE, Settings, write_dataset
 from train import config
@@ -245,8 +246,6 @@ def test_a_sample_that_cannot_be_read_is_counted_and_left_out(
 
 
 def test_a_capture_judges_its_layer_alone(settings: Settings, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     views = [replace(spheres_view(i, 28, 28), single_layer=True, regime="rgbd", depth=spheres_view(i, 28, 28).depth[:1],
                      hits=np.minimum(spheres_view(i, 28, 28).hits, 1)) for i in range(2)]  # fmt: skip
     path = write_dataset(tmp_path / "captures", list(views), 28)
@@ -279,6 +278,30 @@ def test_a_clip_is_judged_by_its_first_frames(settings: Settings, clips: Path) -
                      evaluation__split="all")  # fmt: skip
     with pytest.raises(ValueError, match=r"3 frames, and data\.frames asks for 4"):
         opened(short).read(0, 6)
+
+
+def test_a_clip_whose_object_leaves_is_judged_and_drawn(settings: Settings, tmp_path: Path) -> None:
+    """Its last frame, which the sheet shows, has no valid pixel."""
+    whole = spheres_clip(0, 3, height=48, width=48)
+    left = whole.frames[2]
+    gone = replace(left, rgba=left.rgba * 0, hits=left.hits * 0, depth=left.depth * 0)
+    path = write_dataset(tmp_path / "leaving", [shards.Clip(whole.key, (*whole.frames[:2], gone))], 48)
+    c = settings(
+        data__path=str(path), data__frames=3, model__temporal=True, evaluation__every=1, evaluation__split="all"
+    )
+    assert not opened(c).read(0, 6).valid[2].any()
+    found = run(c)
+    assert found is not None
+    assert found.picture is not None
+    assert (found.samples, found.unusable) == (1, 0)
+
+
+def test_a_row_without_a_valid_pixel_has_empty_layers() -> None:
+    depth, valid = np.ones((2, 16, 16), np.float32), np.zeros((16, 16), bool)
+    page = draw_rows([Row("key", np.ones((16, 16, 3)), valid, depth, depth + np.nan)])
+    for x in (168, 332):
+        for y in (18, 200):
+            assert (page[y : y + 160, x : x + 160] == (24, 24, 28)).all()
 
 
 def test_a_full_disk_costs_the_picture_alone(evaluating: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ def draw_rows(rows: Sequence[Row], tile: int = TILE) -> np.ndarray:
     """(h,w,3) uint8. Of each row the image and the true layers above, the mask and the predicted layers below.
 
     Depth in turbo, near red and far blue; its range is that of the true layers of the row, so that a wrong depth shows
-    as a wrong colour. Below a true layer stands the mean error of the predicted one, in parts of the true depth.
+    as a wrong colour. Below a true layer stands the mean error of the predicted one, in parts of the true depth. A row
+    without a valid pixel (a frame of a clip before its object comes in) has its image and an empty mask.
     """
     layers = len(rows[0].predicted)
     columns, height = layers + 1, 2 * (tile + LABEL + GAP)
@@ -40,9 +41,10 @@ def draw_rows(rows: Sequence[Row], tile: int = TILE) -> np.ndarray:
         upper = [(row.key, _bytes(row.rgb))]
         upper += [(f"true {k}", turbo(depth, row.valid, low, high)) for k, depth in enumerate(row.true)]
         mask = np.repeat(np.where(row.valid, 200, BACKDROP[0])[..., None], 3, 2).astype(np.uint8)
-        lower = [(f"depth {low:.3g} to {high:.3g}", mask)]
+        lower = [(f"depth {low:.3g} to {high:.3g}" if row.valid.any() else "nothing valid", mask)]
         for k, depth in enumerate(row.predicted):
-            error = f"  off by {_error(depth, row.true[k], row.valid):.1%}" if k < len(row.true) else ""
+            judged = k < len(row.true) and row.valid.any()
+            error = f"  off by {_error(depth, row.true[k], row.valid):.1%}" if judged else ""
             lower.append((f"predicted {k}{error}", turbo(depth, row.valid, low, high)))
         for line, pictures in enumerate((upper, lower)):
             y = i * (height + GAP) + line * (tile + LABEL + GAP)
@@ -83,7 +85,10 @@ def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | 
 
 
 def _range(row: Row) -> tuple[float, float]:
-    """Depth of the true layers but for the outermost hundredths, a little more, so that nothing true is cut off."""
+    """Depth of the true layers but for the outermost hundredths, a little more, so that nothing true is cut off;
+    0 to 1 where nothing is valid."""
+    if not row.valid.any():
+        return 0.0, 1.0
     low, high = np.percentile(row.true[:, row.valid], [1, 99])
     margin = 0.05 * max(high - low, 1e-6)
     return float(low - margin), float(high + margin)
