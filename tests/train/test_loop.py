@@ -23,7 +23,7 @@ from rich.console import Console
 import shards
 from model import Loss, ZScore, objective, presets, to_released
 from tests.train.conftest import Settings
-from train import checkpoints, config
+from train import checkpoints, config, loop
 from train.checkpoints import pieces
 from train.loop import train
 from train.reports import log
@@ -348,3 +348,77 @@ def test_an_error_ends_the_process_and_its_workers(settings: Settings, dataset: 
     assert ended.stderr.startswith("worldtrace train: ")
     assert ended.stderr.count("\n") == 1
     assert "Traceback" not in ended.stderr
+
+
+def test_a_signal_drops_the_step_under_way(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in the first of three micro-batches of step 4: the second is not computed, and step 3 is what counts."""
+    whole = settings(out=str(tmp_path / "whole"), steps=5, data__batch=6, accumulation=3, augment__enabled=True)
+    train(whole, quiet())
+    broken = whole.model_copy(update={"out": str(tmp_path / "broken")})
+    caught: list[signal.Signals] = []
+    sound, calls = loop.loss_of, 0
+
+    def then_signalled(*args: Any) -> Loss:
+        nonlocal calls
+        calls += 1
+        if calls == 10:
+            caught.append(signal.SIGTERM)
+        return sound(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "loss_of", then_signalled)
+        ended = train(broken, quiet(), caught)
+    assert (ended.step, ended.stopped_by, calls) == (3, signal.SIGTERM, 10)
+    assert final(broken.out).step == 3
+    assert [line["step"] for line in log.read(Path(broken.out))] == [1, 2, 3]
+    train(broken, quiet())
+    assert losses(broken.out) == losses(whole.out)
+    assert same_weights(whole.out, broken.out)
+
+
+def test_a_signal_before_the_first_step_saves_what_is_there(settings: Settings) -> None:
+    ended = train(settings(steps=2), quiet(), [signal.SIGTERM])
+    assert ended.line("run").startswith("SIGTERM: saved step 0 of 2")
+    assert train(settings(steps=2), quiet(), [signal.SIGTERM]).step == 0
+    assert train(settings(steps=2), quiet()).step == 2
+    assert len(losses(settings().out)) == 2
+
+
+@pytest.mark.parametrize("fails_at", [2, 4])
+def test_an_evaluation_that_was_cut_short_is_made_up(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    common: dict[str, Any] = {
+        "steps": 4,
+        "checkpoint__every": 2,
+        "evaluation__every": 2,
+        "evaluation__split": "all",
+        "evaluation__samples": 2,
+        "evaluation__pictures": 0,
+    }
+    whole = settings(out=str(tmp_path / "whole"), **common)
+    train(whole, quiet())
+    broken = settings(out=str(tmp_path / "broken"), **common)
+
+    class Killed(Exception):
+        pass
+
+    def killed(*args: Any) -> Any:
+        if args[-2] == fails_at:
+            raise Killed
+        return sound(*args)
+
+    sound = loop.validate
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", killed)
+        with pytest.raises(Killed):
+            train(broken, quiet())
+    train(broken, quiet())
+    one, two = (
+        [(line["step"], line["loss"], line["layers"]) for line in log.events(Path(c.out), "evaluation")]
+        for c in (whole, broken)
+    )
+    assert one == two
+    assert [step for step, *_ in one] == [2, 4]
+    train(broken, quiet())
+    assert len(log.events(Path(broken.out), "evaluation")) == 2, "and only once"
