@@ -97,7 +97,8 @@ def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 
 def in_another_process(code: str, out: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """W&B keeps a process and an exit hook for each Python that uses it; the tests' own should have none."""
-    head = "import sys, time; from pathlib import Path; from train.config import Log; from train.reports import boards\n"
+    head = "import sys, time\nfrom pathlib import Path\n"
+    head += "from train.config import Log\nfrom train.reports import boards\n"
     head += "out = Path(sys.argv[1])\n"
     return subprocess.run(
         [sys.executable, "-c", head + code, str(out)],
