@@ -24,12 +24,12 @@ class ZScore:
 
     def forward(self, xyz_BLHW3: Tensor, valid_BHW: Tensor, frames: int = 1) -> tuple[Tensor, Tensor]:
         """Points -> (normalised points, 0 at invalid pixels; scale (B,) of ones). Frames are as good as images."""
-        x = (xyz_BLHW3 - xyz_BLHW3.new_tensor(self.mean)) / xyz_BLHW3.new_tensor(self.std)
+        x = (xyz_BLHW3 - _vector(self.mean, xyz_BLHW3)) / _vector(self.std, xyz_BLHW3)
         return torch.where(_pixels(valid_BHW), x, 0.0), xyz_BLHW3.new_ones(len(xyz_BLHW3))
 
     def inverse(self, x_BLHW3: Tensor, scale_B: Tensor | None = None) -> Tensor:
         """Normalised points -> camera-space points. There is no scale per sample; the argument keeps the maps alike."""
-        return x_BLHW3 * x_BLHW3.new_tensor(self.std) + x_BLHW3.new_tensor(self.mean)
+        return x_BLHW3 * _vector(self.std, x_BLHW3) + _vector(self.mean, x_BLHW3)
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class LogMedian:
         """
         valid = _pixels(valid_BHW)
         depth_BLHW = torch.where(valid[..., 0], xyz_BLHW3[..., 2], torch.nan)
-        median_C = depth_BLHW.unflatten(0, (-1, frames)).flatten(1).nanmedian(dim=1).values
+        median_C = _lower_median(depth_BLHW.unflatten(0, (-1, frames)).flatten(1))
         m_B = median_C.nan_to_num(nan=1.0).repeat_interleave(frames)
-        scaled = torch.where(valid, xyz_BLHW3, xyz_BLHW3.new_tensor([0.0, 0.0, 1.0])) / m_B[:, None, None, None, None]
+        ahead = _vector((0.0, 0.0, 1.0), xyz_BLHW3)
+        scaled = torch.where(valid, xyz_BLHW3, ahead) / m_B[:, None, None, None, None]
         xy = scaled[..., :2]
         x = torch.cat([xy.sign() * xy.abs().log1p(), scaled[..., 2:].log()], dim=-1)
         return torch.where(valid, x, 0.0), m_B
@@ -83,6 +84,20 @@ def from_dict(values: Mapping[str, Any]) -> Normalisation:
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     x, y, z = (float(v) for v in values)
     return x, y, z
+
+
+def _vector(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Numbers as a tensor of the type and device of `like`. Filled in there: to copy a list, a GPU is waited for."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
+def _lower_median(x_CN: Tensor) -> Tensor:
+    """(C,) of the numbers of each row that are not NaN, the lower one of the middle two; NaN where there are none."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return x_CN.nanmedian(dim=1).values
+    # The same number. CUDA's nanmedian is refused then, for which of several equal numbers it points at is open.
+    count_C1 = (~x_CN.isnan()).sum(dim=1, keepdim=True)
+    return x_CN.sort(dim=1).values.gather(1, (count_C1 - 1).clamp(min=0) // 2)[:, 0]  # NaN comes last
 
 
 def _pixels(valid_BHW: Tensor) -> Tensor:

@@ -79,6 +79,29 @@ def test_log_median_of_an_empty_mask_is_finite(points):
 
 
 @pytest.mark.parametrize("normalisation", MAPS, ids=lambda m: m.kind)
+def test_it_is_the_same_where_torch_is_to_be_deterministic(normalisation, points):
+    """Bit for bit: of an odd, an even and no number of depths, where some are equal."""
+    xyz, valid = points[0].repeat(2, 1, 1, 1, 1), points[1].repeat(2, 1, 1)
+    xyz[0, :, 0], valid[2:] = xyz[0, :, 1], False
+    valid[2, 0, 0] = True
+    plain = [*normalisation.forward(xyz, valid), *normalisation.forward(xyz, valid, frames=2)]
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = [*normalisation.forward(xyz, valid), *normalisation.forward(xyz, valid, frames=2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(*pair) for pair in zip(plain, found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_z_score_rounds_its_statistics_to_the_type_of_the_points(points, dtype):
+    xyz, own = points[0].to(dtype), MAPS[0]
+    mean, std = (torch.tensor(values, dtype=dtype) for values in (own.mean, own.std))
+    assert torch.equal(own.forward(xyz, torch.ones(B, H, W))[0], (xyz - mean) / std)
+    assert torch.equal(own.inverse(xyz), xyz * std + mean)
+
+
+@pytest.mark.parametrize("normalisation", MAPS, ids=lambda m: m.kind)
 def test_dict_round_trip(normalisation):
     assert from_dict(to_dict(normalisation)) == normalisation
 
