@@ -21,7 +21,7 @@ from typing import Any, TextIO, cast
 from cluster import connection
 from cluster.board import Board, Lines
 from shards.order import mixture
-from train import config
+from train import config, environment
 from train.config import Config
 
 PLACEMENTS = 10  # attempts of a minute each to place all workers, after which a run that may not wait gives up
@@ -259,12 +259,9 @@ def _fit(
 
 
 def _worker_environment(workers: Workers) -> dict[str, str]:
-    """As `worldtrace train` sets it for itself: threads that spin while they wait starve their neighbours, and C++
-    frames of every lost connection bury the sentence that says who was lost.
-    """
-    threads = {"OMP_NUM_THREADS": str(workers.cpus)}
-    quiet = {"GOMP_SPINCOUNT": "10000", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    return {**threads, **{name: os.environ.get(name, value) for name, value in quiet.items()}}
+    """As `worldtrace train` sets it for itself."""
+    known = {name: os.environ.get(name, value) for name, value in environment.DEFAULTS.items()}
+    return {"OMP_NUM_THREADS": str(workers.cpus), **known}
 
 
 def _work(given: dict[str, Any]) -> dict[str, Any] | None:

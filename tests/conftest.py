@@ -1,12 +1,13 @@
 """For all tests."""
 
-import os
 from pathlib import Path
 
 import pytest
 
+from train import environment
+
 # Before torch is imported, as in train/cli.py: threads that spin while they wait slow each other down.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+environment.settle()
 
 HERE = Path(__file__).parent
 

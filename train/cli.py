@@ -1,19 +1,14 @@
 """The commands `worldtrace train`, `predict` and `eval`: arguments in, one call, a few lines out."""
 
-import os
 import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-# torch's OpenMP threads spin while they wait for each other, far longer than two busy cores can bear: with other work
-# on them a step of a micro model took 4 to 500 times its time. To spin for some microseconds and then sleep costs an
-# idle machine nothing (24.1 samples/s of `tiny`; 23.9 spinning, 20.0 sleeping at once). libgomp reads it once, when
-# torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# A rank that loses rank 0 says so in a sentence; without this 60 lines of C++ frames stand before it.
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+from train import environment
+
+environment.settle()
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -87,7 +87,13 @@ def train(
         Heartbeat(ranks, settings.parallel.timeout, end) as heart,
         nullcontext(caught) if caught is not None else _signals() as caught,
     ):
-        return _run(settings, ranks, heart, console or Console() if ranks.first else Console(quiet=True), caught)
+        try:
+            return _run(settings, ranks, heart, console or Console() if ranks.first else Console(quiet=True), caught)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"the memory of {ranks.device} is full ({str(error).partition('. ')[0]}): raise accumulation, set "
+                "compute.activations=recompute, or share the weights out over more ranks (parallel.shard)"
+            ) from error
 
 
 def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, caught: list[signal.Signals]) -> Outcome:

@@ -1,12 +1,13 @@
 """`worldtrace cluster train`: the trainer on a Ray cluster."""
 
-import os
 import signal
 from typing import Annotated
 
 import typer
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in train/cli.py, before anything imports torch
+from train import environment
+
+environment.settle()  # as in train/cli.py, before anything imports torch
 
 
 def train(

@@ -422,3 +422,13 @@ def test_an_evaluation_that_was_cut_short_is_made_up(
     assert [step for step, *_ in one] == [2, 4]
     train(broken, quiet())
     assert len(log.events(Path(broken.out), "evaluation")) == 2, "and only once"
+
+
+def test_a_full_device_is_one_sentence(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Loss:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(loop, "loss_of", full)
+    with pytest.raises(ValueError, match=r"memory of cpu is full \(CUDA out of memory\): raise accumulation") as error:
+        train(settings(), quiet())
+    assert "\n" not in str(error.value)
