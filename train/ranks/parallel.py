@@ -9,8 +9,10 @@ ranks, so that all of them compute the same thing from the same bits. An error t
 outside of `together` ends its process; the others notice when its connections close, or after `parallel.timeout`.
 """
 
+import atexit
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -197,10 +199,22 @@ def joined(device: str, timeout: float) -> Iterator[Ranks]:
             f"{os.environ.get('MASTER_PORT')}: {' '.join(str(error).split())[:200]}"
         ) from error
     ranks = Ranks(rank, world, chosen)
-    yield ranks
+    try:
+        yield ranks
+    except BaseException:
+        if chosen.type == "cuda":
+            atexit.register(_leave)
+        raise
     # Only a run that ended well says goodbye; one that failed leaves, and its closed connections tell the others.
     ranks.gather_objects(None)
     dist.destroy_process_group()
+
+
+def _leave() -> None:
+    """End without waiting for kernels of NCCL that wait for other ranks, as its own end would."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
 
 
 def backend_of(device: torch.device) -> str:
