@@ -130,6 +130,13 @@ def shifted(t: Time, shift: float) -> Time:
     return shift * t / (1 + (shift - 1) * t)
 
 
+VISIBLE, BEHIND, SHARED = (
+    PlateauedLogitNormal(),
+    LogitNormal(),
+    Mixture(),
+)  # of a stack's layers in phase (i); phase (ii)
+
+
 def draw_times(uniform_BL: Tensor, phase: Phase, shift: float = 1.0) -> Tensor:
     """Uniform numbers (B,L) in [0, 1) -> times (B,L) of the curriculum's phase, shifted (`WTConfig.time_shift`).
 
@@ -137,8 +144,8 @@ def draw_times(uniform_BL: Tensor, phase: Phase, shift: float = 1.0) -> Tensor:
     "shared" is phase (ii): one time for the stack from the equal mixture, drawn from the uniforms of layer 0.
     """
     if phase == "independent":
-        visible_B1 = Shifted(PlateauedLogitNormal(), shift).draw(uniform_BL[:, :1])
-        return torch.cat([visible_B1, Shifted(LogitNormal(), shift).draw(uniform_BL[:, 1:])], dim=1)
+        visible_B1 = Shifted(VISIBLE, shift).draw(uniform_BL[:, :1])
+        return torch.cat([visible_B1, Shifted(BEHIND, shift).draw(uniform_BL[:, 1:])], dim=1)
     if phase == "shared":
-        return Shifted(Mixture(), shift).draw(uniform_BL[:, :1]).expand_as(uniform_BL)
+        return Shifted(SHARED, shift).draw(uniform_BL[:, :1]).expand_as(uniform_BL)
     raise ValueError(f"phase of the time curriculum is {phase!r}; choose 'independent' or 'shared'")

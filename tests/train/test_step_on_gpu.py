@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import Normalisation
 from tests.train import several
 from tests.train.conftest import Settings
 from tests.train.test_compute import ALONE, LAYERWISE, of_decoder
+from tests.train.test_no_waiting import MAPS, demanding, steps_of
 from tests.train.test_sharding import inputs, loss_of, model_of, one_step
 from tests.train.test_update import Net, Twin, bits, equal, give, gradients, settings_with
 from train.config import Compute
@@ -74,6 +76,20 @@ def test_a_step_waits_for_nothing(settings: Settings, no_waiting: None) -> None:
         update.step(loss.detach() if factor is None else loss.detach() * factor, update.norm(), 1e-3, warm=True)
     torch.cuda.set_sync_debug_mode("default")
     assert update.counts() == (3, 1, 0)
+
+
+@pytest.mark.parametrize("normalisation", MAPS, ids=lambda m: m.kind)
+def test_a_whole_step_waits_for_nothing(settings: Settings, normalisation: Normalisation, no_waiting: None) -> None:
+    """From a batch in pinned memory to the line of the log: photometry, points, normalisation, draws, tally too."""
+    _, update, step = steps_of(demanding(settings), normalisation, DEVICE)
+    for number in (1, 2):  # libraries start up, and what is made once is made
+        step(number)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    for number in (3, 4, 5):
+        step(number)
+    torch.cuda.set_sync_debug_mode("default")
+    assert update.counts() == (5, 0, 0)
 
 
 @pytest.mark.parametrize("kernel", list(compute.KERNELS))
