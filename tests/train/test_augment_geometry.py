@@ -9,7 +9,7 @@ from PIL import Image
 from shards import rays
 from shards.randomness import generator
 from tests.train.planes import PLANES, K, as_view, plane_clip, plane_view
-from train.config import Geometric
+from train.config import Geometric, load
 from train.data.augment import geometry
 from train.data.augment.geometry import View
 
@@ -194,6 +194,56 @@ def test_a_draw_that_loses_the_object_is_not_used() -> None:
     for i in range(20):
         ((A, _),) = geometry.draw([view], 64, config, generator(0, i))
         assert geometry.kept([view.valid], [A], 64) >= 0.9
+
+
+def inside(view: View, A: np.ndarray, size: int) -> int:
+    v, u = np.nonzero(view.valid)
+    moved = A[:2] @ np.stack([u + 0.5, v + 0.5, np.ones(len(u))])
+    return int(((moved >= 0) & (moved < size)).all(axis=0).sum())
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 65), (48, 80), (90, 51), (40, 121)])
+@pytest.mark.parametrize("mask", ["disc", "full"])
+def test_what_a_draw_keeps_is_counted_against_what_the_central_square_shows(shape: tuple[int, int], mask: str) -> None:
+    """Where the square holds all that is valid, as in square views of objects, it is the part of all valid pixels."""
+    view = as_view(plane_view(shape, mask=mask))
+    left = inside(view, geometry.resize(view, 56), 56)
+    assert left == view.valid.sum() or (mask == "full" and shape[0] != shape[1])
+    for i in range(6):
+        ((A, _),) = geometry.draw([view], 56, LARGE.model_copy(update={"keep": 0.0}), generator(4, i))
+        assert geometry.kept([view.valid], [A], 56) == inside(view, A, 56) / left
+
+
+@pytest.mark.parametrize("config", ["wt_s", "wt_s_mix"])
+def test_photographs_of_all_shapes_are_cropped_as_squares_are(config: str) -> None:
+    """The zooms that the shipped configs ask for are drawn, whatever `fit` has cropped."""
+    settings = load(config, []).augment.geometric
+    drawn = {}
+    for shape in ((64, 64), (48, 64), (36, 64), (64, 48)):
+        view = as_view(plane_view(shape, mask="full"))
+        motions = [geometry.draw([view], 56, settings, generator(5, i))[0] for i in range(60)]
+        zooms = np.array([np.sqrt(abs(np.linalg.det(A[:2, :2]))) * min(shape) / 56 for A, _ in motions])
+        assert zooms.min() < 1.1
+        assert zooms.max() > 1.5
+        assert 15 < sum(S[0, 0] < 0 for _, S in motions) < 45
+        drawn[shape] = zooms
+    for zooms in drawn.values():
+        np.testing.assert_allclose(zooms, drawn[64, 64])
+
+
+def test_an_image_that_no_draw_suits_is_still_flipped() -> None:
+    hopeless = Geometric(zoom=(3.0, 4.0), keep=0.9)
+    flips = 0
+    for shape in ((64, 64), (48, 80), (90, 50)):
+        view = as_view(plane_view(shape, mask="full"))
+        for i in range(20):
+            ((A, S),) = geometry.draw([view], 56, hopeless, generator(6, i))
+            plain, shown = (geometry.warp(view, a, s, 56) for a, s in ((geometry.resize(view, 56), np.eye(3)), (A, S)))
+            flipped = S[0, 0] < 0
+            assert np.array_equal(shown.depth, plain.depth[..., ::-1] if flipped else plain.depth)
+            assert off_the_planes(shown, S) < 0.01
+            flips += flipped
+    assert 15 < flips < 45
 
 
 def test_pillow_samples_at_pixel_centres() -> None:

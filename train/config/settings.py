@@ -126,7 +126,7 @@ class Geometric(_Section):
     rotate: float = Field(default=15.0, ge=0)  # degrees, +-, about the optical axis
     aspect: float = Field(default=0.1, ge=0, lt=1)  # anisotropic scale, +- this part
     shear: float = Field(default=0.05, ge=0, lt=1)  # +- tangent
-    keep: float = Field(default=0.6, ge=0, le=1)  # a draw that loses more than 1 - keep of the valid pixels is not used
+    keep: float = Field(default=0.6, ge=0, le=1)  # part of the central square's valid pixels that a draw must show
 
 
 class Photometric(_Section):
