@@ -165,7 +165,7 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         if beats[:, 1].any():
             found = [line for lines in ranks.gather_objects(untold) for line in lines]
             untold.clear()
-            log.event("damaged", step, count=len(found))
+            log.event("damaged", found[0].index // settings.data.batch + 1, count=len(found))
             with ranks.together():
                 if damage is not None:
                     damage.note(found, step * settings.data.batch)
@@ -243,7 +243,8 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
             heart.at(step, "reports")
             last = step == settings.steps
             due = last or step % settings.checkpoint.every == 0
-            if due:  # whoever goes on from here knows of all samples that were replaced before
+            judged = held_out is not None and (last or step % settings.evaluation.every == 0)
+            if due or judged:  # whoever goes on from here knows of all samples that were replaced before
                 pulse.beat([0.0, len(untold), 0.0])
                 hear(step)
             slowest, late = pulse.slowest()
@@ -265,7 +266,7 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
             if due:
                 save(step, last)
             settle()
-            if held_out is not None and (last or step % settings.evaluation.every == 0):
+            if held_out is not None and judged:
                 stopped_by = evaluate(held_out)
                 if stopped_by:
                     break
