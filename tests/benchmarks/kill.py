@@ -48,6 +48,7 @@ from train.config import Config
 from train.reports.log import read_lines
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot", "pandas"])
 WAIT = 240.0  # seconds after which a process that should have moved has not; this machine may be busy
 CLOSE = 1e-5
 TIMES = (
@@ -381,7 +382,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2])
     parser.add_argument("--work", type=Path)
     given = parser.parse_args(arguments)
-    _CONTEXT.set_forkserver_preload(["train.loop", "matplotlib.pyplot"])
     folder = Path(given.work or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -17,7 +17,7 @@ from train import config
 from train.config import Config
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot"])
+_CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot", "pandas"])  # pyarrow imports it
 
 
 Faults = Sequence[tuple[str, int]]  # (what befalls a rank, at which step), see _inject
