@@ -130,11 +130,8 @@ def shifted(t: Time, shift: float) -> Time:
     return shift * t / (1 + (shift - 1) * t)
 
 
-VISIBLE, BEHIND, SHARED = (
-    PlateauedLogitNormal(),
-    LogitNormal(),
-    Mixture(),
-)  # of a stack's layers in phase (i); phase (ii)
+# Of a stack's first layer and the others in phase (i), of all in phase (ii).
+VISIBLE, BEHIND, SHARED = PlateauedLogitNormal(), LogitNormal(), Mixture()
 
 
 def draw_times(uniform_BL: Tensor, phase: Phase, shift: float = 1.0) -> Tensor:

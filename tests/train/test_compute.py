@@ -145,6 +145,26 @@ def test_blocks_that_attend_alike_share_one_graph(quick: Callable[[], int]) -> N
     assert quick() == 5
 
 
+def test_a_block_may_be_compiled_as_often_in_the_thread_that_computes_it_again() -> None:
+    """autograd's own on CUDA, where torch's limit of graphs is 8 unless that thread is told."""
+    block, found = torch.nn.Linear(2, 2), []
+    plain = block.forward
+
+    def forward(x: Tensor) -> Tensor:
+        found.append((threading.get_ident(), torch._dynamo.config.recompile_limit))
+        return plain(x)
+
+    block.forward = forward  # type: ignore[method-assign]
+    compute.recompute_blocks([block])
+    loss = block(torch.ones(1, 2)).sum()
+    backward = threading.Thread(target=loss.backward)
+    backward.start()
+    backward.join()
+    (here, _), (there, limit) = found
+    assert here != there
+    assert limit >= compute.GRAPHS
+
+
 def compiled_over_shards(ranks: Ranks) -> tuple[int, float]:
     torch.compile = functools.partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
     model, twin = on_rank(ranks, LAYERWISE), model_of(LAYERWISE)

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -262,6 +264,26 @@ def test_a_killed_worker_is_one_sentence(settings: Settings) -> None:
             list(found)
     assert "\n" not in str(error.value)
     assert not multiprocessing.active_children()
+
+
+def test_threads_that_begin_after_the_first_batch_count_as_this_one_does(settings: Settings) -> None:
+    """autograd's, above all. The loader's thread that pins batches sets the number of all later ones to 1."""
+
+    class Pinned(Stream):
+        def __getitem__(self, index: int) -> Batch:
+            if index == 0:
+                in_a_thread(lambda: torch.set_num_threads(1))
+            return super().__getitem__(index)
+
+    def in_a_thread(act: Callable[[], object]) -> object:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(act).result()
+
+    torch.set_num_threads(3)  # the fixture sets it back
+    c = settings()
+    with batches(Pinned(c.data, c.augment, 6, c.seed), Schedule(0, 2, 2)) as found:
+        next(found)
+        assert in_a_thread(torch.get_num_threads) == torch.get_num_threads() == 3
 
 
 @pytest.mark.parametrize("workers", [0, 1])

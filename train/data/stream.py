@@ -232,18 +232,27 @@ def batches(stream: Stream, schedule: Schedule, pin: bool = False) -> Iterator[I
         worker_init_fn=Reader.of_this_process(),
         pin_memory=pin,
     )
+    threads = torch.get_num_threads()
     found = iter(loader)
     try:
-        yield map(_raised, _living(found))
+        yield map(_raised, _living(found, threads))
     finally:
         if workers:
             found._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
 
 
-def _living(found: Iterator[Batch | Parcel | Failure]) -> Iterator[Batch | Parcel | Failure]:
-    """The same batches; a worker that was killed is an error of the system, which people can read."""
+def _living(found: Iterator[Batch | Parcel | Failure], threads: int) -> Iterator[Batch | Parcel | Failure]:
+    """The same batches; a worker that was killed is an error of the system, which people can read.
+
+    The thread of the loader that pins batches takes one thread for its arithmetic, and with it, torch counts so, all
+    threads that begin later, autograd's among them: those of this process stay `threads`. torch.compile has graphs for
+    a number of threads, so blocks that autograd's thread computes again would all be compiled again there.
+    """
     try:
-        yield from found
+        for number, batch in enumerate(found):
+            if number == 0:  # that thread has begun
+                torch.set_num_threads(threads)
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

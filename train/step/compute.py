@@ -66,12 +66,16 @@ def compile_blocks(blocks: list[nn.Module]) -> None:
     Blocks are alike, so one compiled graph serves all that attend alike: the code is compiled once for each way of
     calling it, with fixed sizes. What cannot be compiled whole is an error rather than a slow step.
     """
-    # Of this thread. On CUDA blocks are computed again in another one, which finds the graphs that this one has made.
-    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+    _allow_graphs()
     # Blocks compute in bf16; the little that autocast leaves in float32 is to stay exact.
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
     for block in blocks:
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False)  # type: ignore[method-assign]
+
+
+def _allow_graphs() -> None:
+    """In the thread that calls: torch keeps this limit for each."""
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
 
 
 def recompute_blocks(blocks: list[nn.Module]) -> None:
@@ -81,10 +85,15 @@ def recompute_blocks(blocks: list[nn.Module]) -> None:
 
 
 def _twice(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        # The second time is in autograd's own thread on CUDA. It finds the graphs of this one, if it is set up alike.
+        _allow_graphs()
+        return forward(*args, **kwargs)
+
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
         # No block draws random numbers, so there is no generator to set back.
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return call
 
