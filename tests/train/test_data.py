@@ -1,5 +1,6 @@
 """The stream is a function of the global index: nothing about how it is read may show in what is read."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -23,6 +24,7 @@ import shards
 from tests.shards.scenes import spheres_view
 from tests.train.conftest import Settings, write_dataset
 from train.data import readers
+from train.data import stream as stream_module
 from train.data.batch import Batch, Unusable
 from train.data.readers import Reader
 from train.data.stream import Damage, Schedule, Stream, batches
@@ -331,6 +333,31 @@ def test_a_list_of_damage_cut_by_a_kill_is_read_up_to_the_break(tmp_path: Path) 
     assert len(Damage(path, before=100)) == 1
     assert len(path.read_text().splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["damaged.jsonl"]
+
+
+def test_a_full_disk_costs_a_note_for_a_while_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    damage = Damage(tmp_path / "damaged.jsonl", 0, said.append)
+    note = [Unusable(k, "damaged", "a") for k in range(4)]
+    damage.note(note[:1], 10_000)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "write_lines", full)
+        damage.note(note[1:2], 20_000)
+        damage.note(note[2:3], 30_000)
+    assert len(said) == 1, "once for one full disk"
+    assert "damaged.jsonl cannot be written: [Errno 28] No space left on device; training goes on" in said[0]
+    assert len(Damage(tmp_path / "damaged.jsonl", 100)) == 1
+    damage.note(note[3:], 40_000)
+    assert len(Damage(tmp_path / "damaged.jsonl", 100)) == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "write_lines", full)
+        with pytest.raises(ValueError, match="5 of 100 samples"):
+            damage.note([Unusable(9, "damaged", "a")], 100)
+    assert len(said) == 2
 
 
 def test_little_damage_is_borne(tmp_path: Path) -> None:

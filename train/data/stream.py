@@ -7,7 +7,7 @@ on with the very next sample.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -298,19 +298,28 @@ class _Collate:
 class Damage:
     """The damaged and empty samples of a run, in `damaged.jsonl`; too many of them end it."""
 
-    def __init__(self, path: Path, before: int) -> None:
+    def __init__(self, path: Path, before: int, say: Callable[[str], None] = print) -> None:
         """Takes over what a resumed run noted about global indices below `before`."""
-        self.path = path
+        self.path, self.say, self._unwritten = path, say, False
         self.lines = [line for line in read_lines(path) if line["index"] < before]
         if path.is_file():
             write_lines(path, self.lines)
 
     def note(self, unusable: Sequence[Unusable], seen: int) -> None:
-        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples had to be replaced."""
+        """Raises ValueError when more than 0.1 % (and at least 4) of the `seen` samples had to be replaced. What a full
+        disk does not take is written with the next ones.
+        """
         if not unusable:
             return
         self.lines += [asdict(line) for line in unusable]
-        write_lines(self.path, self.lines)
+        try:
+            write_lines(self.path, self.lines)
+        except OSError as error:
+            if not self._unwritten:
+                self.say(f"{self.path} cannot be written: {error}; training goes on, and tries again")
+            self._unwritten = True
+        else:
+            self._unwritten = False
         # a substitute may be unusable as well, and has a line, too: what counts is who was to be replaced
         replaced = {line["index"]: line["reason"] for line in reversed(self.lines)}
         if len(replaced) >= AT_LEAST and len(replaced) > TOLERATED * seen:
