@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from tests.train.test_checkpoints import OLD, names, tensors, write
+from tests.train.small_checkpoints import OLD, names, tensors, write
 from train import checkpoints
 from train.checkpoints.commands import app
 

@@ -7,6 +7,7 @@ training wants it; nor its planning, where rank 0 hears of every piece of every 
 alone what it has to write.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from train.checkpoints.layout import workers
 Tensors = Mapping[str, Mapping[str, Tensor]]
 PART = 256 << 20  # bytes of a file, and of a block of pinned memory, which is handed out in powers of two
 STRIDE = 8 << 20  # bytes hashed and written at a time
+LEAVING = 5.0  # seconds that a run which ends gives the memory that is just being pinned
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -110,24 +112,44 @@ class Share:
     def __init__(self, rank: int, pin: bool) -> None:
         self.rank, self.pin = rank, pin
         self.parts: list[Part] = []
-        self._of: list[Any] | None = None
+        self._of: list[Any] | None = None  # what the parts are laid out for
+        self._preparing: threading.Thread | None = None
+        self._leaving = False
         self._copied: torch.cuda.Event | None = None
 
     @property
     def bytes(self) -> int:
         return sum(len(part.header) + len(part.memory) for part in self.parts)
 
+    def prepare(self, tensors: Tensors) -> None:
+        """Begin to take pinned memory for such tensors, in a thread; does nothing where memory is not pinned.
+
+        The system takes seconds to pin 20 GB, which the first checkpoint may not have: a signal can ask for it.
+        """
+        if not self.pin:
+            return
+        kind, files = _kind(tensors), self._files(tensors)
+
+        def take() -> None:
+            with contextlib.suppress(RuntimeError):  # too little memory: `stage` tries again, and says so
+                self._take(kind, files)
+
+        self._preparing = threading.Thread(target=take, name="checkpoint memory", daemon=True)
+        self._preparing.start()
+
+    def leave(self) -> None:
+        """Take no more memory; a run that ends does not wait for it."""
+        self._leaving = True
+        if self._preparing is not None:
+            self._preparing.join(LEAVING)
+
     def stage(self, tensors: Tensors) -> None:
         """Copy. On CUDA this only asks for the copies, which come before all that is asked for afterwards."""
-        kind = [
-            (group, name, t.shape, t.dtype, t.placements if isinstance(t, DTensor) else None)
-            for group, named in tensors.items()
-            for name, t in named.items()
-        ]
-        if kind != self._of:
-            self.parts, self._of = [], None  # the old memory is given back before new is taken
-            self.parts = [part for group, named in tensors.items() for part in self._laid_out(group, named)]
-            self._of = kind
+        if self._preparing is not None:
+            self._preparing.join()
+            self._preparing = None
+        if (kind := _kind(tensors)) != self._of:
+            self._take(kind, self._files(tensors))
         cuda = False
         for part in self.parts:
             for name, view in part.views.items():
@@ -173,18 +195,31 @@ class Share:
             raise errors[0]
         return written
 
-    def _laid_out(self, group: str, named: Mapping[str, Tensor]) -> list[Part]:
-        # safetensors keeps a tensor's bytes at a multiple of its item size, so wide items come first
-        mine = sorted(pieces(named, self.rank == 0), key=lambda piece: -piece.dtype.itemsize)
-        files: list[list[Piece]] = []
-        size = PART
-        for piece in mine:
-            if size + piece.bytes > PART and size:
-                files.append([])
-                size = 0
-            files[-1].append(piece)
-            size += piece.bytes
-        return [self._part(group, number, held) for number, held in enumerate(files)]
+    def _take(self, kind: list[Any], files: list[tuple[str, list[list[Piece]]]]) -> None:
+        self.parts, self._of = [], None  # the old memory is given back before new is taken
+        parts = []
+        for group, contents in files:
+            for number, held in enumerate(contents):
+                if self._leaving:
+                    return
+                parts.append(self._part(group, number, held))
+        self.parts, self._of = parts, kind
+
+    def _files(self, tensors: Tensors) -> list[tuple[str, list[list[Piece]]]]:
+        """What goes into which file of each group."""
+        found = []
+        for group, named in tensors.items():
+            files: list[list[Piece]] = []
+            size = PART
+            # safetensors keeps a tensor's bytes at a multiple of its item size, so wide items come first
+            for piece in sorted(pieces(named, self.rank == 0), key=lambda piece: -piece.dtype.itemsize):
+                if size + piece.bytes > PART and size:
+                    files.append([])
+                    size = 0
+                files[-1].append(piece)
+                size += piece.bytes
+            found.append((group, files))
+        return found
 
     def _part(self, group: str, number: int, held: list[Piece]) -> Part:
         memory = _memory(sum(piece.bytes for piece in held), self.pin)
@@ -210,6 +245,15 @@ class Share:
             memory,
             views,
         )
+
+
+def _kind(tensors: Tensors) -> list[Any]:
+    """All that a layout depends on."""
+    return [
+        (group, name, t.shape, t.dtype, t.placements if isinstance(t, DTensor) else None)
+        for group, named in tensors.items()
+        for name, t in named.items()
+    ]
 
 
 def _memory(size: int, pin: bool) -> Tensor:

@@ -74,6 +74,13 @@ class Checkpoints:
         self._done: list[Saved] = []  # and not asked for yet
         self._count, self._newest = 0, -1
 
+    def prepare(self, tensors: Tensors) -> None:
+        """Let the memory for the copies be taken while other work goes on: on CUDA it is pinned, which takes seconds.
+
+        `tensors` as they will be saved; nothing is copied. Without it the first `save` does this.
+        """
+        self._share.prepare(tensors)
+
     def save(self, step: int, tensors: Tensors, state: Mapping[str, Any], wait: bool = False) -> None:
         """Begin a checkpoint; training may go on when this returns. `state` is JSON; rank 0's counts.
 
@@ -109,6 +116,7 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for what is under way, but not for long, and say if it failed: a run that fails is still saved."""
         self._join(LEAVING)
+        self._share.leave()
         self._collect(going_on=False)
         if self._pending is not None:
             self.say(f"{self._where(self._pending.step)} was not finished; the checkpoints before it stay")
@@ -198,7 +206,12 @@ class Checkpoints:
                     pending.notes.append(f"an old checkpoint cannot be removed: {error}")
         if self.ranks.first and failure is not None:
             shutil.rmtree(here, ignore_errors=True)
-        pending.failure = self._gather(failure)[0]
+        try:
+            pending.failure = self._gather(failure)[0]
+        except ConnectionError:  # a rank has ended since; rank 0 knows how it went
+            if not self.ranks.first:
+                raise
+            pending.failure = failure
 
     def _gather(self, own: Any) -> list[Any]:
         if self._group is None:
