@@ -76,6 +76,8 @@ def go_on(ranks: Ranks, out: Path, size: int, step: int) -> tuple[dict, list[str
 def begin(ranks: Ranks, out: Path, size: int) -> dict:
     groups = held(ranks, size, 5)
     with Checkpoints(out, 9, ranks) as saver:
+        saver._share.pin = True  # as on a GPU
+        saver.prepare(groups)
         saver.save(1, groups, {}, wait=True)
     return whole(groups)
 
