@@ -89,12 +89,15 @@ class ImageEncoder(nn.Module):
         if (rows, columns) == (grid, grid):
             return self.pos_embed
         cls_11C, patches_1SC = self.pos_embed[:, :1].float(), self.pos_embed[:, 1:].float()
-        patches_1CHW = F.interpolate(
-            patches_1SC.transpose(1, 2).unflatten(2, (grid, grid)),
-            scale_factor=((rows + 0.1) / grid, (columns + 0.1) / grid),
-            mode="bicubic",
-            antialias=False,
-        )
+        patches_1CHW = patches_1SC.transpose(1, 2).unflatten(2, (grid, grid))
+        if torch.are_deterministic_algorithms_enabled() and patches_1CHW.requires_grad:
+            # Of every row and column what it gives: the same but for rounding. CUDA's way back adds up in any order.
+            unit_1GG1 = torch.eye(grid, device=patches_1CHW.device)[None, :, :, None]
+            down_GR, across_GC = (_resampled(unit_1GG1, (n + 0.1) / grid, 1.0)[0, :, :, 0] for n in (rows, columns))
+            with torch.autocast(patches_1CHW.device.type, enabled=False):
+                patches_1CHW = down_GR.T @ patches_1CHW @ across_GC
+        else:
+            patches_1CHW = _resampled(patches_1CHW, (rows + 0.1) / grid, (columns + 0.1) / grid)
         return torch.cat([cls_11C, patches_1CHW.flatten(2).transpose(1, 2)], dim=1).to(self.pos_embed.dtype)
 
     def forward(self, rgb_B3HW: Tensor) -> Tensor:
@@ -118,3 +121,7 @@ class ImageEncoder(nn.Module):
             if i >= len(self.blocks) - self.config.taps:
                 taps.append(self.norm(x_BSC)[:, 1:])
         return torch.cat(taps, dim=-1)
+
+
+def _resampled(x_1CHW: Tensor, down: float, across: float) -> Tensor:
+    return F.interpolate(x_1CHW, scale_factor=(down, across), mode="bicubic", antialias=False)

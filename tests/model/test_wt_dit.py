@@ -168,6 +168,36 @@ def test_positions_off_the_learned_grid_are_dinov2s(rows, columns):
     torch.testing.assert_close(found[..., 1], expected_x, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(7, 3), (3, 7), (2, 2)])
+def test_positions_are_the_same_where_torch_is_to_be_deterministic(rows, columns):
+    """And so is the way back, which CUDA's bicubic has not."""
+    encoder = small_model(encoder={"width": 16, "heads": 2, "depth": 2, "grid": 4, "frozen": False}).encoder
+    upstream = torch.randn(1, 1 + rows * columns, 16)
+    found = []
+    for strict in (False, True):
+        torch.use_deterministic_algorithms(strict)
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                result = encoder.positions(rows, columns)
+            found.append((result, *torch.autograd.grad(result, encoder.pos_embed, upstream)))
+            bicubic = "Bicubic" in str(graph(result))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        assert bicubic is not strict
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(plain, other, atol=1e-5, rtol=1e-5)
+
+
+def graph(tensor):
+    """The names of all steps of the way back."""
+    seen, waiting = [], [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        seen.append(node.name())
+        waiting += [before for before, _ in node.next_functions if before is not None]
+    return seen
+
+
 def test_a_clip_of_one_frame_is_a_still_and_frames_of_a_longer_one_are_coupled():
     """A temporal model warm-started from a static one gives its numbers bit for bit at T = 1 (App. B)."""
     still, clip = small_model(), small_model(temporal=True)

@@ -1,6 +1,8 @@
 """How a step is computed changes nothing but rounding: blocks compiled, computed twice, with another attention."""
 
+import contextlib
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -228,6 +230,77 @@ def test_the_kernel_is_chosen_within_the_block_only() -> None:
         assert state()[4][0] == int(compute.KERNELS["cudnn"])
         assert all(state()[:4])
     assert state() == before
+
+
+def flags() -> tuple[bool, bool, bool, bool]:
+    from torch._inductor import config
+
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.allow_tf32,
+        config.deterministic,
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_arithmetic_is_as_exact_as_asked_within_the_block(
+    precision: str, deterministic: bool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strictly: torch's flash attention is deterministic only where torch is not merely to warn."""
+    monkeypatch.delenv(compute.CUBLAS[0], raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = flags()
+    config = settings(precision=precision, compute__deterministic=deterministic)
+    with contextlib.suppress(KeyError), compute.arithmetic(config):
+        assert flags() == (deterministic, False, precision == "bf16", deterministic)
+        assert os.environ.get(compute.CUBLAS[0]) == (":4096:8" if deterministic else None)
+        raise KeyError
+    assert flags() == before
+    monkeypatch.setenv(compute.CUBLAS[0], ":16:8")
+    with compute.arithmetic(config):
+        assert os.environ[compute.CUBLAS[0]] == ":16:8", "a choice of the user's stays"
+
+
+def test_what_torch_cannot_do_deterministically_is_one_sentence(settings: Settings) -> None:
+    def unordered() -> None:
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    with compute.arithmetic(settings()):
+        unordered()
+    expected = r"^compute\.deterministic: .*\(put_.* does not have a deterministic implementation\); set compute\.d"
+    with pytest.raises(ValueError, match=expected), compute.arithmetic(settings(compute__deterministic=True)):
+        unordered()
+    with pytest.raises(RuntimeError, match="gone"), compute.arithmetic(settings(compute__deterministic=True)):
+        raise RuntimeError("gone")
+
+
+@pytest.mark.parametrize("kernel", ["auto", "flash", "efficient", "math"])
+def test_cudnn_is_left_out_where_sums_are_to_be_ordered(kernel: str) -> None:
+    chosen: Any = {"attention": kernel, "deterministic": True}
+    with compute.attention(Compute(**chosen)):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled() is (kernel != "math")
+    with pytest.raises(ValueError, match=r"cudnn adds up gradients in any order.*choose auto"):
+        Compute(attention="cudnn", deterministic=True)
+
+
+@pytest.mark.parametrize(("shape", "tolerance"), [(SHAPE, 0.0), (LAYERWISE, 1e-2)], ids=["frozen", "all trained"])
+def test_a_step_is_the_same_where_torch_is_to_be_deterministic(
+    shape: WTConfig, tolerance: float, settings: Settings
+) -> None:
+    """On a CPU bit for bit, but for the resampled positions of a trained encoder; all of it has a way for torch."""
+    c = settings(precision="bf16", compute__deterministic=True)
+    loss, found = gradients(model_of(shape), 1, inputs(), True)
+    with compute.arithmetic(c), compute.attention(c.compute):
+        loss_, expected = gradients(model_of(shape), 1, inputs(), True)
+        again = gradients(model_of(shape), 1, inputs(), True)
+    assert abs(float(loss - loss_)) <= tolerance * float(loss)
+    for name, value in expected.items():
+        assert float((found[name] - value).norm()) <= tolerance * float(value.norm()), name
+        assert torch.equal(again[1][name], value), name
 
 
 @pytest.mark.parametrize(("asked", "cpu", "cuda"), [("auto", False, True), (True, True, True), (False, False, False)])

@@ -206,6 +206,9 @@ class Compute(_Section):
     # (auto). Blocks beyond it are computed twice.
     activations: int | str = "auto"  # auto, keep, recompute or a size
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"  # the kernel; auto: torch chooses
+    # Only kernels that add up in the same order every time, which are slower: on CUDA, too, a run that went on is then
+    # bit for bit one that was left in peace. On a CPU it is in any case.
+    deterministic: bool = False
     peak: float | None = Field(default=None, gt=0)  # FLOP/s of the device, for MFU where it is not one we know
 
     @field_validator("activations", mode="before")
@@ -214,6 +217,15 @@ class Compute(_Section):
         if given in ("auto", "keep", "recompute") or (type(given) in (str, int, float) and _bytes(str(given)) > 0):
             return _bytes(str(given)) if isinstance(given, float) else given
         raise ValueError("expected auto, keep, recompute, or a size such as 20 GB")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Compute":
+        if self.deterministic and self.attention == "cudnn":
+            raise ValueError(
+                "compute.attention cudnn adds up gradients in any order, and compute.deterministic is true; choose "
+                "auto, flash, efficient or math"
+            )
+        return self
 
     @property
     def activation_bytes(self) -> int:

@@ -7,9 +7,10 @@ are gathered once for the backward pass, and no hook is ever compiled.
 """
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from train.ranks.parallel import Ranks
 
 # Ways in which one block's code is called: four attentions, one or all layers' times, training or not, batch sizes.
 GRAPHS = 64
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic, read when CUDA starts
 KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -102,15 +104,59 @@ def _twice(forward: Callable[..., Any]) -> Callable[..., Any]:
 def attention(settings: Compute) -> Iterator[None]:
     """Within the block the named kernel computes attention wherever it can, others where it cannot (float32 for most).
 
-    "math" is the readable one: it stands alone, for it can everything. Hold it around the backward pass as well.
+    "math" is the readable one: it stands alone, for it can everything. cuDNN's adds up in any order, and is left out
+    where that is not wanted. Hold it around the backward pass as well.
     """
+    known = [kernel for name, kernel in KERNELS.items() if not (settings.deterministic and name == "cudnn")]
     if settings.attention == "auto":
-        yield
+        with sdpa_kernel(known) if settings.deterministic else nullcontext():
+            yield
         return
     chosen = KERNELS[settings.attention]
-    others = [] if settings.attention == "math" else [kernel for kernel in KERNELS.values() if kernel != chosen]
+    others = [] if settings.attention == "math" else [kernel for kernel in known if kernel != chosen]
     with sdpa_kernel([chosen, *others], set_priority=True):
         yield
+
+
+@contextmanager
+def arithmetic(settings: Config) -> Iterator[None]:
+    """Within the block torch computes as exactly as `settings` ask. It begins before CUDA does, and holds all of a run.
+
+    `precision: fp32`: in float32, convolutions too, which cuDNN would do in TF32. `compute.deterministic`: only by
+    kernels that give the same bits every time; ValueError where torch has none. Strictly so: where torch is only to
+    warn, its attention goes on to add up in any order.
+    """
+    asked = settings.compute.deterministic
+    tf32, strict, warns = (
+        torch.backends.cudnn.allow_tf32,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    if settings.precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False
+    if asked:
+        os.environ.setdefault(*CUBLAS)
+        torch.use_deterministic_algorithms(True)
+    try:
+        with _fixed_graphs() if asked else nullcontext():
+            yield
+    except RuntimeError as error:
+        if not asked or "deterministic" not in str(error):
+            raise
+        raise ValueError(
+            f"compute.deterministic: torch has no such way for a step of this run ({str(error).split(',')[0]}); set "
+            "compute.deterministic=false"
+        ) from error
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+
+
+def _fixed_graphs() -> AbstractContextManager[None]:
+    """torch.compile chooses no kernel by measuring, where the choice would change how it adds up."""
+    from torch._inductor import config  # a second's import, for those who want it
+
+    return config.patch(deterministic=True)  # type: ignore[no-any-return]
 
 
 def _bytes_of(device: torch.device) -> float | None:
