@@ -18,6 +18,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,9 +32,21 @@ T = TypeVar("T")
 GROUPS = ("model", "ema", "optimizer")
 FORMAT = 2  # 1 had one file for each group, and nothing to say so
 STATE_BYTES = 64 << 20  # of 512 ranks it is some hundred kilobytes
-_NAME = re.compile(r"step-(\d{6,12})")
+STEPS = 10**12  # no run has so many
+_NAME = re.compile(r"step-([0-9]{6,12})")
 _FILE = re.compile(r"[a-z]{1,32}/[0-9a-z-]{1,64}\.safetensors")
 _SEAL = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
+
+
+class State(dict[str, Any]):
+    """What `state.json` says; ValueError for what it does not say."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"{self.path / 'state.json'}: says nothing of {name}; it is no checkpoint of a training run")
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ def check(path: Path, names: Iterable[str] = GROUPS, ranks: "Ranks | None" = Non
     problems = [each for each in (ranks.gather_objects(problem) if ranks else [problem]) if each]
     if problems:
         raise ValueError(problems[0])
-    return Found(path, state if "format" in state else {k: v for k, v in state.items() if k != "files"})
+    return Found(path, State(path, state if "format" in state else {k: v for k, v in state.items() if k != "files"}))
 
 
 def temporary(out: Path, step: int, token: str) -> Path:
@@ -131,9 +144,10 @@ def final(out: Path, step: int) -> Path:
 
 def sweep(out: Path) -> list[Path]:
     """Remove what saves that were killed have left behind. Returns what was there."""
-    left = [p for p in (out / "checkpoints").glob(".step-*.tmp") if p.is_dir() and not p.is_symlink()]
+    left = [*(out / "checkpoints").glob(".step-*.tmp")]
     for path in left:
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            _remove(path)
     return left
 
 
@@ -155,7 +169,7 @@ def publish(
         os.fsync(file.fileno())
     for folder in (*(here / group for group in {name.split("/")[0] for name in files}), here):
         sync(folder)
-    if there.exists():  # of the same step, and damaged: else the run would not have come here again
+    if os.path.lexists(there):  # of the same step, and damaged: else the run would not have come here again
         there.rename(temporary(out, step, f"{token}-before"))
     here.rename(there)
     sync(there.parent)
@@ -170,9 +184,9 @@ def retain(out: Path, step: int, keep: int, token: str) -> None:
     for old in [p for p in steps(out) if _step_of(p) <= step][:-keep]:
         aside = temporary(out, _step_of(old), f"{token}-dropped")
         old.rename(aside)
-        shutil.rmtree(aside)
+        _remove(aside)
     for before in (out / "checkpoints").glob(f".step-*-{token}-before.tmp"):
-        shutil.rmtree(before)
+        _remove(before)
 
 
 def sync(path: Path) -> None:
@@ -200,8 +214,10 @@ def _read_state(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split())
         raise ValueError(text if text.startswith(str(file)) else f"{file}: {text}") from None
-    if not isinstance(state, dict) or type(state.get("step")) is not int or state["step"] < 0:
+    if not isinstance(state, dict) or type(state.get("step")) is not int or not 0 <= state["step"] < STEPS:
         raise ValueError(f"{file}: names no step")
+    if _NAME.fullmatch(path.name) and _step_of(path) != state["step"]:
+        raise ValueError(f"{file}: is of step {state['step']}, which its folder's name is not")
     if isinstance(state.get("sha256"), dict) and "format" not in state:
         state["files"] = _old_files(file, state["sha256"])
     else:
@@ -266,6 +282,14 @@ def _check_bytes(path: Path, hashes: Mapping[str, str]) -> None:
         problem = next((text for text in pool.map(wrong, hashes) if text), None)
     if problem:
         raise ValueError(problem)
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it; of a link only the link. OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _attempt(act: Callable[[], T]) -> tuple[T | None, str | None]:

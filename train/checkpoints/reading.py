@@ -5,13 +5,15 @@ bytes of those overlaps are read.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -60,11 +62,13 @@ def stored(found: Found, group: str) -> dict[str, Stored]:
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{file}: holds no pieces of tensors: {' '.join(str(error).split())}") from None
     for name, each in tensors.items():
-        held = sum(chunk.sizes.numel() for chunk in each.metadata.chunks)
-        if held != torch.Size(each.shape).numel():
+        held = sum(math.prod(chunk.sizes) for chunk in each.metadata.chunks)
+        if held != math.prod(each.shape):
             raise ValueError(
                 f"{found.path}: {group} has {held} numbers of {name}, which is {_text(each.shape)}; a part is missing"
             )
+        if _overlap(each.metadata.chunks):  # with as many numbers as there should be, they would leave a hole
+            raise ValueError(f"{found.path}: {group} has a part of {name} twice, and another one not at all")
     return tensors
 
 
@@ -125,6 +129,21 @@ def _add(tensors: dict[str, Stored], name: str, sizes: list[int], dtype: torch.d
     known.metadata.size = torch.Size(max(pair) for pair in zip(known.shape, ends))
     known.metadata.chunks.append(ChunkStorageMetadata(torch.Size(corner), torch.Size(sizes)))
     known.files[corner] = file
+
+
+def _overlap(chunks: Sequence[ChunkStorageMetadata]) -> bool:
+    """Whether two boxes have a number in common. Each is held against those that begin before it ends on axis 0."""
+    boxes = [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in chunks if math.prod(chunk.sizes)]
+    if len(boxes) < 2:
+        return False
+    begins_BA, sizes_BA = (np.array(each, dtype=np.int64) for each in zip(*sorted(boxes)))
+    ends_BA = begins_BA + sizes_BA
+    after_B = np.searchsorted(begins_BA[:, 0], ends_BA[:, 0])  # the first box that begins where this one has ended
+    for box, after in enumerate(after_B):
+        others = slice(box + 1, after)
+        if ((begins_BA[others] < ends_BA[box]) & (ends_BA[others] > begins_BA[box])).all(axis=1).any():
+            return True
+    return False
 
 
 def _check_same(found: Found, group: str, held: Mapping[str, Stored], wanted: Mapping[str, Tensor]) -> None:
