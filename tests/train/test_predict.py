@@ -1,6 +1,8 @@
 """Prediction: replayable, independent of the batch, and a point cloud that shows each surface once."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ import torch
 
 from model import WTDiT, ZScore, preset
 from train import config
-from train.prediction.predict import HIDDEN_GREY, point_cloud, predict, predict_batch, typical
+from train.prediction.predict import HIDDEN_GREY, compile_for, point_cloud, predict, predict_batch, typical
+from train.ranks import sharding
 from train.run import Run
+from train.step import compute
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,23 @@ def test_a_prediction_does_not_depend_on_its_batch(run: Run, image: tuple[np.nda
     together = predict_batch(run, np.stack([rgb, rgb[::-1]]), np.stack([valid, valid]), [(0, "a"), (5, "b")], 2)
     alone = predict_batch(run, rgb[None], valid[None], [(0, "a")], 2)
     assert np.allclose(together[:1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "setting", "batches", "expected"),
+    [("cuda", "auto", 32, True), ("cuda", "auto", 31, False), ("cuda", False, 99, False), ("cpu", True, 99, False)],
+)
+def test_blocks_are_compiled_for_many_predictions_on_a_gpu(
+    run: Run, monkeypatch: pytest.MonkeyPatch, device: str, setting: str | bool, batches: int, expected: bool
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(compute, "compile_blocks", compiled.extend)
+    there = [SimpleNamespace(device=torch.device(device))]
+    monkeypatch.setattr(run.model, "parameters", lambda: iter(there))
+    chosen = run.config.compute.model_copy(update={"compile": setting})
+    asked = replace(run, config=run.config.model_copy(update={"compute": chosen}))
+    assert compile_for(asked, batches) == expected
+    assert compiled == (sharding.blocks_of(run.model) if expected else [])
 
 
 def test_nothing_valid_is_an_error(run: Run, image: tuple[np.ndarray, np.ndarray]) -> None:

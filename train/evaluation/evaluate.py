@@ -11,7 +11,7 @@ import shards
 from train.evaluation.baselines import mean_stack, repeated_layer0
 from train.evaluation.metrics import stack_metrics
 from train.evaluation.truth import Truth, truth_of
-from train.prediction.predict import predict_batch
+from train.prediction.predict import compile_for, predict_batch
 from train.run import Run
 
 SELECTED_BY = "all/cd_l1"  # best of K: the seed with the best complete geometry, judged with the truth in hand
@@ -75,6 +75,7 @@ def evaluate(
     rows = held_out(dataset, splits, limit)
     training = shards.open(dataset.directory, split="train")
     mean = mean_stack(training, layers, size, run.normalisation, MEAN_OVER)
+    compile_for(run, len(rows))
     samples: list[dict[str, Any]] = []
     for done, row in enumerate(rows):
         progress(done, len(rows))

@@ -9,9 +9,12 @@ import torch
 
 from model import fit_intrinsics, sample
 from shards import seed_of
+from train.ranks import sharding
 from train.run import Run
+from train.step import compute
 
 HIDDEN_GREY = 150
+COMPILED_FROM = 32  # batches of a few stacks each; estimated, not measured
 REPEAT = 0.005  # of the median depth: 0.01 at the released objects' mean depth of 1.9, the smaller F-score threshold
 
 
@@ -45,6 +48,17 @@ def predict(
     except ValueError:
         K = None  # fewer than ten pixels, or all on one line of sight: no camera is determined by them
     return Prediction(rgb, valid, xyz, K, tuple(seeds))
+
+
+def compile_for(run: Run, batches: int) -> bool:
+    """Compile the model's blocks on CUDA, unless the run has compute.compile=false, where so many batches of one shape
+    pay for the minutes that it takes; says whether it did.
+    """
+    device = next(run.model.parameters()).device
+    pays = device.type == "cuda" and batches >= COMPILED_FROM and compute.compiles(run.config.compute, device)
+    if pays:
+        compute.compile_blocks(sharding.blocks_of(run.model))
+    return pays
 
 
 def predict_batch(
