@@ -118,3 +118,26 @@ def test_what_lies_where_a_checkpoint_belongs_goes_like_one_and_no_link_is_follo
     assert same(checkpoints.read(checkpoints.find(tmp_path), GROUPS), tensors(10))
     assert lay is not to_elsewhere or (tmp_path / "elsewhere" / "kept").exists()
     assert layout.sweep(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["out", "out/checkpoints"])
+@pytest.mark.parametrize("lay", [to_nowhere, a_file])
+def test_what_is_no_folder_for_checkpoints_is_said_before_anything_is_done(
+    tmp_path: Path, where: str, lay: Callable[[Path], None]
+) -> None:
+    (tmp_path / where).parent.mkdir(exist_ok=True)
+    lay(tmp_path / where)
+    with pytest.raises(ValueError, match=rf"out: {tmp_path / where} is no folder; give a folder that you may write to"):
+        ALONE.check_folder(tmp_path / "out")
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(dir: Path) -> None:
+        raise OSError(30, "Read-only file system", str(dir))
+
+    ALONE.check_folder(tmp_path)
+    ALONE.check_folder(tmp_path)
+    assert names(tmp_path) == [], "nothing is left of the trial"
+    monkeypatch.setattr(layout, "TemporaryFile", refuse)
+    with pytest.raises(ValueError, match=rf"out: {tmp_path}/checkpoints cannot be written to: Read-only file system; "):
+        ALONE.check_folder(tmp_path)

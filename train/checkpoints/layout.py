@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shards.parallel import cores
@@ -131,6 +132,19 @@ def check(path: Path, names: Iterable[str] = GROUPS, ranks: "Ranks | None" = Non
     if problems:
         raise ValueError(problems[0])
     return Found(path, State(path, state if "format" in state else {k: v for k, v in state.items() if k != "files"}))
+
+
+def begin(out: Path) -> None:
+    """Make the folder of a run's checkpoints, and see that files can be made there; ValueError."""
+    folder = out / "checkpoints"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        path = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        wrong = f"cannot be written to: {error.strerror}" if path.is_dir() else "is no folder"
+        raise ValueError(f"out: {path} {wrong}; give a folder that you may write to as out=") from None
 
 
 def temporary(out: Path, step: int, token: str) -> Path:

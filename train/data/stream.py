@@ -301,7 +301,7 @@ class Damage:
     def __init__(self, path: Path, before: int, say: Callable[[str], None] = print) -> None:
         """Takes over what a resumed run noted about global indices below `before`."""
         self.path, self.say, self._unwritten = path, say, False
-        self.lines = [line for line in read_lines(path) if line["index"] < before]
+        self.lines = [line for line in read_lines(path, by="index") if line["index"] < before]
         if path.is_file():
             write_lines(path, self.lines)
 

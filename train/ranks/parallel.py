@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from train.checkpoints import layout
 from train.run import device_of
 
 T = TypeVar("T")
@@ -130,13 +131,14 @@ class Ranks:
                     )
 
     def check_folder(self, out: Path) -> None:
-        """Make `out`; ValueError on all ranks where it is not one folder for all of them.
+        """Make `out` and its folder of checkpoints; ValueError on all ranks where that is impossible, or where it is
+        not one folder for all of them.
 
         A run that loses a machine goes on wherever rank 0 is started next, so checkpoints on a local disk are lost.
         """
         with self.together():
             if self.first:
-                out.mkdir(parents=True, exist_ok=True)
+                layout.begin(out)
         if self.world == 1:
             return
         host = socket.gethostname()

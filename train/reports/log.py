@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ def events(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [line for line in read_lines(out / METRICS) if "event" in line and kind in (None, line["event"])]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines, none where there is no file; a last line cut short by a kill is dropped."""
+def read_lines(path: Path, by: str = "step") -> list[dict[str, Any]]:
+    """JSON lines, none where there is no file. What is no object with a whole number under the name `by` is left out,
+    such as a last line cut short by a kill."""
     lines: list[dict[str, Any]] = []
-    for text in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    for text in path.read_bytes().split(b"\n") if path.is_file() else ():
+        with suppress(ValueError, RecursionError):
+            line = json.loads(text.decode())
+            if isinstance(line, dict) and type(line.get(by)) is int:
+                lines.append(line)
     return lines
 
 
