@@ -10,10 +10,11 @@ on the CPU while they wait for data (ranks/pulse.py). A signal ends the run betw
 under way is dropped, and the one before it saved.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,8 @@ from train.step.loss import loss_of
 from train.step.rate import learning_rate
 from train.step.tally import tally
 from train.step.update import Update
+
+TWICE = 3.0  # seconds within which a second signal is the first one, told by somebody else
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,11 @@ def train(
         parallel.joined(settings.device, patience) as ranks,
         Heartbeat(ranks, settings.parallel.timeout, end) as heart,
         nullcontext(caught) if caught is not None else _signals() as caught,
+        ExitStack() as held,
     ):
+        console = console or Console() if ranks.first else Console(quiet=True)
         try:
-            return _run(settings, ranks, heart, console or Console() if ranks.first else Console(quiet=True), caught)
+            return _run(settings, ranks, heart, held, console, caught)
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"the memory of {ranks.device} is full ({str(error).partition('. ')[0]}): raise accumulation, set "
@@ -96,7 +101,9 @@ def train(
             ) from error
 
 
-def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, caught: list[signal.Signals]) -> Outcome:
+def _run(
+    settings: Config, ranks: Ranks, heart: Heartbeat, held: ExitStack, console: Console, caught: list[signal.Signals]
+) -> Outcome:
     out, device, patience = Path(settings.out), ranks.device, settings.parallel.timeout * heartbeat.BACKSTOP
 
     # Data: the sequence of samples, and what this run has noted about it.
@@ -105,9 +112,10 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         stream = Stream(settings.data, settings.augment, layers, settings.seed, on_device=device.type == "cuda")
         Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
         held_out = HeldOut.open(settings, partial(_say, console))
-    held = "" if held_out is None else f"held-out samples of hash {held_out.hash}"
-    ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}", "evaluation.split": held})
+    judged = "" if held_out is None else f"held-out samples of hash {held_out.hash}"
+    ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}", "evaluation.split": judged})
     ranks.check_folder(out)
+    held.enter_context(resume.alone_in(out, ranks))
     saved = checkpoints.latest(out, partial(_say, console), ranks)
     with ranks.together():
         if saved is not None:
@@ -184,21 +192,21 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
         """Judge the averaged weights; a signal ends it at once, on all ranks together."""
         heart.at(step, "evaluates")
         with log.aside("evaluation"), update.averaged():
-            found = validate(model, normalisation, held_out, ranks, stops, step, out)
+            found = validate(model, normalisation, held_out, ranks, stops, step, out, log.say)
         if found is None:
             return signalled()
         log.evaluated(step, found)
         return None
 
     schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
-    damage = Damage(out / "damaged.jsonl", first * settings.data.batch) if ranks.first else None
+    damage = Damage(out / "damaged.jsonl", first * settings.data.batch, partial(_say, console)) if ranks.first else None
     step, stopped_by = first, None
     untold: list[Unusable] = []
     waited = 0.0
     with (
         batches(stream, schedule, pin=device.type == "cuda") as incoming,
         _reports(settings, model, ranks, console, first) as log,
-        Checkpoints(out, settings.checkpoint.keep, ranks, log.say, patience) as saver,
+        Checkpoints(out, settings.checkpoint.keep, ranks, log.say, settings.parallel.timeout) as saver,
         compute.attention(settings.compute),
     ):
         pulse = Pulse(ranks, patience)
@@ -243,8 +251,8 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
             heart.at(step, "reports")
             last = step == settings.steps
             due = last or step % settings.checkpoint.every == 0
-            judged = held_out is not None and (last or step % settings.evaluation.every == 0)
-            if due or judged:  # whoever goes on from here knows of all samples that were replaced before
+            judging = held_out is not None and (last or step % settings.evaluation.every == 0)
+            if due or judging:  # whoever goes on from here knows of all samples that were replaced before
                 pulse.beat([0.0, len(untold), 0.0])
                 hear(step)
             slowest, late = pulse.slowest()
@@ -266,12 +274,13 @@ def _run(settings: Config, ranks: Ranks, heart: Heartbeat, console: Console, cau
             if due:
                 save(step, last)
             settle()
-            if held_out is not None and judged:
+            if held_out is not None and judging:
                 stopped_by = evaluate(held_out)
                 if stopped_by:
                     break
         if stopped_by and (step > first or saved is None):
             save(step, last=True)
+        settle()  # the one before, if both have become whole together
         settle()
     if ranks.first:
         curves.draw(out)
@@ -293,10 +302,11 @@ def _reports(settings: Config, model: WTDiT, ranks: Ranks, console: Console, fir
 def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first: int, twice: int) -> str:
     total, trainable = (count / 1e6 for count in model.parameter_counts())
     size, batch = settings.data.size, settings.data.batch
+    kind = "samples" if settings.data.frames == 1 else f"clips of {settings.data.frames} frames"
     start = "starts" if not first else f"goes on at step {first}" if first < settings.steps else "is done"
     return (
         f"{settings.out} {start}: {settings.model.preset}, {total:.1f}M parameters, {trainable:.1f}M trainable; "
-        f"{stream.samples} samples at {size}x{size}; batch {batch} on {ranks.device}"
+        f"{stream.samples} {kind} at {size}x{size}; batch {batch} on {ranks.device}"
         + (f", over {ranks.world} ranks" if ranks.world > 1 else "")
         + (f"; {twice} blocks are computed twice" if twice else "")
     )
@@ -324,13 +334,21 @@ def _signal(numbers: Tensor) -> signal.Signals | None:
 
 @contextmanager
 def _signals() -> Iterator[list[signal.Signals]]:
-    """SIGTERM and SIGINT are noted in the list, for the loop to save and leave; a second one acts as it always did."""
+    """SIGTERM and SIGINT are noted in the list, for the loop to save and leave; one that comes later on acts as it
+    always did. A scheduler tells all processes and torchrun tells its ranks as well: that is one signal told twice.
+    """
     caught: list[signal.Signals] = []
+    told = time.monotonic()
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
 
     def note(number: int, frame: Any) -> None:
-        caught.append(signal.Signals(number))
-        signal.signal(number, before[signal.Signals(number)])
+        nonlocal told
+        if not caught:
+            told = time.monotonic()
+            caught.append(signal.Signals(number))
+        elif time.monotonic() - told > TWICE:
+            signal.signal(number, before[signal.Signals(number)])
+            os.kill(os.getpid(), number)
 
     for number in before:
         signal.signal(number, note)

@@ -1,16 +1,22 @@
 """Going on with a run: what its folder holds, and whether it is the same run on the same data with the same model."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from model import WTConfig, WTDiT
 from shards import History
+from shards.cache import file_locks
 from shards.order.sequence import DATA_JSON
 from train import config
 from train.config import Config
 from train.data.stream import Stream
+from train.ranks.parallel import Ranks
+
+LOCK = ".lock"  # in the folder of checkpoints; it stays, who holds it counts
 
 
 class Saved(Protocol):
@@ -21,6 +27,23 @@ class Saved(Protocol):
 
     @property
     def state(self) -> Mapping[str, Any]: ...
+
+
+@contextmanager
+def alone_in(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Nobody else trains in `out` within the block: ValueError on all ranks where somebody does.
+
+    Two that do would remove and rename each other's checkpoints. The lock goes with the process, however it ends.
+    """
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.first:
+                (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+                handle = file_locks.opened(out / "checkpoints" / LOCK, os.O_RDWR | os.O_CREAT)
+                held.callback(file_locks.closed, handle)
+                if not file_locks.locked(handle):
+                    raise ValueError(f"{out}: another process trains there now; end it first, or use another out=")
+        yield
 
 
 def check_config(out: Path, saved: Saved, settings: Config) -> None:

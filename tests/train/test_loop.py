@@ -23,11 +23,13 @@ from rich.console import Console
 import shards
 from model import Loss, ZScore, objective, presets, to_released
 from tests.train.conftest import Settings
-from train import checkpoints, config, loop
+from train import checkpoints, config, loop, resume
 from train.checkpoints import pieces
 from train.loop import train
+from train.ranks.parallel import Ranks
 from train.reports import log
 from train.reports.reports import Reports
+from train.reports.validation import HeldOut, validate
 from train.run import build, load_run
 from train.step import loss as step
 from train.step.loss import draws
@@ -432,3 +434,44 @@ def test_a_full_device_is_one_sentence(settings: Settings, monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"memory of cpu is full \(CUDA out of memory\): raise accumulation") as error:
         train(settings(), quiet())
     assert "\n" not in str(error.value)
+
+
+def test_two_runs_in_one_folder_are_refused(settings: Settings) -> None:
+    c = settings(steps=2)
+    here = resume.alone_in(Path(c.out), Ranks(0, 1, torch.device("cpu")))
+    with here, pytest.raises(ValueError, match="another process trains there now"):
+        train(c, quiet())
+    assert train(c, quiet()).step == 2
+
+
+def test_a_signal_that_is_told_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler tells every process, torchrun its ranks as well; a later one ends the process."""
+    ended: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    try:
+        with loop._signals() as caught:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (caught, ended) == ([signal.SIGTERM], [])
+            monkeypatch.setattr(loop, "TWICE", 0.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (caught, ended) == ([signal.SIGTERM], [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_evaluation_is_of_the_averaged_weights(settings: Settings) -> None:
+    changes: dict[str, Any] = {"evaluation__split": "all", "evaluation__samples": 4, "evaluation__pictures": 0}
+    c = settings(steps=8, ema=0.8, evaluation__every=8, **changes)
+    train(c, quiet())
+    (told,) = log.events(Path(c.out), "evaluation")
+    run, held_out = load_run(c.out), HeldOut.open(c)
+    assert held_out is not None
+    alone, out = Ranks(0, 1, torch.device("cpu")), Path(c.out)
+    averaged = validate(run.model, run.normalisation, held_out, alone, lambda: False, 8, out)
+    run.model.load_state_dict(checkpoints.read(final(c.out))["model"])
+    last = validate(run.model, run.normalisation, held_out, alone, lambda: False, 8, out)
+    assert averaged is not None
+    assert last is not None
+    assert told["loss"] == pytest.approx(averaged.loss, rel=1e-5)
+    assert told["loss"] != pytest.approx(last.loss, rel=1e-3)
