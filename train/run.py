@@ -18,7 +18,6 @@ from model import (
     WTConfig,
     WTDiT,
     ZScore,
-    preset,
     read_encoder,
     read_released,
     released_normalisation,
@@ -27,6 +26,7 @@ from model import normalisation as maps
 from shards import seed_of
 from train import checkpoints, config
 from train.config import Config
+from train.config.shape import shape_of
 from train.data.stream import Stream
 
 
@@ -73,21 +73,8 @@ def build(
     be replaced by its own, so neither need exist any more. `meta`: shapes without memory, of a rank that gets its part
     from another one.
     """
-    shape = preset(settings.model.preset, **settings.model.overrides)
-    if settings.data.size % shape.patch:
-        raise ValueError(f"data.size: {settings.data.size} is not a multiple of the model's patch, {shape.patch}")
-    if settings.data.frames > 1 and not shape.temporal:
-        raise ValueError(
-            f"data.frames: {settings.data.frames}, but {settings.model.preset} has no temporal blocks, so that no "
-            "frame would know of the others; set model.preset=wt_d or model.temporal=true, or data.frames=1"
-        )
+    shape = shape_of(settings)
     start, encoder = settings.model.start, settings.model.encoder_weights
-    if shape.encoder.frozen and start is None and encoder is None:
-        raise ValueError(
-            "model.start: not set, and model.encoder_weights neither, but the image encoder of "
-            f"{settings.model.preset} is frozen and would stay random; give a released model.pt or a run folder as "
-            "model.start, model.encoder_weights=moge, or set model.encoder.frozen=false"
-        )
     with torch.random.fork_rng(devices=[]), torch.device("meta") if meta else nullcontext():
         # torch's initialisers take their numbers from the global generator only
         torch.manual_seed(seed_of(settings.seed, "weights") % 2**63)
@@ -169,6 +156,8 @@ def _read_start(start: Path) -> tuple[dict[str, Tensor], Normalisation]:
     if start.is_dir():
         found = checkpoints.find(start, ("model", "ema"))
         return checkpoints.weights(found), maps.from_dict(found.state["normalisation"])
+    if not start.exists():
+        raise FileNotFoundError(f"model.start: {start} does not exist; give a run's folder or a released model.pt")
     tensors = read_released(start)
     return tensors, released_normalisation(tensors)
 

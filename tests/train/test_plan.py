@@ -3,12 +3,14 @@
 import io
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from tests.benchmarks import scale
-from train import config
+from train import cli, config
 from train.config import Config
 from train.plan import gpus, memory, plan, table
 
@@ -16,8 +18,10 @@ WTO = (1_705_047_628, 1_394_385_996)  # weights, trained ones
 
 
 def wt_o(*changes: str, size: int = 504, accumulation: int = 4) -> Config:
-    tree = {"data": {"path": "nowhere", "size": size}, "out": "nowhere", "precision": "bf16"}
-    made = config.from_dict({**tree, "accumulation": accumulation, "model": {"preset": "wt_o"}})
+    tree: dict[str, Any] = {"data": {"path": "nowhere", "size": size}, "out": "nowhere", "precision": "bf16"}
+    made = config.from_dict(
+        {**tree, "accumulation": accumulation, "model": {"preset": "wt_o", "encoder_weights": "moge"}}
+    )
     return config.from_dict(config.overridden(config.to_dict(made), changes))
 
 
@@ -152,6 +156,8 @@ def test_a_measured_peak_or_mfu_is_taken() -> None:
         ((), {"mfu": 1.5}, "--mfu: 1.5 given"),
         ((), {"mfu": 0.0}, "--mfu: 0 given"),
         ((), {"gpus": 100}, "data.batch 512 is not a multiple of 100 ranks x accumulation 4"),
+        (("data.frames=16",), {}, "data.frames: 16, but wt_o has no temporal blocks"),
+        (("model.encoder_weights=null",), {}, "model.start: not set, and model.encoder_weights neither"),
         (("data.size=500",), {}, "data.size: 500 is not a multiple of the model's patch, 14"),
         (("parallel.shard=3",), {"gpus": 8}, "parallel.shard: 3 does not divide 8 ranks"),
         (("model.preset=wt_x",), {}, "model preset 'wt_x' is unknown"),
@@ -163,6 +169,19 @@ def test_what_cannot_be_planned_is_said_in_one_sentence(
     with pytest.raises(ValueError, match="^" + message.replace("(", r"\(")) as error:
         plan.plan(wt_o(*changes), **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [{"gpus": 3}, {"gpu": "a100"}, {"mfu": 0.5}])
+def test_options_of_a_dry_run_are_refused_by_a_training(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^--{next(iter(given))} is of --dry-run; .*torchrun"):
+        cli.train("tiny", [], **given)
+
+
+def test_a_dry_run_ends_with_1_where_the_run_does_not_fit() -> None:
+    cli.train("wt_o", ["accumulation=8"], dry_run=True, gpus=8)
+    with pytest.raises(typer.Exit) as ended:
+        cli.train("wt_o", [], dry_run=True)
+    assert ended.value.exit_code == 1
 
 
 def test_every_number_says_where_it_comes_from() -> None:

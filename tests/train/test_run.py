@@ -176,6 +176,11 @@ def test_a_frozen_encoder_needs_weights_from_somewhere(settings: Settings) -> No
         build(settings(model__encoder=ENCODER))
 
 
+def test_a_start_that_is_not_there_is_named_by_its_key(settings: Settings) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^model\.start: out/gone does not exist; give a run's folder or"):
+        build(settings(model__start="out/gone"))
+
+
 @pytest.mark.parametrize("projection", [False, True])
 def test_encoder_weights_are_those_of_the_encoder_and_nothing_else(
     settings: Settings, tmp_path: Path, projection: bool

@@ -7,9 +7,10 @@ links run and disks write was assumed; MFU is an argument for that reason: give 
 
 from dataclasses import dataclass
 
-from model import WTConfig, preset
+from model import WTConfig
 from model.flops import Flops, flops, tokens_of, training_flops
 from train.config import Config
+from train.config.shape import shape_of
 from train.plan import gpus as known
 from train.plan import memory
 from train.plan.gpus import Gpu
@@ -125,7 +126,7 @@ def _by_pixels(size: int, known_at: dict[int, float]) -> float:
 def plan(settings: Config, gpus: int = 1, gpu: str = "h100", mfu: float = MFU, per_node: int = PER_NODE) -> Plan:
     """What the run of `settings` takes on `gpus` GPUs of a kind (a name of train/plan/gpus.py).
 
-    ValueError, one sentence: an unknown GPU, a size that the patch does not divide, a batch that the GPUs do not.
+    ValueError, one sentence: an unknown GPU, a batch that the GPUs do not divide, what a training refuses (shape_of).
     """
     for name, value in (("--gpus", gpus), ("GPUs per node", per_node)):
         if value < 1:
@@ -135,9 +136,7 @@ def plan(settings: Config, gpus: int = 1, gpu: str = "h100", mfu: float = MFU, p
     device = known.find(gpu)
     if settings.compute.peak is not None:
         device = Gpu(**{**vars(device), "flops": settings.compute.peak})
-    data, config = settings.data, preset(settings.model.preset, **settings.model.overrides)
-    if data.size % config.patch:
-        raise ValueError(f"data.size: {data.size} is not a multiple of the model's patch, {config.patch}")
+    data, config = settings.data, shape_of(settings)
     per_node = min(per_node, gpus)
     on = memory.placement(settings, gpus, per_node)
     mode: Mode = "eager" if settings.compute.compile is False else "compiled"
