@@ -6,6 +6,7 @@ The names were read in the public sources: microsoft/MoGe (moge/model/v1.py), fa
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -77,13 +78,18 @@ def _local(source: str) -> str:
     if not (owner and repository and file):
         raise ValueError(f"model.encoder_weights: {source} is incomplete; write hf://OWNER/REPO/FILE")
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
         raise ValueError(
             f"model.encoder_weights: {source} needs huggingface_hub; install worldtrace[hub], or download the file "
             "and give its path"
         ) from None
     try:
+        with suppress(LocalEntryNotFoundError):
+            return str(hf_hub_download(f"{owner}/{repository}", file, local_files_only=True))
+        # Once, for 10 seconds: offline, a download would try again and again, and say so in many lines.
+        get_hf_file_metadata(hf_hub_url(f"{owner}/{repository}", file), timeout=10)
         return str(hf_hub_download(f"{owner}/{repository}", file))
     except Exception as error:  # the hub's, its HTTP client's and the system's have no common base, and some lines each
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -129,13 +129,20 @@ def test_the_hub_is_asked_for_the_file_that_is_meant(tmp_path, monkeypatch):
     torch.save(moge(encoder().state_dict()), tmp_path / "model.pt")
     asked = []
 
-    def download(repository, file):
+    def download(repository, file, local_files_only=False):
+        if local_files_only and repository != "me/mine":
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
         asked.append((repository, file))
-        if repository.startswith("nobody"):
-            raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand a long story")
         return str(tmp_path / "model.pt")
 
+    def look(url, timeout):
+        looked.append(url)
+        if "nobody" in url:
+            raise OSError("no connection\nand a long story")
+
+    looked = []
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look)
     for source in ("moge", "hf://me/mine/sub/model.pt", "dinov2"):
         assert "cls_token" in read_encoder(source, TRAINED)
     assert asked == [
@@ -146,6 +153,10 @@ def test_the_hub_is_asked_for_the_file_that_is_meant(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"hf://nobody/x/model\.pt could not be fetched \(no connection\); download") as e:
         read_encoder("hf://nobody/x/model.pt", TRAINED)
     assert "\n" not in str(e.value)
+    assert len(asked) == 3, "what cannot be looked at is not downloaded"
+    assert [url.split("/")[-4] for url in looked] == ["moge-vitl", "dinov2-large", "x"], (
+        "what is cached is not looked at"
+    )
 
 
 class Harm:
