@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model import WTDiT, preset
 from tests.train import several
 from train.config import Config, from_dict
 from train.ranks import sharding
@@ -158,6 +159,15 @@ def test_a_spike_is_judged_once_warm_up_is_over() -> None:
         give(update, gradients(0, update.weights))
         refused.append(int(update.step(torch.tensor(loss), update.norm(), 1e-3, warm).refused))
     assert refused == [0, 0, 3, 0], "the first loss is compared with nothing"
+
+
+def test_a_token_of_the_encoder_is_a_vector_and_its_positions_are_a_matrix() -> None:
+    model = WTDiT(preset("tiny", width=32, heads=2, decoder_blocks=3, head_blocks=1))
+    decayed, rest = Update(model, settings_with()).optimizer.param_groups
+    where = {p.untyped_storage().data_ptr(): name for name, p in model.named_parameters()}
+    names = [{where[p.untyped_storage().data_ptr()] for p in group["params"]} for group in (decayed, rest)]
+    assert {"encoder.pos_embed", "encoder.patch_embed.proj.weight", "head.projection.weight"} <= names[0]
+    assert {"encoder.cls_token", "encoder.norm.weight", "head.projection.bias"} <= names[1]
 
 
 def test_matrices_decay_and_vectors_do_not_and_frozen_weights_have_no_state() -> None:

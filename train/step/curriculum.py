@@ -12,9 +12,10 @@ looks at the run's own losses per layer, a mean over all ranks at every step:
 - Once all layers that are supervised were stable in two comparisons in a row, the next step is the first of phase (ii).
 
 Why these numbers: a loss that falls as step^-a falls by a WINDOW / step in a window, so with exponents of 0.3 to 0.5,
-as they are common, the rule switches after 17,000 to 27,000 steps of the paper's 100,000, and soon after a real
-plateau. 0.02 is four times what a mean may be wrong by; two in a row, because one fall may look small by chance and a
-second look costs 1,000 steps. The first switch that can be comes 3 windows after the warm-up: the paper's step 5,000.
+as they are common, the rule switches after 17,000 to 27,000 steps of the paper's 100,000 if the loss has no noise
+(later where windows must grow), and soon after a real plateau. 0.02 is four times what a mean may be wrong by; two in a
+row, because one fall may look small by chance and a second look costs 1,000 steps. The first switch that can be comes 3
+windows after the warm-up: the paper's step 5,000.
 
 The sums stay on the device and are read once a window: no step waits for them. All of it is in the checkpoint.
 """

@@ -73,9 +73,12 @@ class Update:
     def _adamw(self) -> torch.optim.AdamW:
         # A weight of fewer rows than ranks leaves some without a part.
         parts = {name: shard for name, shard in self.shards.items() if shard.numel()}
+        # By the whole weight, not by this rank's part of it; a token of (1, 1, width) is a vector.
+        tokens = {name for name, weight in self.weights.items() if weight.ndim > 2 and max(weight.shape[:-1]) == 1}
+        matrices = {name for name, weight in self.weights.items() if weight.ndim >= 2} - tokens
         groups = [
-            {"params": [p for p in parts.values() if p.ndim >= 2], "weight_decay": self.settings.weight_decay},
-            {"params": [p for p in parts.values() if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for n, p in parts.items() if n in matrices], "weight_decay": self.settings.weight_decay},
+            {"params": [p for n, p in parts.items() if n not in matrices], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.settings.lr, betas=self.settings.betas, fused=True
