@@ -80,6 +80,24 @@ def test_the_prediction_depends_on_each_input():
             assert (changed - base).abs().mean() > 1e-3
 
 
+def test_with_a_time_per_layer_each_part_sees_the_times_that_are_meant_for_it():
+    """Layer-wise blocks each layer's own, ray-wise and global ones the mean of the vectors, the head the mean time."""
+    model = small_model(film_adaln=True)
+    rgb, x_t = inputs()
+    t = torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.5, 0.6, 0.95, 0.05]])
+    seen = []
+    for part in (*model.decoder, model.head):
+        part.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+    with torch.no_grad():
+        model(rgb, x_t, t)
+        own = model.time(t)
+        mean, of_mean = own.mean(dim=1, keepdim=True), model.time(t.mean(dim=1, keepdim=True))
+        expected = [own + model.layer.adaln_L6D(), mean, mean, of_mean]
+    assert (mean - of_mean).abs().max() > 0.1
+    for found, meant in zip(seen, expected, strict=True):
+        torch.testing.assert_close(found, meant)
+
+
 def test_samples_do_not_influence_each_other():
     model = small_model()
     rgb, x_t = inputs()
