@@ -1,8 +1,10 @@
 """Training, top to bottom: config, data, model, step, log, save (paper, sections 3.1 and 3.3, App. B).
 
 Samples, times and noise are functions of (seed, global sample index), so a run killed at any moment and started again
-takes the same steps it would have taken, bit for bit on the same kind of machine with as many ranks; another number of
-ranks sees the same samples, and differs by the rounding of sums.
+takes the same steps it would have taken: with as many ranks on the same kind of machine bit for bit on a CPU, and on
+CUDA with compute.deterministic=true (never run). Without it CUDA adds up gradients in any order, and only samples,
+times, noise, augmentation and state are exactly those. Another number of ranks sees the same samples, and differs by
+the rounding of sums.
 
 A step waits for nothing that it does not need. What it found is read from the device when a report is due, whether it
 is taken the device decides (step/update.py), and what ranks must agree on besides (signals, replaced samples) travels
@@ -86,6 +88,7 @@ def train(
     """
     patience = settings.parallel.timeout * heartbeat.BACKSTOP  # the heartbeat knows more, so it is to speak first
     with (
+        compute.arithmetic(settings),  # before CUDA starts
         parallel.joined(settings.device, patience) as ranks,
         Heartbeat(ranks, settings.parallel.timeout, end) as heart,
         nullcontext(caught) if caught is not None else _signals() as caught,
@@ -210,6 +213,7 @@ def _run(
         compute.attention(settings.compute),
     ):
         pulse = Pulse(ranks, patience)
+        saver.prepare(update.tensors())
         log.about(first, world=ranks.world, precision=settings.precision)
         for line in (_opening(settings, model, stream, ranks, first, twice), *log.opening()):
             log.say(line)
