@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,73 @@ def test_a_rank_killed_while_it_saves_leaves_no_half_checkpoint(tmp_path: Path) 
     assert loaded == whole(checkpoints.read(checkpoints.find(tmp_path), GROUPS))
     assert said == [f"1 unfinished checkpoints of a run that was killed are removed from {tmp_path}"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000001", "step-000002"]
+
+
+def stuck(ranks: Ranks, out: Path) -> tuple[list[str], list[float]]:
+    """The file system of rank 1 hangs at step 2 for longer than a save may last, and answers before step 4."""
+    sound = pieces._write
+    answers = threading.Event()
+
+    def hanging(path: Path, part: pieces.Part) -> dict:
+        if ranks.rank == 1 and "step-000002" in str(path):
+            answers.wait(60)
+        return sound(path, part)
+
+    pieces._write = hanging  # type: ignore[assignment]
+    groups = held(ranks, 2, 5)
+    said: list[str] = []
+    stood = []
+    with Checkpoints(out, 4, ranks, said.append, timeout=1.0) as saver:
+        for step in (1, 2, 3, 30, 4):
+            if step == 4:
+                if ranks.first:  # its thread hears nothing from the other, and gives up
+                    saver._join(20)
+                ranks.gather_objects(None)
+                answers.set()
+            began = time.perf_counter()
+            saver.save(step, groups, {}, wait=step in (1, 4))
+            stood.append(time.perf_counter() - began)
+    return said, stood
+
+
+def test_a_rank_whose_file_system_hangs_is_waited_for_once_and_saves_again_afterwards(tmp_path: Path) -> None:
+    (said, stood), (nothing, _) = several.on(2, stuck, tmp_path)
+    late = [line for line in said if line.endswith("is not done after 1 seconds; training goes on")]
+    assert [line.split()[0] for line in late] == [f"{tmp_path}/checkpoints/step-0000{step}" for step in ("03", "30")]
+    lost = "step-000002 cannot be written: another rank has ended, or does not answer; training goes on"
+    assert sum(lost in line for line in said) == 1
+    assert stood[2] > 0.5 > stood[3], "the second save since finds that the time is over"
+    assert nothing == []
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000001", "step-000004"]
+    assert whole(checkpoints.read(checkpoints.find(tmp_path), GROUPS)) == whole(
+        checkpoints.read(checkpoints.check(tmp_path / "checkpoints" / "step-000001"), GROUPS)
+    )
+
+
+def without_threads(ranks: Ranks, out: Path) -> list[str]:
+    """Rank 1 has no thread left for step 1."""
+    groups, said = held(ranks, 2, 5), list[str]()
+    sound = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if ranks.rank == 1 and thread.name == "checkpoint 1":
+            raise RuntimeError("can't start new thread")
+        sound(thread)
+
+    threading.Thread.start = start  # type: ignore[method-assign, assignment]
+    with Checkpoints(out, 4, ranks, said.append) as saver:
+        try:
+            saver.save(1, groups, {}, wait=True)
+        except OSError as error:
+            said.append(str(error))
+        saver.save(2, groups, {}, wait=True)
+    return said
+
+
+def test_a_rank_that_can_start_no_thread_says_so_to_all(tmp_path: Path) -> None:
+    told = f"cannot be written: rank 1 on {socket.gethostname()}: can't start new thread"
+    assert several.on(2, without_threads, tmp_path) == [[f"{tmp_path}/checkpoints/step-000001 {told}"]] * 2
+    assert [p.name for p in checkpoints.steps(tmp_path)] == ["step-000002"]
 
 
 def choose(ranks: Ranks, out: Path) -> tuple[list[str], list[str]]:

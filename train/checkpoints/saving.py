@@ -48,6 +48,7 @@ class _Pending:
     seconds: float = 0.0
     failure: str | None = None
     cause: Exception | None = None  # of this rank alone, before its thread began
+    lost: bool = False  # touch with other ranks
     notes: list[str] = field(default_factory=list)
     thread: threading.Thread | None = None
 
@@ -55,8 +56,8 @@ class _Pending:
 class Checkpoints:
     """The checkpoints of a run in `out`; the newest `keep` stay. All `ranks` make it, and call `save`, together.
 
-    `say` speaks for the run, so it is called on rank 0 alone. `timeout`: seconds after which a save that does not end
-    is given up, as when a file system hangs.
+    `say` speaks for the run, so it is called on rank 0 alone. `timeout`: seconds from its beginning after which a save
+    that does not end is waited for no more, as when a file system hangs; while it hangs no other one begins.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Checkpoints:
         if left:
             self.say(f"{len(left)} unfinished checkpoints of a run that was killed are removed from {self.out}")
         self._session = ranks.tell(secrets.token_hex(4))
-        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) if ranks.world > 1 else None
+        self._group = self._new_group()
         self._share = Share(ranks.rank, pin=ranks.device.type == "cuda")
         self._pending: _Pending | None = None
         self._done: list[Saved] = []  # and not asked for yet
@@ -91,13 +92,18 @@ class Checkpoints:
         if self._pending is not None and self._alive():
             if self._pending.step != step:
                 self.say(f"checkpoint {self._pending.step} is still being written; training waits for it")
-            self._join()
-        if any(self.ranks.gather_objects(self._pending is not None and self._alive())):
+            self._join(self.timeout if wait else self._left(self._pending))
+        states = self.ranks.gather_objects((self._alive(), self._pending is not None and self._pending.lost))
+        if any(alive for alive, _ in states):
             late = f"{self._where(step)} is not written: the one before is not done after {self.timeout:g} seconds"
             if wait:
                 raise OSError(late)
             self.say(f"{late}; training goes on")
             return
+        if any(lost for _, lost in states):  # a rank was too late for an answer; what it said then meets no other word
+            self._group = self._new_group()
+            if self.ranks.first:
+                layout.sweep(self.out)  # what was written of it; no thread writes any more
         self._collect()
         if self._newest != step:
             self._begin(step, tensors, state, asked)
@@ -115,7 +121,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for what is under way, but not for long, and say if it failed: a run that fails is still saved."""
-        self._join(LEAVING)
+        self._join(min(LEAVING, self.timeout))
         self._share.leave()
         self._collect(going_on=False)
         if self._pending is not None:
@@ -133,7 +139,7 @@ class Checkpoints:
         if pending is None:
             return
         if last:
-            self._join()
+            self._join(self.timeout)
         if self._alive():
             if last:
                 raise OSError(f"{self._where(pending.step)} is not written: not done in {self.timeout:g} seconds")
@@ -157,9 +163,18 @@ class Checkpoints:
     def _alive(self) -> bool:
         return self._pending is not None and self._pending.thread is not None and self._pending.thread.is_alive()
 
-    def _join(self, seconds: float | None = None) -> None:
+    def _join(self, seconds: float) -> None:
         if self._pending is not None and self._pending.thread is not None:
-            self._pending.thread.join(self.timeout if seconds is None else seconds)
+            self._pending.thread.join(seconds)
+
+    def _left(self, pending: _Pending) -> float:
+        return max(0.0, pending.began + self.timeout - time.perf_counter())
+
+    def _new_group(self) -> dist.ProcessGroup | None:
+        """Of the threads of all ranks, which make it together. It waits no longer for a rank than a save may last."""
+        if self.ranks.world == 1:
+            return None
+        return dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout))
 
     def _begin(self, step: int, tensors: Tensors, state: Mapping[str, Any], asked: float) -> None:
         self._count += 1
@@ -168,16 +183,22 @@ class Checkpoints:
             self._share.stage(tensors)
         except Exception as error:  # such as too little memory: the others have to hear of it
             pending.cause = error
-        # A daemon, so that a process which has to end can.
-        pending.thread = threading.Thread(target=self._run, args=(pending,), name=f"checkpoint {step}", daemon=True)
         self._pending = pending
-        pending.thread.start()
+        # A daemon, so that a process which has to end can.
+        thread = threading.Thread(target=self._run, args=(pending,), name=f"checkpoint {step}", daemon=True)
+        try:
+            thread.start()
+            pending.thread = thread
+        except RuntimeError as error:  # too many threads; the other ranks have theirs, and wait for this one's word
+            pending.cause = pending.cause or error
+            self._run(pending)
         pending.blocked = time.perf_counter() - asked
 
     def _run(self, pending: _Pending) -> None:
         try:
             self._write(pending)
         except Exception as error:
+            pending.lost = isinstance(error, ConnectionError)
             pending.failure = f"{self._where(pending.step)} cannot be written: {' '.join(str(error).split())[:300]}"
         pending.seconds = time.perf_counter() - pending.began
 
@@ -208,10 +229,11 @@ class Checkpoints:
             shutil.rmtree(here, ignore_errors=True)
         try:
             pending.failure = self._gather(failure)[0]
-        except ConnectionError:  # a rank has ended since; rank 0 knows how it went
-            if not self.ranks.first:
-                raise
+        except ConnectionError as error:  # a rank has ended since; rank 0 knows how it went
+            pending.lost = True
             pending.failure = failure
+            if not self.ranks.first:
+                pending.failure = f"{self._where(pending.step)} is whole only if rank 0 could write it; {error}"
 
     def _gather(self, own: Any) -> list[Any]:
         if self._group is None:
