@@ -85,12 +85,12 @@ def test_a_board_that_fails_is_said_once_and_left_behind() -> None:
     board.image(2, "predictions", Path("none.png"))
     board.close()
     assert broken.asked == 1
-    assert said == ["a board gets nothing more: No space left on device; training goes on without it"]
+    assert said == ["a board is left out from now on: No space left on device; training goes on without it"]
 
 
 def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"log\.wandb: demo .* pip install 'worldtrace\[wandb\]'") as error:
+    with pytest.raises(ValueError, match=r"log\.wandb: demo .* pip install -e '\.\[wandb\]'") as error:
         open_boards(Log(wandb="demo"), tmp_path, 0, {}, print)
     assert "\n" not in str(error.value)
 
@@ -148,7 +148,7 @@ def test_wandb_takes_an_offline_run_and_the_same_one_after_a_restart(tmp_path: P
         ended = in_another_process(RUN.replace("STEPS", written), tmp_path, WANDB_MODE="offline")
         assert ended.returncode == 0, ended.stderr
         assert f"W&B: offline; `wandb sync {tmp_path}/wandb/*` sends it" in ended.stdout
-        assert "nothing more" not in ended.stdout
+        assert "left out" not in ended.stdout
         ids.append((tmp_path / "wandb-id.txt").read_text())
         if len(ids) == 1:
             time.sleep(1.1)  # W&B names folders by the second
@@ -178,7 +178,7 @@ def test_wandb_without_a_key_or_a_network_costs_a_sentence_and_no_time(tmp_path:
     ended = in_another_process(RUN.replace("STEPS", "(1, 2)"), tmp_path, WANDB_MODE="online")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == (
-        "W&B gets nothing more: there is no API key; run `wandb login`, or set WANDB_MODE=offline; "
+        "W&B is left out from now on: there is no API key; run `wandb login`, or set WANDB_MODE=offline; "
         "training goes on without it\n"
     )
     code = "boards.CLOSE_SECONDS = 0.5\n" + RUN.replace("STEPS", "(1, 2)")
@@ -188,7 +188,7 @@ def test_wandb_without_a_key_or_a_network_costs_a_sentence_and_no_time(tmp_path:
     )
     assert time.monotonic() - began < 30  # W&B itself would try for many minutes
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("W&B gets nothing more: it has not taken the last records within")
+    assert ended.stdout.startswith("W&B is left out from now on: it has not taken the last records within")
     assert ended.stdout.count("\n") == 1
 
 
@@ -207,5 +207,5 @@ def test_wandb_that_is_far_behind_loses_records_instead_of_time(
     assert time.monotonic() - began < 0.2
     board.close()
     assert said[0] == "W&B is 3 records behind and loses some; metrics.jsonl has all of them"
-    assert said[1].startswith("W&B gets nothing more: it has not taken the last records within")
+    assert said[1].startswith("W&B is left out from now on: it has not taken the last records within")
     assert len(said) == 2

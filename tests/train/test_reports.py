@@ -231,11 +231,21 @@ def test_the_line_of_a_report_reads_like_this() -> None:
     assert "MFU" not in in_words(bare, 200000) + in_short(bare)
 
 
+def test_a_narrow_terminal_sees_the_eta_and_fewer_figures() -> None:
+    assert in_short(LINE, 80) == "step 199950 loss .1235 312/s MFU 51% wait 0% 61GB ETA 3d04h"
+    assert in_short(LINE, 55) == "step 199950 loss .1235 312/s MFU 51% wait 0% ETA 3d04h"
+    for width in range(40, 120):
+        text = in_short(LINE, width)
+        assert len(text) <= width
+        assert text.endswith("ETA 3d04h")
+
+
 def test_the_live_line_fits_100_columns_with_six_layers() -> None:
     for size in (1e-7, 0.0123, 9.996, 99.96, 999.6, 123456.0):
         wide = {**LINE, "loss": size, "layers": [size] * 6, "samples_per_second": size, "data_wait": 0.999, "mfu": 0.9}
         for seconds in (59.7, 3599, 86399, 86400 * 9):
-            assert len(in_short({**wide, "eta": seconds})) <= 100
+            assert len(text := in_short({**wide, "eta": seconds})) <= 100
+            assert "layers" in text
 
 
 def test_numbers_keep_to_their_width() -> None:

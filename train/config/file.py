@@ -1,11 +1,13 @@
 """Reading settings: a YAML file or a shipped one by its name, `key=value` overrides, a dict of a checkpoint."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from shards.order import mixture
 from train.config.keys import reject_unknown
@@ -28,13 +30,60 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that got furthest
-        path = ".".join(str(part) for part in first["loc"] if part != "str" and not str(part).startswith("list["))
-        if first["type"] == "missing":
-            raise ValueError(f"{path}: not set; put it in the file or write {path}=VALUE after it") from None
+        raise ValueError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing that is wrong, by its key. Of a value that may be of several kinds, each kind is named: pydantic
+    has an error for every one of them, at the key's path and a name of its own for the kind.
+    """
+    found = [(".".join(str(part) for part in e["loc"] if not _KIND.match(str(part))), e) for e in error.errors()]
+    path, first = max(found, key=lambda each: len(each[1]["loc"]))  # the kind that got furthest
+    if first["type"] == "missing":
+        return f"{path}: not set; put it in the file or write {path}=VALUE after it"
+    if first["type"] == "value_error" or isinstance(first["input"], Mapping):
         message = first["msg"].removeprefix("Value error, ")
-        names = not path or isinstance(first["input"], Mapping)  # what is said of a section names its values itself
-        raise ValueError(message if names else f"{path}: {message}; found {first['input']!r}") from None
+        # what is said of a section names its values itself
+        return message if not path or isinstance(first["input"], Mapping) else f"{path}: {message}; {_found(first)}"
+    kinds = dict.fromkeys(word for at, e in found if at == path for word in _wanted(e["type"], e["msg"]))
+    *most, last = kinds
+    return f"{path}: expected {', '.join(most)}{' or ' if most else ''}{last}; {_found(first)}"
+
+
+# pydantic's names of the kinds of a union, and of the checks around one
+_KIND = re.compile(r"(str|int|float|bool|none|constrained-\w+|literal\[.*|list\[.*|dict\[.*|function-.*)$")
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "string_type": "text",
+    "string_too_short": "a name",
+    "list": "a list",
+    "tuple": "a list",
+    "model": "a section with keys of its own",
+}
+_BOUNDS = {
+    "greater than or equal to": "of at least",
+    "less than or equal to": "of at most",
+    "greater than": "above",
+    "less than": "below",
+}
+
+
+def _wanted(kind: str, message: str) -> list[str]:
+    """What a value should be, in words: of pydantic's type of error and its sentence."""
+    for start, words in _WORDS.items():
+        if kind.startswith(start):
+            return words.split(" or ")
+    words = message.removeprefix("Input should be ").replace("'", "")
+    for theirs, ours in _BOUNDS.items():
+        if words.startswith(theirs):
+            return [f"a number {words.replace(theirs, ours)}"]
+    return re.split(r", | or ", words) if kind.startswith("literal") else [words]
+
+
+def _found(error: ErrorDetails) -> str:
+    return f"found {error['input']!r}"
 
 
 def to_dict(config: Config) -> dict[str, Any]:

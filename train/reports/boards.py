@@ -62,7 +62,7 @@ class Boards:
                 do(board)
             except Exception as error:  # whatever a board does, the training goes on
                 self._boards.remove(board)
-                self._say(f"{board.name} gets nothing more: {_one_line(error)}; training goes on without it")
+                self._say(f"{board.name} is left out from now on: {_one_line(error)}; training goes on without it")
 
 
 def open_boards(settings: Log, out: Path, first: int, tree: Mapping[str, Any], say: Say) -> Boards:
@@ -118,7 +118,7 @@ class WandB:
         except ImportError:
             raise ValueError(
                 f"log.wandb: {project} asks for Weights & Biases, which is not installed; "
-                "pip install 'worldtrace[wandb]', or leave log.wandb out"
+                "run .venv/bin/pip install -e '.[wandb]', or leave log.wandb out"
             ) from None
         self._wandb, self._project, self._out, self._tree, self._say = wandb, project, out, dict(tree), say
         self._records: queue.Queue[dict[str, Any] | None] = queue.Queue(WAITING)

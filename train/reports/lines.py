@@ -21,18 +21,24 @@ def in_words(line: Mapping[str, Any], steps: int) -> str:
     return "  ".join(words)
 
 
-def in_short(line: Mapping[str, Any]) -> str:
-    """The same within 100 columns, for up to six layers and 999,999 steps: the live line."""
-    words = [f"step {line['step']}", f"loss {compact(line['loss'], 5)}"]
-    words.append("layers " + " ".join(compact(x) for x in line["layers"]))
-    words.append(f"{compact(line['samples_per_second'])}/s")
-    if "mfu" in line:
-        words.append(f"MFU {line['mfu']:.0%}")
-    words.append(f"wait {line['data_wait']:.0%}")
-    if "memory" in line:
-        words.append(f"{compact(line['memory'] / 1e9, 3)}GB")
-    words.append(f"ETA {duration(line['eta'])}")
-    return " ".join(words)
+def in_short(line: Mapping[str, Any], width: int = 100) -> str:
+    """The same in `width` columns, the live line: for up to six layers and 999,999 steps all of it goes into 100. Where
+    it does not, the layers are left out first, then the memory, the wait and the MFU; never the ETA.
+    """
+    words = {
+        "step": f"step {line['step']}",
+        "loss": f"loss {compact(line['loss'], 5)}",
+        "layers": "layers " + " ".join(compact(x) for x in line["layers"]),
+        "speed": f"{compact(line['samples_per_second'])}/s",
+        **({"mfu": f"MFU {line['mfu']:.0%}"} if "mfu" in line else {}),
+        "wait": f"wait {line['data_wait']:.0%}",
+        **({"memory": f"{compact(line['memory'] / 1e9, 3)}GB"} if "memory" in line else {}),
+        "eta": f"ETA {duration(line['eta'])}",
+    }
+    for name in ("layers", "memory", "wait", "mfu", "speed"):
+        if len(" ".join(words.values())) > width:
+            words.pop(name, None)
+    return " ".join(words.values())
 
 
 def compact(x: float | None, width: int = 4) -> str:

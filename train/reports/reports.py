@@ -248,7 +248,7 @@ class Reports:
         self._rows, self._waited, self._samples, self._aside, self._began = [], 0.0, 0, 0.0, now
         self._write(line)
         self.boards.scalars(step, {name: value for name, value in line.items() if name not in ("step", "time", "eta")})
-        self._line.plain = in_short(line)
+        self._line.plain = in_short(line, self.console.width)
         if not self.console.is_terminal:
             self.say(in_words(line, self.steps))
 
