@@ -49,6 +49,22 @@ def test_a_plateau_switches_at_the_first_step_that_can_be() -> None:
     assert switch(noisy(lambda _: [0.3, 0.2, 0.1], 0.01), 500) == WARMUP + 3 * W
 
 
+def test_the_switch_names_its_cause() -> None:
+    """The two windows whose means were compared last; a layer that nothing supervises has none."""
+    curriculum = Curriculum("stable", 2, WARMUP, window=W)
+    weight = torch.tensor([1.0, 0.0])
+    for step in range(1, WARMUP + 3 * W + 1):
+        loss = 0.5 if step <= WARMUP + 2 * W else 0.499
+        told = curriculum.note(step, torch.tensor([loss, 0.0], dtype=torch.float64), weight)
+    assert told
+    found = curriculum.cause()
+    assert json.loads(json.dumps(found)) == found
+    assert (found["cause"], found["from"]) == ("stable", WARMUP + 2 * W + 1)
+    assert found["before"] == [pytest.approx(0.5), None]
+    assert found["means"] == [pytest.approx(0.499), None]
+    assert Curriculum(5, 2, WARMUP).cause() == {"cause": "fixed"}
+
+
 def test_a_loss_that_rises_is_stable() -> None:
     """It has stopped falling; the guard is there for losses that explode."""
     assert switch(lambda step: [1 + step / 1000] * 3, 500) == WARMUP + 3 * W

@@ -57,6 +57,7 @@ class Curriculum:
         self._sums_4L = torch.zeros(4, layers, dtype=torch.float64, device=device)
         self._last_L = torch.full((layers,), torch.nan, dtype=torch.float64, device=device)
         self._before: tuple[float, list[float | None]] | None = None  # the window before: its middle, its means
+        self._compared: dict[str, Any] = {}  # what the last comparison was of
         self._in_a_row = 0
 
     def phase(self, step: int) -> Phase:
@@ -92,6 +93,12 @@ class Curriculum:
             return False
         return self._judge(step)
 
+    def cause(self) -> dict[str, Any]:
+        """Why the phase ended, once `note` has said so, as JSON: {"cause": "fixed"}, the config gave the step; or
+        {"cause": "stable", "from": the first step of the last window, "before" and "means": the losses of each layer in
+        the window before and in the last one, None where nothing supervised it}."""
+        return {"cause": "stable", **self._compared} if self._watching else {"cause": "fixed"}
+
     def _judge(self, step: int) -> bool:
         """Close the window if its means are known well enough, and compare it with the one before."""
         found = [_mean(*sums) for sums in zip(*self._sums_4L.tolist())]
@@ -105,6 +112,7 @@ class Curriculum:
                 now is None or (old is not None and old - now <= allowed * old) for now, old in zip(means, before)
             )
             self._in_a_row = self._in_a_row + 1 if stable else 0
+            self._compared = {"from": self._begun + 1, "before": before, "means": means}
         self._before, self._begun = (middle, means), step
         self._sums_4L.zero_()
         if self._in_a_row == IN_A_ROW:
