@@ -15,6 +15,7 @@ from tests.benchmarks.gpu_rows import RELEASED, Bench, autocast, batch_on, exact
 from train.step import compute
 from train.step.update import Update
 
+SAMPLER, UPDATE = "20 steps of the sampler", "20 steps of the update"
 PLAINLY = {"compile": False, "activations": "keep", "attention": "auto"}
 
 
@@ -43,7 +44,7 @@ def check(bench: Bench) -> None:
             *((f"bf16, {kernel}", True, {"attention": kernel}) for kernel in compute.KERNELS),
         ]
         for variant, half, chosen in variants:
-            if not bench.wanted(f"{name}: {variant}"):
+            if not bench.due(f"{name}: {variant}"):
                 continue
             settings = bench.settings(4 * shape.patch, 2, model={"preset": "tiny"}, compute={**PLAINLY, **chosen})
             model = WTDiT(shape)
@@ -56,8 +57,10 @@ def check(bench: Bench) -> None:
             bench.row(f"{name}: {variant}: worst weight", error=error, bound=bound, **verdict(error, bound))
             torch._dynamo.reset()  # attention's kernel is chosen when compiling
             bench.clear()
-    check_sampler(bench)
-    check_update(bench)
+    if bench.due(SAMPLER):
+        check_sampler(bench)
+    if bench.due(UPDATE):
+        check_update(bench)
 
 
 def gradients(model: nn.Module, targets: Sequence[Tensor]) -> list[Tensor]:
@@ -86,7 +89,7 @@ def check_sampler(bench: Bench) -> None:
         with exact_products():  # noise from generators of the CPU, which is the same everywhere
             seeds = [torch.Generator().manual_seed(k) for k in range(2)]
             found.append(sample(model.to(device), batch.rgb, batch.valid, seeds, 20))
-    bench.close("20 steps of the sampler", found[1], found[0], 1e-3)
+    bench.close(SAMPLER, found[1], found[0], 1e-3)
 
 
 def check_update(bench: Bench) -> None:
@@ -104,10 +107,10 @@ def check_update(bench: Bench) -> None:
             update.step(loss, update.norm(), 1e-3, warm=step > 2)
         ends.append((update, model))
     (cpu, _), (here, _) = ends
-    bench.close("20 steps of the update: weights", _vector(here.shards), _vector(cpu.shards), 1e-4)
-    bench.close("20 steps of the update: average", _vector(here.average), _vector(cpu.average), 1e-4)
+    bench.close(f"{UPDATE}: weights", _vector(here.shards), _vector(cpu.shards), 1e-4)
+    bench.close(f"{UPDATE}: average", _vector(here.average), _vector(cpu.average), 1e-4)
     counts = torch.tensor([list(each.counts()) for each in (here, cpu)])
-    bench.close("20 steps of the update: counts", counts[0].float(), counts[1].float(), 0.0)
+    bench.close(f"{UPDATE}: counts", counts[0].float(), counts[1].float(), 0.0)
 
 
 def _vector(tensors: Mapping[str, Tensor]) -> Tensor:

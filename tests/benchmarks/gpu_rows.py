@@ -65,6 +65,15 @@ class Bench:
     def wanted(self, name: str) -> bool:
         return not self.only or any(text in name for text in self.only)
 
+    def due(self, name: str) -> bool:
+        """Whether to measure it now: it was asked for, and there is time; a row says where there is none."""
+        if not self.wanted(name):
+            return False
+        if time.monotonic() > self.until:
+            self.row(name, not_run="out of time")
+            return False
+        return True
+
     def row(self, name: str, **values: Any) -> None:
         """Note a row, print it at once and write all of them."""
         self.rows.append({"name": name, **values})
@@ -80,10 +89,7 @@ class Bench:
 
     def attempt(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         """A row of what `measure` finds, or of why there is none; None then, and where it was not asked for."""
-        if not self.wanted(name):
-            return None
-        if time.monotonic() > self.until:
-            self.row(name, not_run="out of time")
+        if not self.due(name):
             return None
         try:
             values = measure()
@@ -123,17 +129,14 @@ class Bench:
         """The most bytes that tensors took since `clear`, in GB."""
         return torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else 0.0
 
-    def seconds(self, run: Callable[[], Any], least: int = 5, most: int = 50, budget: float = 6.0) -> float:
-        """Median seconds of one call, after two that are not counted. Calls follow each other without a wait."""
-        for _ in range(2):
-            run()
-        self.wait()
-        began = time.perf_counter()
-        run()
-        self.wait()
-        count = max(least, min(most, int(budget / max(time.perf_counter() - began, 1e-6))))
-        if self.small:
-            count = 2
+    def seconds(self, run: Callable[[], Any], most: int = 50, budget: float = 6.0) -> float:
+        """Median seconds of one call after one or two that are not counted, in about `budget` seconds of calls that
+        follow each other without a wait. Of calls that take longer there is only one."""
+        run()  # compiles, and finds its kernels
+        single = self._once(run)
+        if single > budget:
+            return single
+        count = 2 if self.small else max(1, min(most, int(budget / max(single, 1e-6))))
         if self.device.type != "cuda":
             taken = []
             for _ in range(count):
@@ -148,6 +151,13 @@ class Bench:
             event.record()
         self.wait()
         return statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(events)) / 1000
+
+    def _once(self, run: Callable[[], Any]) -> float:
+        self.wait()
+        began = time.perf_counter()
+        run()
+        self.wait()
+        return time.perf_counter() - began
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -187,13 +197,15 @@ def batch_on(device: torch.device, size: int, samples: int, layers: int, seed: i
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """float32 products in float32, whatever the machine would rather do."""
-    before = torch.get_float32_matmul_precision()
+    """float32 products and convolutions in float32, whatever the machine would rather do."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def autocast(device: torch.device, half: bool) -> AbstractContextManager[Any]:

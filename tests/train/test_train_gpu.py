@@ -1,14 +1,16 @@
 """The benchmark of the trainer on a GPU runs, on micro shapes and a CPU: every command gives its rows and its file."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from model import WTDiT, preset
+from tests.benchmarks.gpu_check import check
 from tests.benchmarks.gpu_pieces import in_bf16
-from tests.benchmarks.gpu_rows import MICRO, Bench, batch_on
+from tests.benchmarks.gpu_rows import MICRO, Bench, batch_on, exact_products
 from tests.benchmarks.train_gpu import main
 
 EAGER = {
@@ -73,6 +75,33 @@ def test_what_does_not_fit_or_comes_too_late_is_a_row(tmp_path: Path) -> None:
     bench.until = 0.0
     assert bench.attempt("late", dict) is None
     assert [row["not_run"] for row in bench.rows] == ["out of memory", "out of time"]
+
+
+def test_a_call_that_takes_longer_than_its_budget_is_made_twice() -> None:
+    bench = Bench("infer", torch.device("cpu"), False, None, float("inf"), None)
+    calls: list[float] = []
+
+    def slow() -> None:
+        calls.append(time.perf_counter())
+        time.sleep(0.02)
+
+    assert 0.02 <= bench.seconds(slow, budget=0.01) < 1
+    assert len(calls) == 2, "one that is not counted, and one"
+    bench.seconds(slow, budget=0.06)
+    assert 4 <= len(calls) - 2 <= 5
+
+
+def test_a_check_that_has_no_time_left_says_so_for_each_row() -> None:
+    bench = Bench("check", torch.device("cpu"), True, None, 0.0, None, only=["float32", "20 steps"])
+    check(bench)
+    assert [row["not_run"] for row in bench.rows] == ["out of time"] * 8
+
+
+def test_products_are_exact_within_the_block_only() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with exact_products():
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
 
 
 def test_matrices_in_bf16_give_what_autocast_gives() -> None:
