@@ -105,13 +105,15 @@ def steps_of(
 def demanding(settings: Settings, **changes: Any) -> Config:
     """Photometry is left to the device, blocks are computed twice, the curriculum looks at the losses."""
     return settings(
-        augment__enabled=True,
-        augment__photometric={"blur": 1.0, "sharpen": 1.0, "noise": 1.0, "jpeg": 1.0},
-        compute__compile=False,
-        compute__activations="recompute",
-        objective__shared_times_from="stable",
-        optimizer__warmup=0,
-        **changes,
+        **{
+            "augment__enabled": True,
+            "augment__photometric": {"blur": 1.0, "sharpen": 1.0, "noise": 1.0, "jpeg": 1.0},
+            "compute__compile": False,
+            "compute__activations": "recompute",
+            "objective__shared_times_from": "stable",
+            "optimizer__warmup": 0,
+            **changes,
+        }
     )
 
 

@@ -1,10 +1,15 @@
 """A training step on CUDA: nothing waits for the device, and it computes what it computes on a CPU."""
 
+import io
 import math
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from model import Normalisation
@@ -15,8 +20,10 @@ from tests.train.test_no_waiting import MAPS, demanding, steps_of
 from tests.train.test_sharding import inputs, loss_of, model_of, one_step
 from tests.train.test_update import Net, Twin, bits, equal, give, gradients, settings_with
 from train.config import Compute
+from train.loop import train
 from train.ranks import sharding
 from train.ranks.parallel import Ranks
+from train.reports import log
 from train.step import compute
 from train.step.update import Update
 
@@ -90,6 +97,37 @@ def test_a_whole_step_waits_for_nothing(settings: Settings, normalisation: Norma
         step(number)
     torch.cuda.set_sync_debug_mode("default")
     assert update.counts() == (5, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_run_that_went_on_is_bit_for_bit_one_that_was_left_in_peace(compiled: bool, settings: Settings) -> None:
+    """The whole loop, in bf16, photometry on the device, blocks computed twice, with compute.deterministic."""
+    found = gone_on(settings, "cuda", compute__compile=compiled)
+    assert found[0] == found[1]
+
+
+def gone_on(settings: Settings, device: str, **changes: Any) -> list[list[dict[str, Any]]]:
+    """What metrics.jsonl says of each step: of eight in one go, and again from the checkpoint after the fourth on."""
+    c = demanding(
+        settings,
+        **{
+            "device": device,
+            "precision": "bf16",
+            "steps": 8,
+            "checkpoint__every": 4,
+            "compute__deterministic": True,
+            **changes,
+        },
+    )
+    out, found = Path(c.out), []
+    for _ in range(2):
+        train(c, Console(file=io.StringIO()))
+        lines = log.read(out)
+        assert [line["step"] for line in lines] == list(range(1, 9))
+        found.append([{name: line[name] for name in ("step", "loss", "layers", "grad_norm")} for line in lines])
+        shutil.rmtree(out / "checkpoints" / "step-000008")
+    return found
 
 
 @pytest.mark.parametrize("kernel", list(compute.KERNELS))
