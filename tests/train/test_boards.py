@@ -90,7 +90,7 @@ def test_a_board_that_fails_is_said_once_and_left_behind() -> None:
 
 def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"log\.wandb: demo .* pip install -e '\.\[wandb\]'") as error:
+    with pytest.raises(ValueError, match=r"log\.wandb: demo .*pip install -e '\.\[wandb\]'") as error:
         open_boards(Log(wandb="demo"), tmp_path, 0, {}, print)
     assert "\n" not in str(error.value)
 
