@@ -1,7 +1,7 @@
 """A run on disk and in memory: the model a config describes, how its targets are normalised, and reading both back."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,20 +47,22 @@ def load_run(path: str | Path, device: torch.device | str = "cpu", say: Callable
     FileNotFoundError where there is no checkpoint, ValueError where all, or the one that was named, are damaged.
     """
     found = checkpoints.find(path, ("model", "ema"), say)
-    with torch.device("meta"):  # the weights that are read become the model's own: there is never a second copy
-        network = WTDiT(WTConfig.from_dict(found.state["model"]))
+    others = ValueError(f"{found.path}: its weights are not those of the model that its state.json describes")
+    with _describing(found.path / "state.json"):
+        shape = WTConfig.from_dict(found.state["model"])
+        normalisation = maps.from_dict(found.state["normalisation"])
+        settings = config.from_dict(found.state["config"])
+        blocks = shape.decoder_blocks + shape.head_blocks + shape.encoder.depth
+        if blocks > len(checkpoints.stored(found, "model")):  # each has weights; millions would be built for ever
+            raise others
+        with torch.device("meta"):  # the weights that are read become the model's own: there is never a second copy
+            network = WTDiT(shape)
     weights = checkpoints.weights(found)
     if shapes(weights) != shapes(network.state_dict()):
-        raise ValueError(f"{found.path}: its weights are not those of the model that its state.json describes")
+        raise others
     network.load_state_dict(weights, assign=True)
     network.to(device).eval().requires_grad_(False)
-    return Run(
-        network,
-        maps.from_dict(found.state["normalisation"]),
-        config.from_dict(found.state["config"]),
-        found.step,
-        found.path,
-    )
+    return Run(network, normalisation, settings, found.step, found.path)
 
 
 def build(
@@ -150,14 +152,34 @@ def shapes(weights: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: "x".join(map(str, tensor.shape)) or "a number" for name, tensor in weights.items()}
 
 
+@contextmanager
+def _describing(file: Path) -> Iterator[None]:
+    """What a file says of a run and cannot be understood in the block is a ValueError that names it."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if str(file.parent) in str(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        what = text if isinstance(error, ValueError) else f"{type(error).__name__} {text}"
+        raise ValueError(f"{file}: describes no run that this version can read: {what}") from None
+
+
 def _read_start(start: Path) -> tuple[dict[str, Tensor], Normalisation]:
-    """Weights of a run or checkpoint folder (averaged) or of a released `model.pt`, and the map they were trained
-    under."""
+    """Weights of a run or checkpoint folder (averaged), of a file that was exported from one, or of a released
+    `model.pt`, and the map they were trained under."""
     if start.is_dir():
         found = checkpoints.find(start, ("model", "ema"))
-        return checkpoints.weights(found), maps.from_dict(found.state["normalisation"])
+        with _describing(found.path / "state.json"):
+            return checkpoints.weights(found), maps.from_dict(found.state["normalisation"])
     if not start.exists():
-        raise FileNotFoundError(f"model.start: {start} does not exist; give a run's folder or a released model.pt")
+        raise FileNotFoundError(
+            f"model.start: {start} does not exist; give a run's folder, an exported .safetensors or a released model.pt"
+        )
+    if start.suffix == ".safetensors" and (export := checkpoints.read_export(start)) is not None:
+        tensors, about = export
+        with _describing(start):
+            return tensors, maps.from_dict(about["normalisation"])
     tensors = read_released(start)
     return tensors, released_normalisation(tensors)
 

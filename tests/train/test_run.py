@@ -1,5 +1,6 @@
 """Where the weights of a run come from, and what may differ between a run and the one it starts from."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from model import Normalisation, WTDiT, ZScore, released_normalisation, to_released
 from model import normalisation as maps
+from tests.train.test_checkpoints import reseal
 from train import config
 from train.checkpoints import Checkpoints
+from train.checkpoints.commands import app
 from train.config import Config
 from train.ranks.parallel import Ranks
 from train.run import build, load_run
@@ -177,7 +181,7 @@ def test_a_frozen_encoder_needs_weights_from_somewhere(settings: Settings) -> No
 
 
 def test_a_start_that_is_not_there_is_named_by_its_key(settings: Settings) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^model\.start: out/gone does not exist; give a run's folder or"):
+    with pytest.raises(FileNotFoundError, match=r"^model\.start: out/gone does not exist; give a run's folder, "):
         build(settings(model__start="out/gone"))
 
 
@@ -217,3 +221,57 @@ def test_a_start_brings_its_encoder_and_a_run_that_goes_on_needs_nothing(setting
         with pytest.raises(FileNotFoundError):
             build(settings(model__encoder=ENCODER, **given))
     assert len(said) == 1
+
+
+def test_an_exported_file_is_a_start_like_its_run(settings: Settings, tmp_path: Path) -> None:
+    first = settings()
+    _, averaged = trained(first)
+    file = tmp_path / "wt.safetensors"
+    assert CliRunner().invoke(app, ["export", first.out, "--out", str(file)]).exit_code == 0
+    network, inherited = build(settings(model__start=str(file)))
+    assert equal(network, averaged)
+    assert inherited == MAP
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"wt\.safetensors: cannot be read"):
+        build(settings(model__start=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": {"decoder_blocks": 3_000_000}}, "its weights are not those of the model"),
+        ({"model": {"head_blocks": 3_000_000}}, "its weights are not those of the model"),
+        ({"model": {"encoder": {"depth": 3_000_000}}}, "its weights are not those of the model"),
+        ({"model": {"mlp_ratio": 10**30}}, "describes no run that this version can read: "),
+        ({"model": {"width": 10**18, "heads": 10**16}}, ""),
+        ({"model": None}, "describes no run that this version can read: "),
+        ({"normalisation": {"kind": "zscore", "mean": [1]}}, "describes no run that this version can read: "),
+        ({"normalisation": {"kind": "none"}}, "describes no run that this version can read: normalisation 'none' is"),
+        ({"config": 3}, "describes no run that this version can read: "),
+        ({"config": {"colour": 3}}, "describes no run that this version can read: "),
+    ],
+)
+def test_a_strange_state_is_refused_at_once_and_in_a_sentence(settings: Settings, change: dict, told: str) -> None:
+    c = settings()
+    trained(c)
+    step = Path(c.out) / "checkpoints" / "step-000007"
+
+    def laid_over(state: dict) -> None:
+        for name, value in change.items():
+            whole = name == "normalisation" or not isinstance(value, dict)
+            state[name] = value if whole else {**state[name], **value}
+
+    reseal(step, laid_over)
+    began = time.process_time()
+    with pytest.raises(ValueError, match=f"step-000007.*{told}"):
+        load_run(c.out)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("name", ["model", "normalisation", "config"])
+def test_what_a_state_lacks_is_named(settings: Settings, name: str) -> None:
+    c = settings()
+    trained(c)
+    reseal(Path(c.out) / "checkpoints" / "step-000007", lambda state: state.pop(name))
+    with pytest.raises(ValueError, match=rf"step-000007/state\.json: says nothing of {name}"):
+        load_run(c.out)

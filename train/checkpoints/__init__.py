@@ -5,7 +5,7 @@ run of any number of ranks from it; `read` and `weights` give whole tensors to o
 """
 
 from train.checkpoints.layout import GROUPS, Found, check, find, latest, steps
-from train.checkpoints.reading import load, read, stored, weights
+from train.checkpoints.reading import load, read, read_export, stored, weights
 from train.checkpoints.saving import Checkpoints, Saved
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "latest",
     "load",
     "read",
+    "read_export",
     "steps",
     "stored",
     "weights",

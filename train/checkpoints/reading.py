@@ -115,6 +115,20 @@ def weights(found: Found) -> dict[str, Tensor]:
     return {**groups["model"], **groups["ema"]}
 
 
+def read_export(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The averaged weights that `worldtrace checkpoint export` wrote, and what it says of them: `model`,
+    `normalisation`, `config`. None where it is another file; ValueError where it is damaged."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            said = opened.metadata() or {}
+            if not {"model", "normalisation"} <= said.keys():
+                return None
+            about = {name: json.loads(said[name]) for name in ("model", "normalisation", "config") if name in said}
+            return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+
+
 def _add(tensors: dict[str, Stored], name: str, sizes: list[int], dtype: torch.dtype, info: Any, file: Path) -> None:
     corner = tuple(info["saved_offsets"]) if info is not None else (0,) * len(sizes)
     if len(corner) != len(sizes) or not all(type(at) is int and 0 <= at < 2**48 for at in corner):
