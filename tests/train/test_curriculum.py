@@ -196,3 +196,29 @@ def test_steps_between_windows_read_nothing_from_the_device(monkeypatch: pytest.
             when.append(step)
             reads.clear()
     assert when == [WARMUP + W, WARMUP + 2 * W]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"switched_at": "x"},
+        {"begun": -1},
+        {"begun": True},
+        {"in_a_row": None},
+        {"sums": [[0.0] * 3] * 3},
+        {"sums": "none"},
+        {"last": [0.0]},
+        {"last": None},
+        {"before": [1.0]},
+        {"before": [1.0, [1.0, "x", 1.0]]},
+        {"before": [None, None]},
+    ],
+)
+def test_a_strange_state_is_refused_and_nothing_is_taken_from_it(change: dict) -> None:
+    curriculum = Curriculum("stable", 3, WARMUP, window=W)
+    before = curriculum.state()
+    with pytest.raises(ValueError, match="says of the time curriculum cannot be understood"):
+        curriculum.load({**before, "switched_at": 7, **change})
+    with pytest.raises(ValueError, match="cannot be understood: 'begun'"):
+        curriculum.load({"switched_at": 7})
+    assert curriculum.state() == before

@@ -21,7 +21,7 @@ The sums stay on the device and are read once a window: no step waits for them. 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -131,14 +131,32 @@ class Curriculum:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`. A step that the config gives stays the config's."""
+        """Go on from `state()`, ValueError where it is none. A step that the config gives stays the config's."""
         if not self._watching:
             return
-        self.switched_at, self._begun, self._in_a_row = state["switched_at"], state["begun"], state["in_a_row"]
-        self._before = None if state["before"] is None else (state["before"][0], list(state["before"][1]))
-        self._sums_4L.copy_(torch.tensor(state["sums"], dtype=torch.float64))
-        last = [math.nan if loss is None else loss for loss in state["last"]]
-        self._last_L.copy_(torch.tensor(last, dtype=torch.float64))
+        try:
+            switched, begun, in_a_row = state["switched_at"], state["begun"], state["in_a_row"]
+            counts = [begun, in_a_row] if switched is None else [switched, begun, in_a_row]
+            if not all(type(count) is int and count >= 0 for count in counts):
+                raise ValueError(f"it counts {counts}")
+            sums_4L = torch.tensor(state["sums"], dtype=torch.float64).reshape_as(self._sums_4L)
+            last_L = _numbers(state["last"]).reshape_as(self._last_L)
+            before = state["before"]
+            if before is not None:
+                middle, means = before
+                _numbers([middle, *means]).reshape(1 + len(last_L))
+                before = (middle, list(means))
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise ValueError(f"checkpoint: what it says of the time curriculum cannot be understood: {text}") from None
+        self.switched_at, self._begun, self._in_a_row, self._before = switched, begun, in_a_row, before
+        self._sums_4L.copy_(sums_4L)
+        self._last_L.copy_(last_L)
+
+
+def _numbers(values: Sequence[float | None]) -> Tensor:
+    """NaN where there is none."""
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64)
 
 
 def _mean(count: float, total: float, compared: float, squares: float) -> tuple[float, float] | None:
