@@ -201,10 +201,28 @@ def test_every_number_says_where_it_comes_from() -> None:
 def test_what_does_not_fit_says_so_and_what_to_do() -> None:
     text = printed(wt_o(accumulation=1), 8)
     assert "DOES NOT FIT" in text
-    assert "raise accumulation" in text
-    assert "accumulation=" in text, "which one would fit"
+    assert "accumulation=32 fits: fewer samples" in text
     assert "give compute.activations less" in printed(wt_o("compute.activations=keep", accumulation=1), 64)
-    assert "share the weights out" in printed(wt_o(accumulation=512), 1, "rtx4090")
+    for accumulation in (1, 512):
+        hopeless = printed(wt_o(accumulation=accumulation), 1, "rtx4090")
+        assert "no accumulation fits: share the weights out" in hopeless
+
+
+def test_small_runs_are_told_in_small_numbers() -> None:
+    text = " ".join(printed(config.load("tiny"), 1).split())
+    assert "0.00" not in text
+    assert "seconds 0.115 from the step" in text
+    assert "GPU hours < 0.1 of h100" in text
+    assert "exact; 11,200 samples" in text
+    assert "the peak of bf16: precision fp32 takes several times as long" in text
+    assert "the peak of bf16" not in printed(wt_o(), 64)
+
+
+def test_rates_say_what_they_were_measured_on() -> None:
+    assert "measured: rendered objects of this size" in printed(wt_o(), 64)
+    clips = printed(config.load("wt_d"), 64)
+    assert "rendered objects, frame by frame" in clips
+    assert "rooms and photographs are larger" in printed(config.load("wt_s"), 64)
 
 
 def test_every_known_gpu_has_a_plan() -> None:

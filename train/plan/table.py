@@ -20,8 +20,9 @@ def show(
     """Print the plan of a run; `plan` says what is refused."""
     made = plan(settings, gpus, gpu, mfu, per_node)
     console = console or Console()
-    console.print(table(made))
-    if other := faster(made):
+    other = faster(made)
+    console.print(table(made, other))
+    if other:
         console.print(
             f"accumulation={other.settings.accumulation} fits with {_giga(sum(other.memory.values()))} a GPU and takes "
             f"{_seconds(other.step)} a step: the same batch, {other.on.micro_batch} on each GPU at a time",
@@ -30,10 +31,12 @@ def show(
     return made
 
 
-def table(made: Plan) -> Group:
-    """The plan as people read it: a line for each number, with where it comes from."""
+def table(made: Plan, better: Plan | None = None) -> Group:
+    """The plan as people read it: a line for each number, with where it comes from. `better`: with another accumulation
+    that fits.
+    """
     parts: list[Text | Table] = []
-    for title, rows in _sections(made).items():
+    for title, rows in _sections(made, better).items():
         lines = Table(box=None, show_header=False, pad_edge=False)
         lines.add_column(width=24, no_wrap=True)
         lines.add_column(width=14, no_wrap=True, justify="right")
@@ -47,7 +50,7 @@ def table(made: Plan) -> Group:
 Rows = list[tuple[str, str, str]]
 
 
-def _sections(made: Plan) -> dict[str, Rows]:
+def _sections(made: Plan, better: Plan | None) -> dict[str, Rows]:
     settings, data, on, config = made.settings, made.settings.data, made.on, made.config
     title = f"{settings.model.preset} at {data.size}x{data.size}"
     title += f", clips of {data.frames} frames" if data.frames > 1 else ""
@@ -61,7 +64,7 @@ def _sections(made: Plan) -> dict[str, Rows]:
             ("computed again", _tera(made.again), f"{made.recomputed} of {_units(made)} blocks (compute.activations)"),
         ],
         "A step": _step(made),
-        "Memory of a GPU": _memory(made),
+        "Memory of a GPU": _memory(made, better),
         "Data": _data(made),
         "The run": _run(made),
     }
@@ -78,13 +81,13 @@ def _model(made: Plan) -> Rows:
 
 def _step(made: Plan) -> Rows:
     settings, on, comm = made.settings, made.on, made.communication
-    steps = f"{on.world} GPUs x {on.micro_batch} x accumulation {settings.accumulation}"
+    steps = f"{on.world} GPU{'s' if on.world > 1 else ''} x {on.micro_batch} x accumulation {settings.accumulation}"
     rows = [
         ("batch", f"{settings.data.batch}", f"exact: {steps}"),
         (
             "computing",
             _seconds(made.compute),
-            f"assumed: {made.mfu:.0%} of {made.gpu.flops / 1e12:.0f} TFLOP/s, for "
+            f"assumed: {made.mfu:.0%} of {made.gpu.flops / 1e12:.0f} TFLOP/s{_peak_of(made)}, for "
             f"{on.micro_batch * settings.accumulation} x {_tera(made.training + made.again)}",
         ),
     ]
@@ -104,7 +107,14 @@ def _step(made: Plan) -> Rows:
     return rows
 
 
-def _memory(made: Plan) -> Rows:
+def _peak_of(made: Plan) -> str:
+    """What the peak is not of: data sheets' is that of bf16, and float32 is computed outside of the tensor cores."""
+    if made.settings.precision == "bf16" or made.settings.compute.peak is not None:
+        return ""
+    return ", the peak of bf16: precision fp32 takes several times as long (measure, then give --mfu)"
+
+
+def _memory(made: Plan, better: Plan | None) -> Rows:
     exact = memory.persistent(made.settings, made.counted, made.on)
     rows = [
         (name, _giga(size), "exact" if name in exact else "assumed" if "estimate" in name else "counted")
@@ -114,33 +124,35 @@ def _memory(made: Plan) -> Rows:
     left = made.usable - needed
     usable = f"{made.gpu.memory / 1e9:.0f} GB less {memory.GAPS:.0%} and {memory.RESERVED / 1e9:g} GB (assumed)"
     verdict = f"fits: {_giga(left)} left of" if made.fits else f"DOES NOT FIT: {_giga(-left)} more than"
-    return [*rows, ("all", _giga(needed), f"{verdict} {_giga(made.usable)}, which is {usable}{_remedy(made)}")]
+    return [*rows, ("all", _giga(needed), f"{verdict} {_giga(made.usable)}, which is {usable}{_remedy(made, better)}")]
 
 
-def _remedy(made: Plan) -> str:
+def _remedy(made: Plan, better: Plan | None) -> str:
     if made.fits:
         return ""
     if made.recomputed < _units(made):
         return "; give compute.activations less, or leave it at auto"
-    if made.on.micro_batch > 1:
-        return "; raise accumulation, so that fewer samples are computed at a time"
-    return "; share the weights out over more GPUs (--gpus, parallel.shard), or take larger ones"
+    if better is not None:
+        return f"; accumulation={better.settings.accumulation} fits: fewer samples are computed at a time"
+    return "; no accumulation fits: share the weights out over more GPUs (--gpus, parallel.shard), or take larger ones"
 
 
 def _data(made: Plan) -> Rows:
     frames = "frames" if made.settings.data.frames > 1 else "samples"
     source = "measured" if made.settings.data.size in MEASURED else "from measured figures, by pixels"
+    kind = "rendered objects" + (", frame by frame" if made.settings.data.frames > 1 else "")
+    kind += "; rooms and photographs are larger and slower" if made.settings.model.preset == "wt_s" else ""
     return [
         (f"{frames}/s and node", f"{made.frames_per_node:,.1f}", "from the step"),
-        ("read, MB/s and node", f"{made.read / 1e6:,.2f}", f"{source}: objects rendered at this size"),
-        ("cores, a node", f"{made.cores:,.1f}", f"{source}: decoding and augmentation on one core"),
+        ("read, MB/s and node", _short(made.read / 1e6, 2), f"{source}: {kind} of this size"),
+        ("cores, a node", _short(made.cores, 1), f"{source}: decoding and augmentation of {kind}"),
     ]
 
 
 def _run(made: Plan) -> Rows:
     settings, nodes = made.settings, made.nodes
     size, each = made.checkpoint, made.checkpoint / made.on.world
-    seen = settings.steps * settings.data.batch
+    seen, gpu_hours = settings.steps * settings.data.batch, made.hours * made.on.world
     return [
         ("checkpoint", _giga(size), "exact: weights, averages, two moments"),
         ("  training waits", _seconds(each / STAGING), f"assumed: {STAGING / 1e9:g} GB/s from each GPU"),
@@ -151,12 +163,18 @@ def _run(made: Plan) -> Rows:
         ),
         (
             "  rate for 25 s",
-            f"{size / nodes / 25 / 1e9:.2f} GB/s",
+            f"{_giga(size / nodes / 25)}/s",
             "of each node: what a SIGTERM asks of the storage",
         ),
-        ("steps", f"{settings.steps:,}", f"exact; {seen / 1e6:,.1f} M samples"),
-        ("hours", f"{made.hours:,.1f}", "from the step"),
-        ("GPU hours", f"{made.hours * made.on.world:,.0f}", f"of {made.gpu.name}"),
+        ("steps", f"{settings.steps:,}", f"exact; {seen:,} samples"),
+        ("hours", f"{made.hours:,.1f}", "from the step")
+        if made.hours >= 1
+        else ("seconds", f"{made.hours * 3600:,.3g}", "from the step"),
+        (
+            "GPU hours",
+            f"{gpu_hours:,.0f}" if gpu_hours >= 10 else f"{gpu_hours:.1f}" if gpu_hours >= 0.1 else "< 0.1",
+            f"of {made.gpu.name}",
+        ),
     ]
 
 
@@ -180,7 +198,14 @@ def _tera(count: float) -> str:
 
 
 def _giga(size: float) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e8 or not size else f"{size / 1e6:,.1f} MB"
+    if not size:
+        return "0"
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.3g} MB"
+
+
+def _short(value: float, decimals: int) -> str:
+    """So many decimals, of small numbers two digits instead."""
+    return f"{value:,.{decimals}f}" if value >= 10 ** (1 - decimals) else f"{value:.2g}"
 
 
 def _seconds(value: float) -> str:
