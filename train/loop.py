@@ -32,6 +32,7 @@ from train import checkpoints, config, resume
 from train.checkpoints import Checkpoints
 from train.config import Config
 from train.data.batch import Unusable
+from train.data.sizes import enlarged
 from train.data.stream import Damage, Schedule, Stream, batches
 from train.plan import gpus
 from train.ranks import heartbeat, parallel, sharding
@@ -217,6 +218,8 @@ def _run(
         log.about(first, world=ranks.world, precision=settings.precision)
         for line in (_opening(settings, model, stream, ranks, first, twice), *log.opening()):
             log.say(line)
+        if ranks.first and (small := enlarged(stream.sources, settings.data.size)):
+            log.say(small)
         if len(grown := stream.sequence.generations) > 1 and grown[-1].first == first * settings.data.batch:
             log.say(f"the data have grown from {sum(grown[-2].rows)} to {sum(grown[-1].rows)} samples")
         if held_out is not None and ranks.tell(_missed(settings, first)):
@@ -250,7 +253,8 @@ def _run(
                 of_all = tally(ranks, parts, update.norm())
             verdict = update.step(of_all.loss, of_all.norm, rate, warm=step > settings.optimizer.warmup)
             if curriculum.note(step, of_all.error_L, of_all.weight_L, taken=verdict.refused == 0):
-                log.event("phase", step, next="shared")
+                log.event("phase", step, next="shared", **curriculum.cause())
+                log.say(f"step {step} is the last with a time for each layer: from here on they share one")
 
             heart.at(step, "reports")
             last = step == settings.steps
