@@ -155,7 +155,9 @@ def opened(mixed: Mixed, cache: Cache | None = None) -> list[Dataset]:
             if source.path in str(error):
                 raise
             kind = next(k for k in (FileNotFoundError, OSError, ValueError) if isinstance(error, k))
-            raise kind(f"{source.path}: {error}") from None
+            # the condition is a key here, and no option of a command
+            said = str(error).replace("--where", "where", 1) if source.where is not None else str(error)
+            raise kind(f"{source.path}: {said}") from None
         if not len(dataset):
             which = f"split {source.split!r}" + (f" where {source.where}" if source.where else "")
             raise ValueError(f"{source.path}: no samples in {which}; render more or choose another split (all: every)")

@@ -106,3 +106,9 @@ def test_what_is_neither_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         run(tmp_path / "absent", "--batch", 1)
+
+
+def test_a_condition_of_a_mixture_is_named_by_its_key(dataset_on_disk: Path) -> None:
+    with pytest.raises(ValueError, match=r": where: .*nosuch") as error:
+        opened(mixture.parse([{"path": str(dataset_on_disk), "where": "nosuch > 1"}]))
+    assert "--where" not in str(error.value)

@@ -221,7 +221,7 @@ def test_small_runs_are_told_in_small_numbers() -> None:
 def test_rates_say_what_they_were_measured_on() -> None:
     assert "measured: rendered objects of this size" in printed(wt_o(), 64)
     clips = printed(config.load("wt_d"), 64)
-    assert "rendered objects, frame by frame" in clips
+    assert "frames of rendered objects" in clips
     assert "rooms and photographs are larger" in printed(config.load("wt_s"), 64)
 
 

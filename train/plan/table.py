@@ -102,7 +102,7 @@ def _step(made: Plan) -> Rows:
     rows += [
         ("optimizer", _seconds(made.update), f"assumed: {LINKS:.0%} of memory's bandwidth"),
         ("step", _seconds(made.step), "computing + not hidden + optimizer; without waiting for data"),
-        ("samples/s", f"{made.samples_per_second:,.1f}", f"MFU {made.achieved:.1%}, of what is not computed again"),
+        ("samples/s", _short(made.samples_per_second, 1), f"MFU {made.achieved:.1%}, of what is not computed again"),
     ]
     return rows
 
@@ -140,10 +140,10 @@ def _remedy(made: Plan, better: Plan | None) -> str:
 def _data(made: Plan) -> Rows:
     frames = "frames" if made.settings.data.frames > 1 else "samples"
     source = "measured" if made.settings.data.size in MEASURED else "from measured figures, by pixels"
-    kind = "rendered objects" + (", frame by frame" if made.settings.data.frames > 1 else "")
+    kind = "frames of rendered objects" if made.settings.data.frames > 1 else "rendered objects"
     kind += "; rooms and photographs are larger and slower" if made.settings.model.preset == "wt_s" else ""
     return [
-        (f"{frames}/s and node", f"{made.frames_per_node:,.1f}", "from the step"),
+        (f"{frames}/s and node", _short(made.frames_per_node, 1), "from the step"),
         ("read, MB/s and node", _short(made.read / 1e6, 2), f"{source}: {kind} of this size"),
         ("cores, a node", _short(made.cores, 1), f"{source}: decoding and augmentation of {kind}"),
     ]
@@ -153,6 +153,7 @@ def _run(made: Plan) -> Rows:
     settings, nodes = made.settings, made.nodes
     size, each = made.checkpoint, made.checkpoint / made.on.world
     seen, gpu_hours = settings.steps * settings.data.batch, made.hours * made.on.world
+    duration = ("hours", _short(made.hours, 1)) if made.hours >= 1 else ("seconds", f"{made.hours * 3600:.3g}")
     return [
         ("checkpoint", _giga(size), "exact: weights, averages, two moments"),
         ("  training waits", _seconds(each / STAGING), f"assumed: {STAGING / 1e9:g} GB/s from each GPU"),
@@ -166,15 +167,9 @@ def _run(made: Plan) -> Rows:
             f"{_giga(size / nodes / 25)}/s",
             "of each node: what a SIGTERM asks of the storage",
         ),
-        ("steps", f"{settings.steps:,}", f"exact; {seen:,} samples"),
-        ("hours", f"{made.hours:,.1f}", "from the step")
-        if made.hours >= 1
-        else ("seconds", f"{made.hours * 3600:,.3g}", "from the step"),
-        (
-            "GPU hours",
-            f"{gpu_hours:,.0f}" if gpu_hours >= 10 else f"{gpu_hours:.1f}" if gpu_hours >= 0.1 else "< 0.1",
-            f"of {made.gpu.name}",
-        ),
+        ("steps", f"{settings.steps:,}", f"exact; {seen:,} {'clips' if settings.data.frames > 1 else 'samples'}"),
+        (*duration, "from the step"),
+        ("GPU hours", _short(gpu_hours, 0) if gpu_hours >= 0.1 else "< 0.1", f"of {made.gpu.name}"),
     ]
 
 
