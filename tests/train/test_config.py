@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -210,6 +211,12 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not YAML") as error:
         config.load(file)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("tree", [3, None, []])
+def test_what_is_no_mapping_is_no_config(tree: Any) -> None:
+    with pytest.raises(ValueError, match="a config is a mapping of sections; found"):
+        config.from_dict(tree)
 
 
 def test_only_what_changes_the_run_counts_as_a_difference() -> None:

@@ -26,6 +26,8 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """Check a nested dict, as found in YAML or in a checkpoint."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"a config is a mapping of sections; found {tree!r}")
     reject_unknown(tree)
     try:
         return Config.model_validate(tree)
