@@ -16,7 +16,7 @@ from torch import Tensor
 
 from train.reports import log
 from train.reports.boards import Boards
-from train.reports.lines import compact, duration, in_short, in_words
+from train.reports.lines import compact, duration, in_short, in_words, switch_in_words
 from train.reports.reports import Reports, Silence
 from train.reports.speed import Utilisation, memory
 
@@ -229,6 +229,16 @@ def test_the_line_of_a_report_reads_like_this() -> None:
     bare = {k: v for k, v in LINE.items() if k not in ("mfu", "memory", "memory_reserved")}
     assert in_words({**bare, "loss": None}, 200000).startswith("step 199950/200000  loss -  layers")
     assert "MFU" not in in_words(bare, 200000) + in_short(bare)
+
+
+def test_the_switch_of_the_time_curriculum_says_why() -> None:
+    assert switch_in_words(20000, {"cause": "fixed"}) == (
+        "step 20000: from here on all layers share one time (objective.shared_times_from)"
+    )
+    cause = {"cause": "stable", "from": 19001, "before": [0.4021, None], "means": [0.4013, None]}
+    assert switch_in_words(20000, cause).endswith(
+        "the loss of none falls any more: layers 0.402 - before step 19001, 0.401 - since"
+    )
 
 
 def test_a_narrow_terminal_sees_the_eta_and_fewer_figures() -> None:

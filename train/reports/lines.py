@@ -41,6 +41,17 @@ def in_short(line: Mapping[str, Any], width: int = 100) -> str:
     return " ".join(words.values())
 
 
+def switch_in_words(step: int, cause: Mapping[str, Any]) -> str:
+    """Why step `step` is the last one with a time for each layer, of what Curriculum.cause says."""
+    if cause["cause"] == "fixed":
+        return f"step {step}: from here on all layers share one time (objective.shared_times_from)"
+    before, means = (" ".join(_number(x) for x in cause[name]) for name in ("before", "means"))
+    return (
+        f"step {step}: from here on all layers share one time, because the loss of none falls any more: layers {before} "
+        f"before step {cause['from']}, {means} since"
+    )
+
+
 def compact(x: float | None, width: int = 4) -> str:
     """A number >= 0 in at most `width` characters (at least 3), as many digits as fit: .012, 1.23, 12.3, 123, 2e4."""
     if x is None:
