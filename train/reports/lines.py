@@ -47,8 +47,8 @@ def switch_in_words(step: int, cause: Mapping[str, Any]) -> str:
         return f"step {step}: from here on all layers share one time (objective.shared_times_from)"
     before, means = (" ".join(_number(x) for x in cause[name]) for name in ("before", "means"))
     return (
-        f"step {step}: from here on all layers share one time, because the loss of none falls any more: layers {before} "
-        f"before step {cause['from']}, {means} since"
+        f"step {step}: from here on all layers share one time, because the loss of none falls any more: layers "
+        f"{before} before step {cause['from']}, {means} since"
     )
 
 
