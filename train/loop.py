@@ -169,18 +169,19 @@ def _run(
         if (whole := saver.settle()) is not None:
             log.event("checkpoint", whole.step, seconds=round(whole.seconds, 3), blocked=round(whole.blocked, 3))
 
-    def hear(step: int) -> tuple[signal.Signals | None, float]:
-        """What the ranks have told each other in `step`: a signal that one has caught, the longest wait for data; of
+    def hear() -> tuple[signal.Signals | None, float]:
+        """What the ranks have just told each other: a signal that one has caught, the longest wait for data; of
         samples that were replaced, a note is made."""
         beats = pulse.read()
         assert beats is not None
         if beats[:, 1].any():
             found = [line for lines in ranks.gather_objects(untold) for line in lines]
             untold.clear()
-            log.event("damaged", found[0].index // settings.data.batch + 1, count=len(found))
+            of = found[0].index // settings.data.batch + 1  # this step, or the one before
+            log.event("damaged", of, count=len(found))
             with ranks.together():
                 if damage is not None:
-                    damage.note(found, step * settings.data.batch)
+                    damage.note(found, of * settings.data.batch)
         return _signal(beats[:, 0]), float(beats[:, 2].max())
 
     def signalled() -> signal.Signals | None:
@@ -235,7 +236,7 @@ def _run(
                 asked = time.perf_counter()
                 batch = next(incoming)
                 waited = time.perf_counter() - asked
-                stopped_by, wait = hear(step)
+                stopped_by, wait = hear()
                 if stopped_by:
                     break
                 longest += wait
@@ -262,7 +263,7 @@ def _run(
             judging = held_out is not None and (last or step % settings.evaluation.every == 0)
             if due or judging:  # whoever goes on from here knows of all samples that were replaced before
                 pulse.beat([0.0, len(untold), 0.0])
-                hear(step)
+                hear()
             slowest, late = pulse.slowest()
             values = {
                 "loss": of_all.loss,

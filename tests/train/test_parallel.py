@@ -198,7 +198,7 @@ def readers(out: str) -> list[int]:
 def test_damage_of_all_ranks_is_counted_together(settings: Settings) -> None:
     c = settings(steps=8)
     assert ranks.run(c, 2, "damage", rank=1, step=3) == [2, 2]
-    line = "4 of 20 samples cannot be used, more than 0.1%: 4 damaged"
+    line = "4 of 16 samples cannot be used, more than 0.1%: 4 damaged"
     assert line in ranks.said(c, 0)
     assert line in ranks.said(c, 1)
     noted = [json.loads(text)["index"] for text in (Path(c.out) / "damaged.jsonl").read_text().splitlines()]
