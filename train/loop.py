@@ -41,6 +41,7 @@ from train.ranks.parallel import Ranks
 from train.ranks.pulse import Pulse
 from train.reports import curves
 from train.reports.boards import open_boards
+from train.reports.lines import switch_in_words
 from train.reports.log import events
 from train.reports.reports import Reports, Silence
 from train.reports.speed import Utilisation
@@ -255,7 +256,7 @@ def _run(
             verdict = update.step(of_all.loss, of_all.norm, rate, warm=step > settings.optimizer.warmup)
             if curriculum.note(step, of_all.error_L, of_all.weight_L, taken=verdict.refused == 0):
                 log.event("phase", step, next="shared", **curriculum.cause())
-                log.say(f"step {step} is the last with a time for each layer: from here on they share one")
+                log.say(switch_in_words(step, curriculum.cause()))
 
             heart.at(step, "reports")
             last = step == settings.steps
