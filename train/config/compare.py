@@ -10,10 +10,10 @@ from train.config.settings import Config
 # What may differ between the ranks of one run: where things lie on their machines, and how these read and compute.
 FREE_AMONG_RANKS = ("out", "device", "log", "data.path", "data.cache", "data.workers", "data.prefetch")
 
-# What may change between the runs that share an out folder: neither the samples nor the arithmetic depend on these.
-# (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A dataset may have moved: its
-# hash says whether it is the same.)
-FREE_ON_RESUME = (*FREE_AMONG_RANKS, "steps", "checkpoint", "compute", "evaluation", "parallel")
+# What may change between the runs that share an out folder: neither the samples nor, but for the order of sums, the
+# arithmetic depend on these. (`steps` moves the end of the cosine, which is what someone who prolongs a run asks for. A
+# dataset may have moved: its hash says whether it is the same.)
+FREE_ON_RESUME = (*FREE_AMONG_RANKS, "steps", "accumulation", "checkpoint", "compute", "evaluation", "parallel")
 
 
 def alike(config: Config) -> dict[str, Any]:
