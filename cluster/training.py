@@ -12,7 +12,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, TextIO, cast
 from cluster import connection
 from cluster.board import Board, Lines
 from shards.order import mixture
-from train import config, environment
+from train import config, environment, signals
 from train.config import Config
 
 PLACEMENTS = 10  # attempts of a minute each to place all workers, after which a run that may not wait gives up
@@ -60,7 +60,7 @@ def train_on_cluster(
 ) -> Ended:
     """Train the run in `settings.out` on `workers`, or go on with it.
 
-    SIGTERM and SIGINT are handed to the workers, which save and leave; a second one ends the driver and all of them.
+    SIGTERM and SIGINT are handed to the workers, which save and leave; another, some seconds later, ends all.
     ValueError says in one sentence what cannot be, and which rank met it; FileNotFoundError as in `worldtrace train`.
     """
     _check_batch(settings, workers.count)
@@ -70,7 +70,7 @@ def train_on_cluster(
     with connection.connected(address, workers.count * workers.cpus, debug):
         gpu = _place(settings, workers, say)
         given = settings.model_copy(update={"device": "cuda" if gpu else "cpu"})
-        with _signals() as caught:
+        with signals.noted(again=True) as caught:
             return _fit(given, workers, gpu, caught, say)
 
 
@@ -239,7 +239,7 @@ def _fit(
                 raise KeyboardInterrupt
             if caught and not told:
                 told = True
-                say(f"{caught[0].name}: the workers save a checkpoint; once more ends them at once")
+                say(f"{caught[0].name}: the workers save a checkpoint; again in some seconds ends them at once")
                 ray.get(board.stop.remote(int(caught[0])))
             for line in ray.get(board.read.remote()):
                 say(line)
@@ -371,17 +371,3 @@ def _sweep(folder: Path) -> None:
     (folder / ".validate_storage_marker").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """SIGTERM and SIGINT are noted in the list."""
-    caught: list[signal.Signals] = []
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, lambda number, _: caught.append(signal.Signals(number)))
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,11 +12,10 @@ on the CPU while they wait for data (ranks/pulse.py). A signal ends the run betw
 under way is dropped, and the one before it saved.
 """
 
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from model import Loss, WTDiT, preset, training_flops
 from model import normalisation as maps
-from train import checkpoints, config, resume
+from train import checkpoints, config, resume, signals
 from train.checkpoints import Checkpoints
 from train.config import Config
 from train.data.batch import Unusable
@@ -53,8 +52,6 @@ from train.step.loss import loss_of
 from train.step.rate import learning_rate
 from train.step.tally import tally
 from train.step.update import Update
-
-TWICE = 3.0  # seconds within which a second signal is the first one, told by somebody else
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def train(
         compute.arithmetic(settings),  # before CUDA starts
         parallel.joined(settings.device, patience) as ranks,
         Heartbeat(ranks, settings.parallel.timeout, end) as heart,
-        nullcontext(caught) if caught is not None else _signals() as caught,
+        nullcontext(caught) if caught is not None else signals.noted() as caught,
         ExitStack() as held,
     ):
         console = console or Console() if ranks.first else Console(quiet=True)
@@ -340,30 +337,3 @@ def _number(caught: list[signal.Signals]) -> float:
 def _signal(numbers: Tensor) -> signal.Signals | None:
     number = int(numbers.max())
     return signal.Signals(number) if number else None
-
-
-@contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """SIGTERM and SIGINT are noted in the list, for the loop to save and leave; one that comes later on acts as it
-    always did. A scheduler tells all processes and torchrun tells its ranks as well: that is one signal told twice.
-    """
-    caught: list[signal.Signals] = []
-    told = time.monotonic()
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-
-    def note(number: int, frame: Any) -> None:
-        nonlocal told
-        if not caught:
-            told = time.monotonic()
-            caught.append(signal.Signals(number))
-        elif time.monotonic() - told > TWICE:
-            signal.signal(number, before[signal.Signals(number)])
-            os.kill(os.getpid(), number)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

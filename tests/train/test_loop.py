@@ -23,7 +23,7 @@ from rich.console import Console
 import shards
 from model import Loss, ZScore, objective, presets, to_released
 from tests.train.conftest import Settings
-from train import checkpoints, config, loop, resume
+from train import checkpoints, config, loop, resume, signals
 from train.checkpoints import pieces
 from train.loop import train
 from train.ranks.parallel import Ranks
@@ -449,13 +449,17 @@ def test_a_signal_that_is_told_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> 
     ended: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     try:
-        with loop._signals() as caught:
+        with signals.noted() as caught:
             for _ in range(3):
                 os.kill(os.getpid(), signal.SIGTERM)
             assert (caught, ended) == ([signal.SIGTERM], [])
-            monkeypatch.setattr(loop, "TWICE", 0.0)
+            monkeypatch.setattr(signals, "TWICE", 0.0)
             os.kill(os.getpid(), signal.SIGTERM)
             assert (caught, ended) == ([signal.SIGTERM], [signal.SIGTERM])
+        with signals.noted(again=True) as caught:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (caught, ended) == ([signal.SIGTERM] * 2, [signal.SIGTERM]), "a driver that is told so later on"
     finally:
         signal.signal(signal.SIGTERM, before)
 
