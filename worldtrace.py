@@ -24,8 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train.checkpoints.commands:app",
         "Look into the checkpoints of a run, check them, take the weights out: info, verify, export.",
     ),
-    "predict": ("train.cli:predict", "Predict the layered point cloud behind an image."),
-    "eval": ("train.cli:evaluate", "Evaluate a trained run on a dataset, against baselines."),
+    "predict": ("train.prediction.command:predict", "Predict the layered point cloud behind an image."),
+    "eval": ("train.evaluation.command:evaluate", "Evaluate a trained run on a dataset, against baselines."),
 }
 
 
