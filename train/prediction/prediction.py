@@ -1,0 +1,114 @@
+"""What a prediction is: stacks of points for one picture, the camera they imply, and where they stand in it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+HIDDEN_GREY = 150
+REPEAT = 0.005  # of the median depth: 0.01 at the released objects' mean depth of 1.9, the smaller F-score threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """S seeds of a layered stack of L layers for one image of H x W pixels; of a clip, for one of its frames.
+
+    rgb (H,W,3) float32 in [0, 1], as the model saw it | valid (H,W) bool | xyz (S,L,H,W,3) float32, camera frame (+x
+    right, +y down, +z forward), in units of the training data (scenes: of the median depth), zero where not valid |
+    K (S,3,3), fitted to layer 0 in pixels of that image, None where the fit is not determined | seeds, S of them |
+    exists (S,L,H,W) bool, where the model says that a layer is there: `valid` repeated for models that fill (Eq. 2),
+    which say by a repeated point that a ray has ended | name, of the picture or sample.
+
+    framed_from_image (3,3): affine, from pixels of the picture that was asked about to pixels of the image that the
+    model saw; image_size (height, width) of that picture. Both are None for a rendered sample, which is seen as it is.
+    """
+
+    rgb: np.ndarray
+    valid: np.ndarray
+    xyz: np.ndarray
+    K: np.ndarray | None
+    seeds: tuple[int, ...]
+    exists: np.ndarray = field(default=None)  # type: ignore[arg-type]  # left out: `valid` repeated
+    name: str = ""
+    framed_from_image: np.ndarray | None = None
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.exists is None:
+            object.__setattr__(self, "exists", np.broadcast_to(self.valid, self.xyz.shape[:-1]))
+
+    @property
+    def depth(self) -> np.ndarray:
+        """(S,L,H,W) float32: z along the optical axis, zero where not valid."""
+        return self.xyz[..., 2]
+
+    @property
+    def K_image(self) -> np.ndarray | None:
+        """(S,3,3): the cameras in pixels of the picture that was asked about, not of its crop."""
+        if self.K is None or self.framed_from_image is None:
+            return self.K
+        return np.asarray(np.linalg.inv(self.framed_from_image) @ self.K)
+
+    @property
+    def field_of_view(self) -> np.ndarray | None:
+        """(S,2) degrees: the angle that the whole picture spans, horizontally and vertically. None without a camera."""
+        K = self.K_image
+        if K is None:
+            return None
+        height, width = self.valid.shape if self.image_size is None else self.image_size
+        spans = []
+        for axis, pixels in ((0, width), (1, height)):
+            focal, centre = K[:, axis, axis], K[:, axis, 2]
+            spans.append(np.arctan2(centre, focal) + np.arctan2(pixels - centre, focal))
+        return np.asarray(np.degrees(np.stack(spans, axis=1)))
+
+    @cached_property
+    def typical(self) -> int:
+        """The index (not the seed) of the stack that is most like the others: what to show without a truth."""
+        return typical(self.xyz, self.valid)
+
+    def point_cloud(self, index: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Points (N,3) float32 and colours (N,3) uint8 of stack `index` (default: the typical one); see `point_cloud`.
+
+        IndexError where there is no such stack.
+        """
+        index = self.typical if index is None else index
+        return point_cloud(self.xyz[index], self.rgb, self.valid, self.exists[index])
+
+
+def point_cloud(
+    xyz: np.ndarray, rgb: np.ndarray, valid: np.ndarray, exists: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One stack (L,H,W,3) -> (points (N,3) float32, colours (N,3) uint8): visible ones from the image, hidden grey.
+
+    A deeper point within 0.5 % of the median depth of the last one kept on its ray repeats it (that is how a stack says
+    that the ray has ended, Eq. 2) and is left out, so that grey does not cover the colours. So is what `exists`
+    (L,H,W) says is not there.
+    """
+    there = np.broadcast_to(valid, xyz.shape[:3]) if exists is None else exists & valid
+    depth = xyz[0, ..., 2][there[0]]
+    tolerance = REPEAT * float(np.median(depth)) if depth.size else 0.0
+    points = [xyz[0][there[0]]]
+    colours = [np.round(rgb[there[0]] * 255).astype(np.uint8)]
+    last = np.where(there[0][..., None], xyz[0], np.inf)
+    for layer, here in zip(xyz[1:], there[1:]):
+        new = here & ~(np.linalg.norm(layer - last, axis=-1) <= tolerance)
+        last = np.where(new[..., None], layer, last)
+        points.append(layer[new])
+        colours.append(np.full((int(new.sum()), 3), HIDDEN_GREY, np.uint8))
+    return np.concatenate(points).astype(np.float32), np.concatenate(colours)
+
+
+def typical(xyz: np.ndarray, valid: np.ndarray) -> int:
+    """Of the stacks (S,L,H,W,3) the one nearest to all others in mean point distance: what to show without a truth.
+
+    Generated hidden surfaces differ from seed to seed; their mean would be a surface of none of them.
+    """
+    points = [stack[:, valid] for stack in xyz]
+    total = np.zeros(len(points))
+    for i, one in enumerate(points):  # by pairs: the memory of two stacks, however many seeds
+        for j in range(i):
+            distance = np.linalg.norm(points[j] - one, axis=-1).mean() if one.size else 0.0
+            total[i] += distance
+            total[j] += distance
+    return int(np.argmin(total))
