@@ -9,11 +9,12 @@ It knows nothing of shards, of training runs or of parallelism.
 
 from model.config import EncoderConfig, WTConfig, preset, presets
 from model.flops import Flops, flops, training_flops
-from model.flow import Loss, correlated, noise_fill, objective, sample
+from model.flow import Loss, correlated, noise_fill, objective
 from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
 from model.pretrained import read_encoder
 from model.released import from_released, read_released, released_normalisation, to_released
+from model.sampler import Solver, calls, sample
 from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
 from model.wt_dit import WTDiT
 
@@ -26,9 +27,11 @@ __all__ = [
     "Mixture",
     "Normalisation",
     "PlateauedLogitNormal",
+    "Solver",
     "WTConfig",
     "WTDiT",
     "ZScore",
+    "calls",
     "correlated",
     "draw_times",
     "fit_intrinsics",

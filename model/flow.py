@@ -1,29 +1,26 @@
-"""The objective and the sampler: flow matching on normalised points, the network predicting x0 (paper, 3.1 and App. A).
+"""The objective: flow matching on normalised points, the network predicting x0 (paper, 3.1 and App. A).
 
 x_t = (1 - t) x0 + t noise. Random numbers come in as tensors or generators, so that training replays exactly.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.times import shifted
-from model.wt_dit import WTDiT
-
 MONOTONICITY_WEIGHT = 0.1  # lambda of App. A
+MASK_WEIGHT = 1.0  # of the cross-entropy of masks, which the paper tried and left; it gives no number
 CORRELATION = 0.5  # rho of the prior noise of a clip's frames (released value)
-CLAMP = 0.05  # smallest t by which the sampler divides (released value): v grows as 1/t, the network's error with it
 
 # (rgb, x_t, t, frames) -> x0, as `WTDiT.forward`
 Network = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Loss(NamedTuple):
-    """`total` (scalar, with gradient) = `endpoint` + lambda * `monotonicity`; the rest is for logs.
+    """`total` (scalar, with gradient) = `endpoint` + lambda * `monotonicity` (+ what masks cost);
+    the rest is for logs.
 
     `error_L` and `weight_L` are the batch's squared error and weight per layer, both summed over samples and pixels, so
     that they can be summed over the parts of a batch as well.
@@ -53,6 +50,9 @@ def objective(
     monotonicity_weight: float = MONOTONICITY_WEIGHT,
     frames: int = 1,
     correlation: float = CORRELATION,
+    exists_BLHW: Tensor | None = None,
+    mask_weight: float = MASK_WEIGHT,
+    regression: bool = False,
 ) -> Loss:
     """The training loss of one batch: Eq. 3 gated by Eq. 4, plus lambda times Eq. 8.
 
@@ -67,15 +67,31 @@ def objective(
 
     At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7. In clips, too, it
     is independent of all else that the network sees: frames share the noise of their valid pixels alone.
+
+    A model with masks (`WTConfig.masks`) needs `exists_BLHW` (bool): its points count only where a layer is there, and
+    `mask_weight` times the cross-entropy of its logits is added to `total`. With `regression` the network is asked once,
+    without noise: `t_BL` and `noise_BLHW3` are not looked at (model/regression.py).
     """
-    t_BL111 = t_BL[:, :, None, None, None]
-    x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * correlated(noise_BLHW3, frames, correlation, valid_BHW)
-    x0_hat = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL, frames).float()
+    if regression:
+        answer = model(rgb_B3HW, blank(valid_BHW, x0_BLHW3.shape[1]), torch.ones_like(t_BL), frames).float()
+    else:
+        t_BL111 = t_BL[:, :, None, None, None]
+        x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * correlated(noise_BLHW3, frames, correlation, valid_BHW)
+        answer = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL, frames).float()
+    x0_hat = answer[..., :3]
 
     supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
-    endpoint, error_L, weight_L = endpoint_loss(x0_hat, x0_BLHW3, supervised_BLHW)
-    monotonicity = monotonicity_penalty(x0_hat[..., 2], supervised_BLHW)
+    there_BLHW, existence = supervised_BLHW, None
+    if answer.shape[-1] == 4:
+        if exists_BLHW is None:
+            raise ValueError("objective: a model with masks learns where layers are; give exists_BLHW")
+        existence = existence_loss(answer[..., 3], exists_BLHW, supervised_BLHW)
+        there_BLHW = supervised_BLHW * exists_BLHW
+    endpoint, error_L, weight_L = endpoint_loss(x0_hat, x0_BLHW3, there_BLHW)
+    monotonicity = monotonicity_penalty(x0_hat[..., 2], there_BLHW)
     total = endpoint + monotonicity_weight * monotonicity
+    if existence is not None:
+        total = total + mask_weight * existence
     return Loss(total, endpoint.detach(), monotonicity.detach(), error_L, weight_L)
 
 
@@ -136,6 +152,14 @@ def endpoint_loss(x0_hat_BLHW3: Tensor, x0_BLHW3: Tensor, weight_BLHW: Tensor) -
     return loss_B.mean(), error_BLHW.detach().sum(dim=(0, 2, 3)), weight_BLHW.sum(dim=(0, 2, 3))
 
 
+def existence_loss(logit_BLHW: Tensor, exists_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:
+    """Binary cross-entropy of the layers behind the first, which is there wherever a pixel is valid: the mean over the
+    supervised elements of each sample, then over samples; 0 for a sample without one."""
+    logit, exists, weight = logit_BLHW[:, 1:], exists_BLHW[:, 1:].float(), weight_BLHW[:, 1:]
+    entropy = F.binary_cross_entropy_with_logits(logit, exists, reduction="none") * weight
+    return (entropy.sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
+
+
 def monotonicity_penalty(z_hat_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:
     """Eq. 8: mean of relu(z_l - z_{l+1})^2 over adjacent layers and valid pixels, then over samples.
 
@@ -144,56 +168,3 @@ def monotonicity_penalty(z_hat_BLHW: Tensor, weight_BLHW: Tensor) -> Tensor:
     pair_BKHW = torch.minimum(weight_BLHW[:, :-1], weight_BLHW[:, 1:])
     violation_BKHW = torch.relu(z_hat_BLHW[:, :-1] - z_hat_BLHW[:, 1:]).square() * pair_BKHW
     return (violation_BKHW.sum(dim=(1, 2, 3)) / pair_BKHW.sum(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
-
-
-@torch.no_grad()
-def sample(
-    model: WTDiT,
-    rgb_B3HW: Tensor,
-    valid_BHW: Tensor,
-    generator: Generators,
-    steps: int = 20,
-    frames: int = 1,
-    correlation: float = CORRELATION,
-) -> Tensor:
-    """Normalised points (B,L,H,W,3) by Euler's method from t = 1 to 0; what stands at invalid pixels means nothing.
-
-    The times are even, then moved by the model's `time_shift`.
-
-    rgb in [0, 1]; valid bool. `generator` is one, or one per sample (then a sample's result does not depend on the
-    batch it is in). The velocity is (x_t - x0) / max(t, 0.05). The last step returns the prediction x0 itself: with 20
-    steps Euler does that anyway (its last t is 0.05), with more the clamp would leave noise in the result.
-
-    Of clips, `frames` frames long, the batch holds the frames one after the other, and a sample is a clip. Valid pixels
-    start from noise correlated as in training; the fill of Eq. 7 is independent of it, as there.
-    """
-    if steps < 1:
-        raise ValueError(f"sampler: {steps} steps asked for; at least 1 is needed")
-    batch, _, height, width = rgb_B3HW.shape
-    if frames < 1 or batch % frames:
-        raise ValueError(f"sampler: {batch} images are no whole number of clips of {frames} frames")
-    shape = (batch, model.config.layers, height, width, 3)
-    features = model.encode(rgb_B3HW)
-    x = correlated(gaussian(shape, generator, rgb_B3HW.device, frames), frames, correlation)
-    x0 = x
-    for step in range(steps):
-        t, t_next = (shifted(1 - k / steps, model.config.time_shift) for k in (step, step + 1))
-        filled = noise_fill(x, valid_BHW, gaussian(shape, generator, x.device, frames))
-        x0 = model.denoise(features, rgb_B3HW, filled, torch.full((batch,), t, device=x.device), frames).float()
-        x = x + (t_next - t) * (x - x0) / max(t, CLAMP)
-    return x0
-
-
-def gaussian(shape: Sequence[int], generator: Generators, device: torch.device, frames: int = 1) -> Tensor:
-    """Standard normal float32 on `device`, drawn on the generators' own device.
-
-    Several generators are one per sample, that is, one per `frames` of shape[0].
-    """
-    if isinstance(generator, torch.Generator):
-        return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
-    if len(generator) * frames != shape[0]:
-        raise ValueError(
-            f"{len(generator)} generators were given for {shape[0] // frames} samples; give one, or one per sample"
-        )
-    own = (frames, *shape[1:])
-    return torch.cat([torch.randn(own, generator=g, device=g.device) for g in generator]).to(device)

@@ -6,7 +6,8 @@ from torch import nn
 
 from model import WTDiT, objective, preset, sample
 from model.config import WTConfig
-from model.flow import endpoint_loss, gaussian, monotonicity_penalty, noise_fill, supervision
+from model.flow import endpoint_loss, monotonicity_penalty, noise_fill, supervision
+from model.sampler import gaussian
 
 B, L, H, W = 3, 6, 8, 8
 
