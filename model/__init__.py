@@ -13,6 +13,7 @@ from model.flow import Loss, correlated, noise_fill, objective
 from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
 from model.pretrained import read_encoder
+from model.regression import regress
 from model.released import from_released, read_released, released_normalisation, to_released
 from model.sampler import Solver, calls, sample
 from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
@@ -43,6 +44,7 @@ __all__ = [
     "presets",
     "read_encoder",
     "read_released",
+    "regress",
     "released_normalisation",
     "sample",
     "to_released",

@@ -54,6 +54,8 @@ class EncoderConfig:
 class WTConfig:
     """Everything that fixes the shapes of a WT-DiT's weights, and their initialisation.
 
+    `masks`: per layer and pixel a fourth value, the logit that the layer is there, of models that say where a ray has
+    ended instead of repeating its last point (the alternative to filling in section 4.3).
     `film_adaln` adds a term per layer to the AdaLN of layer-wise blocks (the scene models). `temporal` adds a block
     through time after each global block of the decoder (WT-D). `layer_scale` is 1e-4 in
     the paper (App. F.3), whose runs are 200K steps long; a model trained for some hundred steps needs a larger one,
@@ -72,6 +74,7 @@ class WTConfig:
     mlp_ratio: int = 4
     film_adaln: bool = False
     temporal: bool = False
+    masks: bool = False
     layer_scale: float = 1e-4
     time_shift: float = 1.0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -91,6 +94,11 @@ class WTConfig:
             raise ValueError(
                 f"model: encoder taps {self.encoder.taps} must lie between 1 and its depth {self.encoder.depth}"
             )
+
+    @property
+    def answers(self) -> int:
+        """Values that the network gives per layer and pixel: x, y, z and, with masks, the logit that it is there."""
+        return 4 if self.masks else 3
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict for a checkpoint or a YAML file; `WTConfig.from_dict` reads it back."""

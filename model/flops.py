@@ -61,7 +61,7 @@ def flops(config: WTConfig, height: int, width: int, frames: int = 1) -> Flops:
         "projections": len(shapes) * 2 * tokens * 4 * channels**2,
         **{shape: shapes.count(shape) * 4 * tokens * seen[shape] * channels for shape in seen},
         "mlp": len(shapes) * 2 * tokens * 2 * config.mlp_ratio * channels**2,
-        "output": 2 * tokens * channels * values,
+        "output": 2 * tokens * channels * config.answers * config.patch**2,
     }
 
     encoder, sequence = config.encoder, 1 + patches  # the class token

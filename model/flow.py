@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from model.regression import blank
 
 MONOTONICITY_WEIGHT = 0.1  # lambda of App. A
 MASK_WEIGHT = 1.0  # of the cross-entropy of masks, which the paper tried and left; it gives no number
@@ -19,8 +22,8 @@ Network = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 class Loss(NamedTuple):
-    """`total` (scalar, with gradient) = `endpoint` + lambda * `monotonicity` (+ what masks cost);
-    the rest is for logs.
+    """`total` (scalar, with gradient) = `endpoint` + lambda * `monotonicity`, and with masks their weight times their
+    cross-entropy; the rest is for logs.
 
     `error_L` and `weight_L` are the batch's squared error and weight per layer, both summed over samples and pixels, so
     that they can be summed over the parts of a batch as well.
@@ -69,8 +72,8 @@ def objective(
     is independent of all else that the network sees: frames share the noise of their valid pixels alone.
 
     A model with masks (`WTConfig.masks`) needs `exists_BLHW` (bool): its points count only where a layer is there, and
-    `mask_weight` times the cross-entropy of its logits is added to `total`. With `regression` the network is asked once,
-    without noise: `t_BL` and `noise_BLHW3` are not looked at (model/regression.py).
+    `mask_weight` times the cross-entropy of its logits is added to `total`. With `regression` the network is asked
+    once, without noise: `t_BL` and `noise_BLHW3` are not looked at (model/regression.py).
     """
     if regression:
         answer = model(rgb_B3HW, blank(valid_BHW, x0_BLHW3.shape[1]), torch.ones_like(t_BL), frames).float()

@@ -130,19 +130,25 @@ def shifted(t: Time, shift: float) -> Time:
     return shift * t / (1 + (shift - 1) * t)
 
 
-# Of a stack's first layer and the others in phase (i), of all in phase (ii).
-VISIBLE, BEHIND, SHARED = PlateauedLogitNormal(), LogitNormal(), Mixture()
+# Of a stack's first layer and the others in phase (i), of all in phase (ii): the paper's, and those of its Table 4.
+SCHEDULES: dict[str, tuple[Schedule, Schedule, Schedule]] = {
+    "mixture": (PlateauedLogitNormal(), LogitNormal(), Mixture()),
+    "logit_normal": (LogitNormal(), LogitNormal(), LogitNormal()),
+    "plateaued": (PlateauedLogitNormal(), PlateauedLogitNormal(), PlateauedLogitNormal()),
+}
 
 
-def draw_times(uniform_BL: Tensor, phase: Phase, shift: float = 1.0) -> Tensor:
+def draw_times(uniform_BL: Tensor, phase: Phase, shift: float = 1.0, schedule: str = "mixture") -> Tensor:
     """Uniform numbers (B,L) in [0, 1) -> times (B,L) of the curriculum's phase, shifted (`WTConfig.time_shift`).
 
     "independent" is phase (i): a time per layer, plateaued for the visible layer, logit-normal for those behind it.
     "shared" is phase (ii): one time for the stack from the equal mixture, drawn from the uniforms of layer 0.
+    `schedule`: "mixture", as the paper trains; "logit_normal" or "plateaued" for all layers in both phases (Table 4).
     """
+    visible, behind, shared = SCHEDULES[schedule]
     if phase == "independent":
-        visible_B1 = Shifted(VISIBLE, shift).draw(uniform_BL[:, :1])
-        return torch.cat([visible_B1, Shifted(BEHIND, shift).draw(uniform_BL[:, 1:])], dim=1)
+        visible_B1 = Shifted(visible, shift).draw(uniform_BL[:, :1])
+        return torch.cat([visible_B1, Shifted(behind, shift).draw(uniform_BL[:, 1:])], dim=1)
     if phase == "shared":
-        return Shifted(SHARED, shift).draw(uniform_BL[:, :1]).expand_as(uniform_BL)
+        return Shifted(shared, shift).draw(uniform_BL[:, :1]).expand_as(uniform_BL)
     raise ValueError(f"phase of the time curriculum is {phase!r}; choose 'independent' or 'shared'")

@@ -48,7 +48,7 @@ class Head(nn.Module):
         super().__init__()
         self.layer = LayerConditioning(config.layers, config.width)
         self.blocks = nn.ModuleList(_block(config, config.layer_scale) for _ in range(config.head_blocks))
-        self.projection = nn.Linear(config.width, 3 * config.patch**2)
+        self.projection = nn.Linear(config.width, config.answers * config.patch**2)
         nn.init.zeros_(self.projection.weight)  # the first prediction is the training set's mean, not noise
         nn.init.zeros_(self.projection.bias)
 
@@ -87,6 +87,8 @@ class WTDiT(nn.Module):
 
     def forward(self, rgb_B3HW: Tensor, x_t_BLHW3: Tensor, t: Tensor, frames: int = 1) -> Tensor:
         """RGB in [0, 1], noise-filled x_t (normalised), t (B,) or per layer (B,L) in [0, 1] -> x0 (B,L,H,W,3).
+
+        A model with masks answers (B,L,H,W,4): after the point the logit that the layer is there.
 
         Of clips, `frames` frames long, the batch holds the frames one after the other.
         """

@@ -52,8 +52,8 @@ def test_a_prediction_replays_and_its_seeds_differ(run: Run, image: tuple[np.nda
 
 def test_a_prediction_does_not_depend_on_its_batch(run: Run, image: tuple[np.ndarray, np.ndarray]) -> None:
     rgb, valid = image
-    together = predict_batch(run, np.stack([rgb, rgb[::-1]]), np.stack([valid, valid]), [(0, "a"), (5, "b")], 2)
-    alone = predict_batch(run, rgb[None], valid[None], [(0, "a")], 2)
+    together, _ = predict_batch(run, np.stack([rgb, rgb[::-1]]), np.stack([valid, valid]), [(0, "a"), (5, "b")], 2)
+    alone, _ = predict_batch(run, rgb[None], valid[None], [(0, "a")], 2)
     assert np.allclose(together[:1], alone, atol=1e-5)
 
 

@@ -111,6 +111,15 @@ class Model(BaseModel):
 
 
 class Objective(_Section):
+    """What is learned, and at which times. `regression` is the baseline of section 4.3: the same network, asked once
+    and without noise, for the mean of what an image leaves possible. Of a model with masks (`model.masks=true`) points
+    are learned where a layer is there, and where that is besides; others fill (Eq. 2)."""
+
+    kind: Literal["flow", "regression"] = "flow"
+    schedule: Literal["mixture", "logit_normal", "plateaued"] = (
+        "mixture"  # of times: the paper's, or one for all layers
+    )
+    lambda_mask: float = Field(default=1.0, ge=0)  # of the masks' cross-entropy; the paper gives none
     lambda_mono: float = Field(default=0.1, ge=0)  # App. A, Eq. 8
     # step at which all layers share one t (App. B, phase ii); "stable": once the loss of no layer falls any more
     shared_times_from: NonNegativeInt | Literal["stable"] = 20_000

@@ -145,6 +145,18 @@ def points(depth_BLHW: Tensor, K_B33: Tensor) -> Tensor:
     return xyz
 
 
+def existing(depth_NLHW: Tensor, valid_NHW: Tensor) -> Tensor:
+    """(N,L,H,W) bool: where a forward-filled stack has a layer of its own, up to the last hit of each ray.
+
+    Filling repeats a depth exactly, so the last layer that differs from the one before is the last hit. (Two hits may
+    share a depth, the two sides of a sheet: a layer that repeats one is there if another one comes behind.)
+    """
+    differs = torch.ones_like(depth_NLHW, dtype=torch.bool)
+    torch.ne(depth_NLHW[:, 1:], depth_NLHW[:, :-1], out=differs[:, 1:])
+    behind = differs.flip(1).cumsum(dim=1).flip(1) > 0
+    return behind & valid_NHW.bool()[:, None]
+
+
 def joined(items: Sequence[Batch], memory: Tensor | None = None) -> Batch:
     """One batch of several of the same form, written into `memory` (uint8, as many as `size_of` says) if given."""
     count, form = sum(len(item.index) for item in items), items[0].form

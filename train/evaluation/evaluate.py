@@ -119,7 +119,7 @@ def judge(run: Run, truth: Truth, mean: np.ndarray | None, seeds: int, steps: in
         return stack_metrics(xyz, truth.xyz, truth.hits, truth.single_layer)
 
     draws = [(seed, truth.key) for seed in range(seeds)]
-    stacks = predict_batch(run, truth.rgb[None], truth.valid[None], draws, steps)
+    stacks, _ = predict_batch(run, truth.rgb[None], truth.valid[None], draws, steps)
     each = [metrics(stack) for stack in stacks]
     selected_by = "depth/absrel" if truth.single_layer else SELECTED_BY
     model = {"model_best": min(each, key=lambda m: m[selected_by]), "model": _mean(each)}

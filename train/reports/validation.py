@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 import shards
-from model import Loss, Normalisation, WTDiT, draw_times, objective, sample
+from model import Loss, Normalisation, WTDiT, draw_times, objective
 from shards import Clip, CorruptSample, LayeredView, seed_of
 from shards.order import mixture
 from train.config import Augment, Config
 from train.data import augment
 from train.ranks.parallel import Ranks
 from train.reports.sheets import Row, draw_rows, write_sheet
+from train.step.loss import of_kind
+from train.step.stacks import stacks_of
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it fill [0, 1) evenly, however many there are
 SAMPLER_STEPS = 20
@@ -279,9 +281,16 @@ def _sums(model: WTDiT, normalisation: Normalisation, batch: _Batch, settings: C
     frames = batch.frames
     rgb, xyz, valid, noise = (batch.stacked(name, device) for name in ("rgb", "xyz", "valid", "noise"))
     x0, _ = normalisation.forward(xyz, valid, frames)
-    times = times_of([s.number for s in batch.samples], x0.shape[1], settings.seed, model.config.time_shift)
+    times = times_of(
+        [s.number for s in batch.samples],
+        x0.shape[1],
+        settings.seed,
+        model.config.time_shift,
+        settings.objective.schedule,
+    )
     single = torch.tensor([s.single_layer for s in batch.samples])
     t, single = (of_samples.repeat_interleave(frames, dim=0).to(device) for of_samples in (times, single))
+    kind: dict[str, Any] = of_kind(settings, xyz[..., 2], valid)
     seen: list[Tensor] = []
 
     def network(*arguments: Any) -> Tensor:
@@ -302,6 +311,7 @@ def _sums(model: WTDiT, normalisation: Normalisation, batch: _Batch, settings: C
             settings.objective.lambda_mono,
             frames,
             settings.objective.noise_correlation,
+            **{**kind, "exists_BLHW": kind["exists_BLHW"][part]},
         )
 
     with torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
@@ -317,14 +327,14 @@ def _sums(model: WTDiT, normalisation: Normalisation, batch: _Batch, settings: C
     return torch.cat([counts.to(device), own])
 
 
-def times_of(numbers: Sequence[int], layers: int, seed: int, shift: float) -> Tensor:
+def times_of(numbers: Sequence[int], layers: int, seed: int, shift: float, schedule: str = "mixture") -> Tensor:
     """(B,L): the time of held-out sample k, one for its stack (phase ii), whatever phase the training is in.
 
     Samples 0, 1, 2, ... fill the distribution of times evenly: their quantiles are the multiples of the golden ratio.
     """
     offset = seed_of(seed, "evaluation") % 2**32 / 2**32
     uniform = torch.tensor([(offset + k * GOLDEN) % 1.0 for k in numbers], dtype=torch.float64).float()
-    return draw_times(uniform[:, None].expand(-1, layers), "shared", shift)
+    return draw_times(uniform[:, None].expand(-1, layers), "shared", shift, schedule)
 
 
 def _drawn(
@@ -338,8 +348,8 @@ def _drawn(
         torch.Generator().manual_seed(seed_of(settings.seed, "picture", s.number) % 2**63) for s in batch.samples
     ]
     with torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
-        x0 = sample(model, rgb, valid, generators, SAMPLER_STEPS, frames, settings.objective.noise_correlation)
-    predicted = normalisation.inverse(x0.float(), scale).unflatten(0, (-1, frames)).cpu().numpy()
+        x0, _ = stacks_of(model, settings.objective, rgb, valid, generators, SAMPLER_STEPS, frames)
+    predicted = normalisation.inverse(x0, scale).unflatten(0, (-1, frames)).cpu().numpy()
     drawn = []
     for s, stack in zip(batch.samples[: batch.count], predicted):
         known = 1 if s.single_layer else stack.shape[1]

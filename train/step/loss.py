@@ -5,6 +5,7 @@ Times and noise are functions of (seed, global sample index), each sample's from
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from model import Loss, Normalisation, draw_times, objective
 from model.times import Phase
 from shards import seed_of
 from train.config import Config
-from train.data.batch import Batch
+from train.data.batch import Batch, existing
 
 Network = Callable[..., Tensor]
 
@@ -26,7 +27,7 @@ def loss_of(
     frames = batch.frames
     x0, _ = normalisation.forward(batch.xyz, batch.valid, frames)
     uniform, noise = draws(settings.seed, batch.index, x0)
-    times = draw_times(uniform, phase, time_shift).repeat_interleave(frames, dim=0)
+    times = draw_times(uniform, phase, time_shift, settings.objective.schedule).repeat_interleave(frames, dim=0)
     half = settings.precision == "bf16"
     with torch.autocast(x0.device.type, torch.bfloat16) if half else nullcontext():
         return objective(
@@ -41,7 +42,17 @@ def loss_of(
             settings.objective.lambda_mono,
             frames=frames,
             correlation=settings.objective.noise_correlation,
+            **of_kind(settings, batch.depth, batch.valid),
         )
+
+
+def of_kind(settings: Config, z_NLHW: Tensor, valid_NHW: Tensor) -> dict[str, Any]:
+    """What `objective` is told beside the samples: the kind of the learning, and where layers are."""
+    return {
+        "exists_BLHW": existing(z_NLHW, valid_NHW),
+        "mask_weight": settings.objective.lambda_mask,
+        "regression": settings.objective.kind == "regression",
+    }
 
 
 def draws(seed: int, index_B: Tensor, x0_NLHW3: Tensor) -> tuple[Tensor, Tensor]:
