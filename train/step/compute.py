@@ -101,24 +101,6 @@ def _twice(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def arithmetic(settings: Config, device: torch.device) -> Iterator[None]:
-    """Within the block a trained network computes as it was trained: in bf16 by autocast on a GPU, if that is its
-    precision (half precision saves a CPU nothing), else in float32 proper, without TF32 in convolutions or products."""
-    if device.type != "cuda":
-        yield
-    elif settings.precision == "bf16":
-        with torch.autocast("cuda", torch.bfloat16):
-            yield
-    else:
-        convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
-
-
-@contextmanager
 def attention(settings: Compute) -> Iterator[None]:
     """Within the block the named kernel computes attention wherever it can, others where it cannot (float32 for most).
 
