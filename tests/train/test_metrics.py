@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from shards import forward_fill, rays
-from train.evaluation.metrics import align_points, align_scale_shift, chamfer, depth_metrics, distinct, stack_metrics
+from train.evaluation.alignment import Rule, align_along_rays, align_points, align_scale_shift
+from train.evaluation.metrics import chamfer, depth_metrics, distinct, stack_metrics
 
 
 def brute_force_chamfer(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[float, float, float]:
@@ -81,15 +82,35 @@ def stack() -> tuple[np.ndarray, np.ndarray]:
     return rays(K, 16, 16)[None] * depth[..., None], hits
 
 
+def along_rays(xyz: np.ndarray, scale: float, shift: float) -> np.ndarray:
+    return xyz * (scale * xyz[..., 2:] + shift) / np.where(xyz[..., 2:] == 0, 1, xyz[..., 2:])
+
+
 def test_the_truth_and_any_scaled_and_shifted_truth_are_perfect(stack: tuple[np.ndarray, np.ndarray]) -> None:
     xyz, hits = stack
-    for predicted in (xyz, (xyz - [0, 0, 0.3]) / 1.7):
-        got = stack_metrics(predicted, xyz, hits)
+    similar, slid = (xyz - [0, 0, 0.3]) / 1.7, along_rays(xyz, 1 / 1.7, -0.3)
+    rules: list[tuple[Rule, np.ndarray]] = [("none", xyz), ("ray", xyz), ("ray", slid), ("similar", similar)]
+    for rule, predicted in rules:
+        got = stack_metrics(predicted, xyz, hits, rule=rule)
         for name in ("visible", "hidden", "all"):
             assert got[f"{name}/cd_l1"] == pytest.approx(0.0, abs=1e-9)
             assert got[f"{name}/f@0.01"] == pytest.approx(1.0)
         assert got["depth/mae"] == pytest.approx(0.0, abs=1e-9)
         assert max(got[f"layer{k}/rmse"] for k in range(3)) == pytest.approx(0.0, abs=1e-9)
+    assert stack_metrics(slid, xyz, hits, rule="similar")["all/cd_l1"] > 0.01  # the rules are not the same
+    assert stack_metrics(similar, xyz, hits, rule="ray")["all/cd_l1"] > 0.01
+    assert stack_metrics(slid, xyz, hits, rule="none")["all/cd_l1"] > 0.01
+
+
+def test_aligned_points_stay_on_the_rays_of_their_pixels() -> None:
+    """Unprojection: what a point projects to is what it projected to before, but where it has no ray."""
+    rng = np.random.default_rng(3)
+    xyz = rng.normal(size=(500, 3)) + [0, 0, 8]
+    moved = align_along_rays(xyz, 1.7, -2.0, float(np.median(xyz[:, 2])))
+    assert moved[:, 2] == pytest.approx(1.7 * xyz[:, 2] - 2.0)
+    assert moved[:, :2] / moved[:, 2:] == pytest.approx(xyz[:, :2] / xyz[:, 2:])
+    behind = align_along_rays(np.array([[0.3, -0.2, 1e-9], [0.3, -0.2, -4.0]]), 1.0, 2.0, 2.0)
+    assert np.abs(behind[:, :2]).max() <= 0.3 * 2.0 / 0.2 + 1e-6  # as if at a tenth of the median depth
 
 
 def test_a_repeated_perfect_layer_0_is_perfect_where_visible_and_wrong_where_hidden(
