@@ -25,6 +25,9 @@ READERS = {
     "aria_synthetic": "aria_synthetic:AriaSynthetic",
     "parallel_domain": "parallel_domain:ParallelDomain",
     "tartanair": "tartanair:TartanAir",
+    "nyu": "nyu:NYU",
+    "eth3d": "eth3d:ETH3D",
+    "moge": "moge:MoGe",
     "folder": "folder:Folder",
 }
 LAYERED = {"lari": ".lari:LaRI"}  # of several layers (base.Layered), with commands of their own: `from-lari`

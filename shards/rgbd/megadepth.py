@@ -16,19 +16,17 @@ do. Only models without distortion are taken: the photographs are undistorted, s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from . import colmap
 from .base import Frame, Scene, Unreadable, intrinsics
-from .files import inside, listing, read_bytes, read_h5, read_image
+from .files import inside, listing, read_h5, read_image
 from .geometry import rescaled
-from .pose import from_quaternion, rigid
 
 PREFIX = "phoenix/S6/zl548/MegaDepth_v1"  # as the archive unpacks
-MODELS = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}  # parameters: f cx cy | fx fy cx cy
 
 
 @dataclass(frozen=True)
@@ -72,61 +70,17 @@ class MegaDepth:
         camera, pose = images[frame]
         if camera not in cameras:
             raise Unreadable("unreadable_camera", f"cameras.txt does not know camera {camera} of {frame}")
-        K, height, width = cameras[camera]
-        K = rescaled(K, depth.shape[1] / width, depth.shape[0] / height)
+        lens = cameras[camera]
+        if lens.model not in colmap.PINHOLES:
+            raise Unreadable("distorted_camera", f"camera {camera} is of model {lens.model}: undistort it first")
+        K = intrinsics(*lens.focal, *lens.centre)
+        K = rescaled(K, depth.shape[1] / lens.width, depth.shape[0] / lens.height)
         return Frame(image, depth.astype(np.float32), K, pose, ("relative_scale",))
 
-    def _model(self, scene: Scene) -> tuple[dict[str, tuple[np.ndarray, int, int]], dict[str, tuple[str, np.ndarray]]]:
+    def _model(self, scene: Scene) -> tuple[dict[str, colmap.Lens], dict[str, tuple[str, np.ndarray]]]:
         places = (self._root / scene.name, self.folder / "Undistorted_SfM" / scene.place / "sparse-txt")
         for place in places:
             if (place / "cameras.txt").is_file():
                 paths = inside(self.folder, str(place / "cameras.txt")), inside(self.folder, str(place / "images.txt"))
-                return _cameras(paths[0]), _images(paths[1])
+                return colmap.lenses(paths[0]), colmap.images(paths[1])
         raise Unreadable("missing_file", f"{scene.name} has no cameras.txt: MegaDepth_v1_SfM is needed, undistorted")
-
-
-@lru_cache(maxsize=2)
-def _cameras(path: Path) -> dict[str, tuple[np.ndarray, int, int]]:
-    """Camera -> (K, height, width), of lines CAMERA_ID MODEL WIDTH HEIGHT PARAMS..."""
-    found = {}
-    for line in _lines(path):
-        words = line.split()
-        try:
-            model, width, height = words[1], int(words[2]), int(words[3])
-            values = [float(word) for word in words[4:]]
-        except (IndexError, ValueError):
-            raise Unreadable("unreadable_camera", f"{path.name} has the line {line[:80]!r}") from None
-        if len(values) != MODELS.get(model) or min(width, height) < 1:
-            raise Unreadable("distorted_camera", f"{path.name} has a camera of model {model[:40]}: undistort it first")
-        fx, fy, cx, cy = values if model == "PINHOLE" else [values[0], *values]
-        found[words[0]] = intrinsics(fx, fy, cx, cy), height, width
-    return found
-
-
-@lru_cache(maxsize=2)
-def _images(path: Path) -> dict[str, tuple[str, np.ndarray]]:
-    """Name of the photograph -> (camera, world_from_camera), of lines IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME,
-    each followed by a line of points.
-    """
-    found = {}
-    for line in _lines(path)[::2]:
-        words = line.split(maxsplit=9)
-        try:
-            w, x, y, z, *t = (float(word) for word in words[1:8])
-            camera, name = words[8], words[9]
-        except (IndexError, ValueError):
-            raise Unreadable("unreadable_camera", f"{path.name} has the line {line[:80]!r}") from None
-        camera_from_world = rigid(from_quaternion((w, x, y, z)), t)
-        if not np.isfinite(camera_from_world).all():
-            raise Unreadable("unreadable_camera", f"{path.name} has no finite pose for {name}")
-        found[Path(name).name] = camera, np.linalg.inv(camera_from_world)
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    text = read_bytes(path).decode(errors="replace")
-    # the line of points of an image may be empty, and then still stands for one
-    lines = [line for line in text.split("\n") if not line.startswith("#")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines

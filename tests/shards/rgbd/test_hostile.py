@@ -17,7 +17,7 @@ from PIL import Image
 
 from shards import generator
 from shards.rgbd import Unreadable, files, open_corpus
-from tests.shards.rgbd import corpora
+from tests.shards.rgbd import corpora, judged
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "megadepth": corpora.megadepth,
@@ -27,6 +27,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "arkitscenes": corpora.arkitscenes,
     "argoverse2": corpora.argoverse2,
     "waymo": corpora.waymo,
+    "nyu-exported": judged.nyu_exported,
+    "eth3d": lambda root: judged.eth3d(root, ("kicker",)),
+    "moge": judged.moge,
 }
 DAMAGES = 24  # of every corpus
 
