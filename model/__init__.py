@@ -2,8 +2,8 @@
 
 A network (`WTDiT`) that predicts the clean stack of points from an image and a noisy stack; the flow that trains it
 (`draw_times`, `objective`) and runs it (`sample`); the maps between camera space and the network's space (`ZScore`,
-`LogMedian`); the camera that a prediction implies (`fit_intrinsics`); the released checkpoints (`read_released`) and
-weights for the image encoder alone (`read_encoder`); what a pass costs (`flops`).
+`LogMedian`); the camera that a prediction implies (`fit_intrinsics`); the released checkpoints (`read_released`,
+`write_released`) and weights for the image encoder alone (`read_encoder`); what a pass costs (`flops`).
 It knows nothing of shards, of training runs or of parallelism.
 """
 
@@ -14,12 +14,24 @@ from model.intrinsics import fit_intrinsics
 from model.normalisation import LogMedian, Normalisation, ZScore
 from model.pretrained import read_encoder
 from model.regression import regress
-from model.released import from_released, read_released, released_normalisation, to_released
+from model.released import (
+    LICENCE,
+    RELEASED,
+    Release,
+    ReleasedWeights,
+    read_released,
+    release_of,
+    released_normalisation,
+    write_released,
+)
+from model.released_names import from_released, to_released
 from model.sampler import Solver, calls, sample
 from model.times import LogitNormal, Mixture, PlateauedLogitNormal, draw_times
 from model.wt_dit import WTDiT
 
 __all__ = [
+    "LICENCE",
+    "RELEASED",
     "EncoderConfig",
     "Flops",
     "LogMedian",
@@ -28,6 +40,8 @@ __all__ = [
     "Mixture",
     "Normalisation",
     "PlateauedLogitNormal",
+    "Release",
+    "ReleasedWeights",
     "Solver",
     "WTConfig",
     "WTDiT",
@@ -45,8 +59,10 @@ __all__ = [
     "read_encoder",
     "read_released",
     "regress",
+    "release_of",
     "released_normalisation",
     "sample",
     "to_released",
     "training_flops",
+    "write_released",
 ]

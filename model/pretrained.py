@@ -6,22 +6,22 @@ The names were read in the public sources: microsoft/MoGe (moge/model/v1.py), fa
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.config import WTConfig
 from model.encoder import ImageEncoder
-from model.files import read_tensors
+from model.files import read_tensors, state_dict
+from model.hub import HUB, fetched
 
-HUB = "hf://"
 KNOWN = {
     "moge": "hf://Ruicheng/moge-vitl/model.pt",
     "dinov2": "hf://facebook/dinov2-large/model.safetensors",
 }
 _PROJECTION = "final_project."
+# Where a state dict lies: MoGe's under "model", others' under one of these, or there is no more in the file.
+_KEYS = ("ema_state_dict", "model_state_dict", "model", "state_dict")
 # (theirs, ours) of transformers' DINOv2, whose queries, keys and values are apart
 _TRANSFORMERS = (
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -51,7 +51,11 @@ def read_encoder(source: str, config: WTConfig) -> dict[str, Tensor]:
     ValueError, in one sentence: weights that are of no known network, or do not fit the config (the first one is
     named), or would leave a frozen projection random. FileNotFoundError, OSError: no file, or it cannot be fetched.
     """
-    state = _state(read_tensors(_local(KNOWN.get(source, source))), source)
+    path = _local(KNOWN.get(source, source))
+    try:
+        state = state_dict(read_tensors(path), _KEYS, path)
+    except ValueError as error:
+        raise ValueError(f"model.encoder_weights: {error}") from None
     kind, tensors = _ours(state, source)
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     _check(tensors, config, f"{source} ({kind})")
@@ -66,48 +70,17 @@ def read_encoder(source: str, config: WTConfig) -> dict[str, Tensor]:
 
 def _local(source: str) -> str:
     """The file itself: of hf://OWNER/REPO/FILE the copy in the hub's cache, fetched if it is not there."""
-    if not source.startswith(HUB):
-        if "." not in source.rsplit("/", 1)[-1] and "/" not in source:
-            raise ValueError(
-                f"model.encoder_weights: {source!r} is neither {' nor '.join(KNOWN)}, nor hf://OWNER/REPO/FILE, nor a "
-                ".pt, .pth or .safetensors file"
-            )
-        return source
-    owner, _, rest = source.removeprefix(HUB).partition("/")
-    repository, _, file = rest.partition("/")
-    if not (owner and repository and file):
-        raise ValueError(f"model.encoder_weights: {source} is incomplete; write hf://OWNER/REPO/FILE")
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError:
+    if source.startswith(HUB):
+        try:
+            return fetched(source)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"model.encoder_weights: {error}") from None
+    if "." not in source.rsplit("/", 1)[-1] and "/" not in source:
         raise ValueError(
-            f"model.encoder_weights: {source} needs huggingface_hub; install worldtrace[hub], or download the file "
-            "and give its path"
-        ) from None
-    try:
-        with suppress(LocalEntryNotFoundError):
-            return str(hf_hub_download(f"{owner}/{repository}", file, local_files_only=True))
-        # Once, for 10 seconds: offline, a download would try again and again, and say so in many lines.
-        get_hf_file_metadata(hf_hub_url(f"{owner}/{repository}", file), timeout=10)
-        return str(hf_hub_download(f"{owner}/{repository}", file))
-    except Exception as error:  # the hub's, its HTTP client's and the system's have no common base, and some lines each
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OSError(
-            f"model.encoder_weights: {source} could not be fetched ({first}); download the file on another machine "
-            "and give its path"
-        ) from None
-
-
-def _state(content: Any, source: str) -> dict[str, Tensor]:
-    """The state dict itself: MoGe's lies under "model", others' under one of the usual names, or there is no more."""
-    for key in ("ema_state_dict", "model_state_dict", "model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(x, Tensor) for x in content.values()):
-        raise ValueError(f"model.encoder_weights: {source} holds no state dict of tensors")
-    return {str(name).removeprefix("_orig_mod.").removeprefix("module."): x for name, x in content.items()}
+            f"model.encoder_weights: {source!r} is neither {' nor '.join(KNOWN)}, nor hf://OWNER/REPO/FILE, nor a "
+            ".pt, .pth or .safetensors file"
+        )
+    return source
 
 
 def _ours(state: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Tensor]]:

@@ -19,15 +19,14 @@ from model import (
     WTDiT,
     ZScore,
     read_encoder,
-    read_released,
-    released_normalisation,
 )
 from model import normalisation as maps
 from shards import seed_of
-from train import checkpoints, config
+from train import config, weights
 from train.config import Config
 from train.config.shape import shape_of
 from train.data.stream import Stream
+from train.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,26 +40,31 @@ class Run:
     path: Path
 
 
-def load_run(path: str | Path, device: torch.device | str = "cpu", say: Callable[[str], None] = print) -> Run:
-    """A run folder (its newest whole checkpoint; says which damaged ones it passed over) or one checkpoint -> Run.
+def load_run(source: str | Path, device: torch.device | str = "cpu", say: Callable[[str], None] = print) -> Run:
+    """A model that can be used, from whatever `source` names (train/weights.py): a run folder (its newest whole
+    checkpoint; says which damaged ones it passed over), one checkpoint, an exported .safetensors, a released model by
+    its name (r75b, r69e, r69g, r69l, r76), hf://OWNER/REPO[/FILE] or file.
 
-    FileNotFoundError where there is no checkpoint, ValueError where all, or the one that was named, are damaged.
+    FileNotFoundError where there is nothing, ValueError where it is damaged or something else, OSError where it cannot
+    be fetched.
     """
-    found = checkpoints.find(path, ("model", "ema"), say)
-    others = ValueError(f"{found.path}: its weights are not those of the model that its state.json describes")
-    with _describing(found.path / "state.json"):
-        shape = WTConfig.from_dict(found.state["model"])
-        normalisation = maps.from_dict(found.state["normalisation"])
-        settings = config.from_dict(found.state["config"])
+    found = weights.find(source, say)
+    others = ValueError(
+        f"{found.path}: its weights are not those of the model that its {found.described.name} describes"
+    )
+    with _describing(found):
+        shape = WTConfig.from_dict(found.about["model"])
+        normalisation = maps.from_dict(found.about["normalisation"])
+        settings = config.from_dict(found.about["config"])
         blocks = shape.decoder_blocks + shape.head_blocks + shape.encoder.depth
-        if blocks > len(checkpoints.stored(found, "model")):  # each has weights; millions would be built for ever
+        if blocks > found.count:  # each has weights; millions would be built for ever
             raise others
         with torch.device("meta"):  # the weights that are read become the model's own: there is never a second copy
             network = WTDiT(shape)
-    weights = checkpoints.weights(found)
-    if shapes(weights) != shapes(network.state_dict()):
+    tensors = found.read()
+    if shapes(tensors) != shapes(network.state_dict()):
         raise others
-    network.load_state_dict(weights, assign=True)
+    network.load_state_dict(tensors, assign=True)
     network.to(device).eval().requires_grad_(False)
     return Run(network, normalisation, settings, found.step, found.path)
 
@@ -89,14 +93,14 @@ def build(
         return network, None
     if encoder is not None:
         say(f"model.encoder_weights: {encoder} is not read, because model.start brings an encoder: {start}")
-    weights, inherited = _read_start(Path(start))
-    own = _of_its_own(Path(start), shapes(weights), shapes(network.state_dict()))
+    tensors, inherited = _read_start(start, say)
+    own = _of_its_own(start, shapes(tensors), shapes(network.state_dict()))
     if own:
         say(
             f"model.start: {start} is of single frames; the {len(network.temporal)} temporal blocks, which it lacks, "
             "begin as they do without it"
         )
-    network.load_state_dict(weights, strict=not own)
+    network.load_state_dict(tensors, strict=not own)
     return network, inherited
 
 
@@ -147,44 +151,35 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def shapes(weights: Mapping[str, Tensor]) -> dict[str, str]:
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> shape, as text: what says whether weights are those of a model."""
-    return {name: "x".join(map(str, tensor.shape)) or "a number" for name, tensor in weights.items()}
+    return {name: "x".join(map(str, tensor.shape)) or "a number" for name, tensor in tensors.items()}
 
 
 @contextmanager
-def _describing(file: Path) -> Iterator[None]:
+def _describing(found: Weights) -> Iterator[None]:
     """What a file says of a run and cannot be understood in the block is a ValueError that names it."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        if str(file.parent) in str(error):
+        if str(found.path) in str(error):
             raise
         text = " ".join(str(error).split())[:300]
         what = text if isinstance(error, ValueError) else f"{type(error).__name__} {text}"
-        raise ValueError(f"{file}: describes no run that this version can read: {what}") from None
+        raise ValueError(f"{found.described}: describes no run that this version can read: {what}") from None
 
 
-def _read_start(start: Path) -> tuple[dict[str, Tensor], Normalisation]:
-    """Weights of a run or checkpoint folder (averaged), of a file that was exported from one, or of a released
-    `model.pt`, and the map they were trained under."""
-    if start.is_dir():
-        found = checkpoints.find(start, ("model", "ema"))
-        with _describing(found.path / "state.json"):
-            return checkpoints.weights(found), maps.from_dict(found.state["normalisation"])
-    if not start.exists():
-        raise FileNotFoundError(
-            f"model.start: {start} does not exist; give a run's folder, an exported .safetensors or a released model.pt"
-        )
-    if start.suffix == ".safetensors" and (export := checkpoints.read_export(start)) is not None:
-        tensors, about = export
-        with _describing(start):
-            return tensors, maps.from_dict(about["normalisation"])
-    tensors = read_released(start)
-    return tensors, released_normalisation(tensors)
+def _read_start(start: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], Normalisation]:
+    """The weights that a run begins with, averaged where there is an average, and the map they were trained under."""
+    try:
+        found = weights.find(start, say)
+    except (ValueError, OSError) as error:
+        raise type(error)(f"model.start: {error}") from None
+    with _describing(found):
+        return found.read(), maps.from_dict(found.about["normalisation"])
 
 
-def _of_its_own(start: Path, there: Mapping[str, str], here: Mapping[str, str]) -> set[str]:
+def _of_its_own(start: str, there: Mapping[str, str], here: Mapping[str, str]) -> set[str]:
     """The weights of which `start` has none. They may only be all temporal blocks, which do nothing to single frames
     (App. B); ValueError where weights are not those of the model that the config describes."""
     temporal = {name for name in here if name.startswith("temporal.")}

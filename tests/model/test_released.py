@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model import WTDiT, from_released, preset, read_released, to_released
-from model.released import our_name
+from model.released_names import our_name
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "released"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the released fixtures are not beside this checkout")
@@ -49,8 +49,7 @@ def test_a_checkpoint_comes_back_with_its_head_negated_and_its_ema_preferred(tmp
     model = WTDiT(preset("tiny", width=32, heads=2, decoder_blocks=3, head_blocks=1))
     released = {"_orig_mod." + key: value for key, value in to_released(model.state_dict()).items()}
     torch.save({"model_state_dict": {}, "ema_state_dict": released, "step": 7}, tmp_path / "model.pt")
-    state = read_released(tmp_path / "model.pt")
-    model.load_state_dict(state)
+    model.load_state_dict(read_released(tmp_path / "model.pt").tensors)
     assert torch.equal(released["_orig_mod.net.latents_projection.geo_proj.weight"], -model.head.projection.weight)
 
 

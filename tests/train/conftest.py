@@ -50,6 +50,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def no_licence_said_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks of what this user was told lie elsewhere, and none is left in the real cache."""
+    monkeypatch.setattr("train.weights.marks", lambda: tmp_path / "told")
+
+
 Settings = Callable[..., Config]
 
 

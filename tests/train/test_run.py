@@ -103,8 +103,9 @@ def test_clips_begin_as_frames(settings: Settings, tmp_path: Path, released: boo
     network.load_state_dict(averaged)
     assert torch.equal(outputs(dynamic), outputs(network))
     assert inherited == (released_normalisation(averaged) if released else MAP)
-    assert len(said) == 1
-    assert "the 2 temporal blocks, which it lacks" in said[0]
+    assert len(said) == 1 + released
+    assert "the 2 temporal blocks, which it lacks" in said[-1]
+    assert ("CC BY-NC-ND 4.0" in said[0]) == released
     alone, _ = build(settings(model__decoder_blocks=6, model__temporal=True))
     assert equal(dynamic, alone.state_dict(), [name for name in alone.state_dict() if name.startswith("temporal.")])
     assert not torch.equal(outputs(dynamic, frames=2), outputs(network, frames=2))

@@ -117,13 +117,15 @@ def weights(found: Found) -> dict[str, Tensor]:
 
 def read_export(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The averaged weights that `worldtrace checkpoint export` wrote, and what it says of them: `model`,
-    `normalisation`, `config`. None where it is another file; ValueError where it is damaged."""
+    `normalisation`, `config`, `step`, and `licence` of what others released. None where it is another file; ValueError
+    where it is damaged."""
     try:
         with safe_open(file, framework="pt") as opened:
             said = opened.metadata() or {}
             if not {"model", "normalisation"} <= said.keys():
                 return None
-            about = {name: json.loads(said[name]) for name in ("model", "normalisation", "config") if name in said}
+            names = ("model", "normalisation", "config", "step", "licence")
+            about = {name: json.loads(said[name]) for name in names if name in said}
             return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
