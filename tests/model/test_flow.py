@@ -1,13 +1,11 @@
-"""The objective against its definition, and the sampler against an oracle."""
+"""The objective against its definition."""
 
 import pytest
 import torch
 from torch import nn
 
 from model import WTDiT, objective, preset, sample
-from model.config import WTConfig
 from model.flow import endpoint_loss, monotonicity_penalty, noise_fill, supervision
-from model.sampler import gaussian
 
 B, L, H, W = 3, 6, 8, 8
 
@@ -15,17 +13,11 @@ B, L, H, W = 3, 6, 8, 8
 class Oracle(nn.Module):
     """Answers with the points it was given and remembers what it was asked."""
 
-    def __init__(self, x0, shift=1.0):
+    def __init__(self, x0):
         super().__init__()
-        self.x0, self.config, self.asked = x0, WTConfig(time_shift=shift), []
+        self.x0, self.asked = x0, []
 
     def forward(self, rgb, x_t, t, frames):
-        return self.denoise(None, rgb, x_t, t, frames)
-
-    def encode(self, rgb):
-        return None
-
-    def denoise(self, features, rgb, x_t, t, frames):
         self.asked.append((x_t, t))
         return self.x0
 
@@ -153,55 +145,6 @@ def test_total_adds_the_weighted_penalty(batch):
         loss = objective(Oracle(guess), **batch, monotonicity_weight=weight)
         assert loss.monotonicity > 0
         torch.testing.assert_close(loss.total, loss.endpoint + weight * loss.monotonicity)
-
-
-@pytest.mark.parametrize("shift", [1.0, 8.0])
-@pytest.mark.parametrize("steps", [1, 2, 7, 20, 33, 100])
-def test_the_sampler_returns_an_oracles_points_at_any_step_count(batch, steps, shift):
-    oracle = Oracle(batch["x0_BLHW3"], shift)
-    out = sample(oracle, batch["rgb_B3HW"], batch["valid_BHW"], torch.Generator().manual_seed(0), steps)
-    assert torch.equal(out, batch["x0_BLHW3"])
-    times = torch.stack([t for _, t in oracle.asked])
-    assert times.shape == (steps, B)
-    even = 1 - torch.arange(steps) / steps
-    torch.testing.assert_close(times[:, 0], shift * even / (1 + (shift - 1) * even))
-
-
-def test_the_sampler_walks_the_straight_line_to_an_oracle(batch):
-    """With x0 known, x_t at valid pixels is (1 - t) x0 + t x1 for the x1 it started from, as in training."""
-    oracle, valid = Oracle(batch["x0_BLHW3"]), torch.ones_like(batch["valid_BHW"])
-    sample(oracle, batch["rgb_B3HW"], valid, torch.Generator().manual_seed(0), 20)
-    start = oracle.asked[0][0]
-    for x_t, t in oracle.asked:
-        torch.testing.assert_close(x_t, (1 - t[0]) * oracle.x0 + t[0] * start, atol=1e-4, rtol=1e-4)
-
-
-def test_every_step_gets_fresh_noise_at_invalid_pixels(batch):
-    oracle, valid = Oracle(batch["x0_BLHW3"]), batch["valid_BHW"]
-    sample(oracle, batch["rgb_B3HW"], valid, torch.Generator().manual_seed(0), 10)
-    outside = torch.stack([x_t.movedim(1, -1)[~valid].flatten() for x_t, _ in oracle.asked])
-    assert outside.std() == pytest.approx(1, abs=0.05)
-    assert (torch.corrcoef(outside) - torch.eye(10)).abs().max() < 0.1
-
-
-def test_sampling_replays_and_a_sample_does_not_depend_on_its_batch():
-    model = small_model().eval()
-    rgb, valid = torch.rand(2, 3, H, W), torch.ones(2, H, W)
-
-    def seeds(*values):
-        return [torch.Generator().manual_seed(v) for v in values]
-
-    both = sample(model, rgb, valid, seeds(1, 2), 4)
-    assert torch.equal(both, sample(model, rgb, valid, seeds(1, 2), 4))
-    torch.testing.assert_close(both[1:], sample(model, rgb[1:], valid[1:], seeds(2), 4), atol=1e-5, rtol=1e-5)
-    assert (both - sample(model, rgb, valid, seeds(3, 4), 4)).abs().mean() > 1e-4
-
-
-def test_mistakes_are_named(batch):
-    with pytest.raises(ValueError, match="0 steps"):
-        sample(Oracle(batch["x0_BLHW3"]), batch["rgb_B3HW"], batch["valid_BHW"], torch.Generator(), 0)
-    with pytest.raises(ValueError, match="1 generators were given for 3 samples"):
-        gaussian((3, 2), [torch.Generator()], torch.device("cpu"))
 
 
 def test_overfits_one_sample():
