@@ -1,58 +1,81 @@
-"""Judging a trained run on held-out samples, beside two baselines (paper, App. C: metrics, evaluation splits)."""
+"""Judging trained runs and precomputed predictions on held-out samples, beside two baselines (paper, App. C)."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 import shards
+from model import LogMedian, ZScore
+from model.normalisation import Normalisation
+from train.evaluation.alignment import RULE_TEXTS, Rule
 from train.evaluation.baselines import mean_stack, repeated_layer0
-from train.evaluation.metrics import stack_metrics
-from train.evaluation.truth import Truth, truth_of
-from train.prediction.predict import compile_for, predict_batch
+from train.evaluation.journal import Journal
+from train.evaluation.methods import Drawn, Method, Precomputed, Sampled
+from train.evaluation.metrics import TrueStack, averaged, judge
+from train.evaluation.protocols import UNIT_TEXTS, Unit, protocol_of
+from train.evaluation.samples import held_out, keys_of, list_hash
+from train.evaluation.truth import truths_of, views_of
+from train.prediction.batch import compile_for
 from train.run import Run
 
-SELECTED_BY = "all/cd_l1"  # best of K: the seed with the best complete geometry, judged with the truth in hand
-MEAN_OVER = 512  # training samples behind the mean baseline
+__all__ = ["Asked", "Report", "compare", "evaluate", "held_out"]
 
-METHODS = {
-    "model_best": "the model, best of K seeds",
-    "model": "the model, one seed (mean over K)",
+MEAN_OVER = 512  # training samples behind the mean baseline
+BASELINES = {
     "mean": "the mean of the split `train` of the judged dataset",
     "layer0": "a perfect layer 0 repeated: the true visible surface and nothing behind it",
 }
+# What is kept of each seed: enough for the curves of best-of-K.
+OF_EACH_SEED = ("depth/absrel", "visible/cd_l1", "hidden/cd_l2", "all/cd_l1", "all/cd_l2", "surface/cd_l1")
+
+
+class Surface(Protocol):
+    """Points sampled from an asset's surfaces (train/evaluation/surfaces.py)."""
+
+    def points(self, view: shards.LayeredView) -> np.ndarray:
+        """(N,3) float64 in the camera frame of a view."""
+        ...
 
 
 @dataclass(frozen=True)
 class Report:
-    """`methods[m][metric]` is the mean over samples; `samples` has every sample's own values; `settings` say how."""
+    """`methods[m][metric]` is the mean over samples; `samples` has every sample's own values; `settings` say how.
+
+    Of a method NAME, `NAME` is the mean over its seeds and `NAME_best` the best of them. A sample's `each` has, by
+    method, some metrics of every seed.
+    """
 
     settings: dict[str, Any]
     methods: dict[str, dict[str, float]]
     samples: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"settings": self.settings, "methods": self.methods, "samples": self.samples}
+        """JSON; what is not finite is None."""
+        plain: dict[str, Any] = _finite({"settings": self.settings, "methods": self.methods, "samples": self.samples})
+        return plain
 
 
-def held_out(dataset: shards.Dataset, splits: Sequence[str], limit: int | None = None) -> list[int]:
-    """Rows to evaluate, fixed by the manifest: all of `splits`, or `limit` of them drawn by the manifest's own hash.
+@dataclass(frozen=True)
+class Asked:
+    """Which samples are judged, and how. rows of the dataset; size in pixels; `layers` of the truth; `frames` of a
+    clip; `selected_by` is the metric that the best seed has least of."""
 
-    ValueError where the dataset has none.
-    """
-    rows = sorted(int(row) for split in splits for row in dataset.rows(split))
-    if not rows:
-        counts = ", ".join(f"{s} {len(dataset.rows(s))}" for s in shards.SPLITS)
-        raise ValueError(
-            f"{dataset.directory}: no samples in split {'+'.join(splits)} (it has {counts}); render more assets, or "
-            "name another --split"
-        )
-    if limit is not None and limit < len(rows):
-        order = shards.Order(len(rows), 0, dataset.hash)
-        rows = sorted(rows[int(order[i])] for i in range(limit))
-    return rows
+    rows: tuple[int, ...]
+    size: int
+    layers: int
+    frames: int
+    selected_by: str
+    rule: Rule = "ray"
+    unit: Unit = "dataset"
+    surfaces: Surface | None = None
+    baselines: bool = True
+    allow_missing: bool = False
 
 
 def evaluate(
@@ -64,41 +87,234 @@ def evaluate(
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Metrics of the model and the baselines on some splits of a dataset.
+    """Metrics of one run, called `model`, and the baselines on some splits, by the protocol for the dataset's regime.
 
-    Every prediction gets the same per-sample scale-shift alignment on layer-0 depth (metrics.py). The mean is that of
-    the split `train` of the same dataset, and left out where that is empty. A clip is judged by its first frame.
-    `settings["seen_in_training"]` says whether the run was trained on these very samples. ValueError where no sample
-    has a valid pixel.
+    ValueError where the dataset has no such sample, or none with a valid pixel.
     """
-    layers, size = run.model.config.layers, run.config.data.size
-    rows = held_out(dataset, splits, limit)
-    training = shards.open(dataset.directory, split="train")
-    mean = mean_stack(training, layers, size, run.normalisation, MEAN_OVER)
-    compile_for(run, len(rows))
-    samples: list[dict[str, Any]] = []
-    for done, row in enumerate(rows):
-        progress(done, len(rows))
-        truth = truth_of(dataset[row], layers, size, run.config.augment.background)
-        if truth.valid.any():
-            samples.append({"key": truth.key, **judge(run, truth, mean, seeds, steps)})
-    progress(len(rows), len(rows))
+    method = Sampled("model", run, seeds, steps)
+    asked = ask([method], dataset, held_out(dataset, splits, limit))
+    report = compare([method], dataset, asked, progress)
+    report.settings["splits"] = list(splits)
+    return report
+
+
+def ask(
+    methods: Sequence[Method],
+    dataset: shards.Dataset,
+    rows: Sequence[int],
+    table: int | None = None,
+    size: int | None = None,
+    frames: int | None = None,
+) -> Asked:
+    """What the protocol of a table (None: that of the dataset's regime) asks for these methods and rows.
+
+    `size` is by default the one that all methods work at; `frames`, of protocols for clips, as many as all can judge.
+    ValueError where methods disagree on either.
+    """
+    protocol = protocol_of(dataset, table)
+    shapes = {method.name: method.shape for method in methods}
+    sizes = {of_method for _, of_method in shapes.values()}
+    if size is None and len(sizes) > 1:
+        each = ", ".join(f"{name} {of_method}" for name, (_, of_method) in shapes.items())
+        raise ValueError(
+            f"the methods work at different sizes ({each}): say with --size at which they are to be judged"
+        )
+    size = size or sizes.pop()
+    most = [method.frames for method in methods if method.frames is not None]
+    there = max(dataset.columns(["frames"])["frames"].to_pylist(), default=1) if protocol.clips else 1
+    if frames is None:
+        frames = min([there, *most]) if protocol.clips else 1
+    if not protocol.clips and frames > 1:
+        raise ValueError(f"--frames {frames}: table {protocol.number} judges single frames; use --table 3 for clips")
+    layers = max(of_method for of_method, _ in shapes.values())
+    return Asked(tuple(rows), size, layers, frames, protocol.selected_by, unit=protocol.unit)
+
+
+def compare(
+    methods: Sequence[Method],
+    dataset: shards.Dataset,
+    asked: Asked,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    journal: Path | None = None,
+) -> Report:
+    """Metrics of several methods and of the baselines, all on the same samples.
+
+    Every prediction gets the same alignment per sample (alignment.py); a sample without a valid pixel is left out. The
+    mean is that of the split `train` of the same dataset, and left out where that is empty. Samples are judged in
+    threads while the next one is sampled. With a `journal`, what was judged before is not judged again.
+
+    ValueError where no sample has a valid pixel, or where a precomputed prediction is missing and `allow_missing` is
+    not set.
+    """
+    keys = keys_of(dataset, asked.rows)
+    missing = {m.name: set(m.missing(keys)) for m in methods if isinstance(m, Precomputed)}
+    for method in methods:
+        lost = missing.get(method.name, set())
+        if lost and (not asked.allow_missing or len(lost) == len(keys)):
+            raise ValueError(
+                f"{method.name}: {len(lost)} of {len(keys)} predictions are missing, {min(lost)}.npz among them; a "
+                "method is judged on all samples, or on those that it has with --allow-missing"
+            )
+    settings = _settings(methods, dataset, asked, keys)
+    mean = _mean_of(methods, dataset, asked) if asked.baselines else None
+    sampled = [method for method in methods if isinstance(method, Sampled)]
+    for method in sampled:
+        compile_for(method.run, len(asked.rows))
+    notes = Journal(journal, settings) if journal is not None else None
+    done = dict(notes.done) if notes is not None else {}
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting: deque[tuple[str, Future[dict[str, Any] | None]]] = deque()
+    finished = len(keys) - sum(key not in done for key in keys)
+
+    def take() -> None:
+        nonlocal finished
+        key, future = waiting.popleft()
+        result = future.result()
+        done[key] = result if result is not None else {"key": key, "empty": True}
+        if notes is not None:
+            notes.add(done[key])
+        finished += 1
+        progress(finished, len(keys))
+
+    progress(finished, len(keys))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
+    try:
+        for row, key in zip(asked.rows, keys):
+            if key in done:
+                continue
+            drawn: dict[str, Drawn] = {}
+            if sampled:
+                sample = dataset[row]
+                if any(view.valid.any() for view in views_of(sample, asked.frames)):
+                    drawn = {method.name: method.draw(sample, asked.size, asked.frames) for method in sampled}
+            stored = [m for m in methods if isinstance(m, Precomputed) and key not in missing[m.name]]
+            waiting.append((key, pool.submit(_judged, dataset, row, asked, methods, drawn, stored, mean)))
+            while len(waiting) > threads:
+                take()
+        while waiting:
+            take()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if notes is not None:
+            notes.close()
+    samples = [done[key] for key in keys if not done[key].get("empty")]
     if not samples:
-        raise ValueError(f"{dataset.directory}: none of its {len(rows)} samples has a valid pixel to judge")
-    settings = {
-        "samples": len(samples),
-        "splits": list(splits),
-        "seen_in_training": seen_in_training(run, dataset, splits),
+        raise ValueError(f"{dataset.directory}: none of its {len(keys)} samples has a valid pixel to judge")
+    if notes is not None:
+        notes.finish()
+    settings["samples"] = len(samples)
+    for name, lost in missing.items():
+        settings["judged"][name]["missing"] = len(lost)
+    names = [name for name in settings["methods"] if any(name in sample for sample in samples)]
+    settings["methods"] = {name: settings["methods"][name] for name in names}
+    means = {name: averaged([sample[name] for sample in samples if name in sample]) for name in names}
+    return Report(settings, means, samples)
+
+
+def _judged(
+    dataset: shards.Dataset,
+    row: int,
+    asked: Asked,
+    methods: Sequence[Method],
+    drawn: Mapping[str, Drawn],
+    stored: Sequence[Precomputed],
+    mean: np.ndarray | None,
+) -> dict[str, Any] | None:
+    """Metrics of every method on one sample; None where it has no valid pixel."""
+    sample = dataset[row]
+    views = views_of(sample, asked.frames)
+    truths = truths_of(sample, asked.layers, asked.size, "black", asked.frames)
+    seen = [t for t, truth in enumerate(truths) if truth.valid.any()]
+    if not seen:
+        return None
+    unit = _median_depth([(truths[t].xyz[..., 2], truths[t].valid) for t in seen]) if asked.unit == "median" else 1.0
+    of_asset = [asked.surfaces.points(views[t]) if asked.surfaces is not None else None for t in seen]
+    true = [
+        TrueStack(truths[t].xyz, truths[t].hits, truths[t].single_layer, surface, unit)
+        for t, surface in zip(seen, of_asset)
+    ]
+    single = truths[seen[0]].single_layer
+
+    def metrics(xyz_TLHW3: np.ndarray, exists_TLHW: np.ndarray | None = None) -> dict[str, float]:
+        exists = None if exists_TLHW is None else [exists_TLHW[t] for t in seen]
+        return judge(true, [xyz_TLHW3[t] for t in seen], exists, asked.rule)
+
+    selected_by = "depth/absrel" if single else asked.selected_by
+    found: dict[str, Any] = {"key": sample.key, "each": {}}
+    every = {**drawn, **{m.name: m.read(sample.key, len(truths)) for m in stored}}
+    for method in methods:
+        if method.name not in every:
+            continue
+        xyz, exists = _with_layers(every.pop(method.name), asked.layers)
+        each = [metrics(xyz[k], exists[k]) for k in range(len(xyz))]
+        found[f"{method.name}_best"] = min(each, key=lambda m: m[selected_by])
+        found[method.name] = averaged(each)
+        found["each"][method.name] = [{name: m[name] for name in OF_EACH_SEED if name in m} for m in each]
+    if mean is not None:
+        found["mean"] = metrics(np.broadcast_to(mean, (len(truths), *mean.shape)))
+    if asked.baselines:
+        found["layer0"] = metrics(np.stack([repeated_layer0(truth.xyz) for truth in truths]))
+    return found
+
+
+def _with_layers(drawn: Drawn, layers: int) -> Drawn:
+    """A method with fewer layers than the truth has no point in those that it lacks."""
+    lacking = layers - drawn.xyz.shape[2]
+    if lacking <= 0:
+        return drawn
+    xyz = np.pad(drawn.xyz, ((0, 0), (0, 0), (0, lacking), *((0, 0),) * 3))
+    return Drawn(xyz, np.pad(drawn.exists, ((0, 0), (0, 0), (0, lacking), *((0, 0),) * 2)))
+
+
+def _median_depth(stacks: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The m of Eq. 6: the (lower) median valid depth of filled stacks [(z (L,H,W), valid (H,W))]."""
+    z = np.concatenate([depth[:, valid].ravel() for depth, valid in stacks])
+    return float(np.partition(z, (z.size - 1) // 2)[(z.size - 1) // 2])
+
+
+def _mean_of(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked) -> np.ndarray | None:
+    """The mean baseline, in the normalised space of the first run, else in that of the unit that is judged in."""
+    normalisation: Normalisation = LogMedian() if asked.unit == "median" else ZScore((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for method in methods:
+        if isinstance(method, Sampled):
+            normalisation = method.run.normalisation
+            break
+    training = shards.open(dataset.directory, split="train")
+    return mean_stack(training, asked.layers, asked.size, normalisation, MEAN_OVER)
+
+
+def _settings(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked, keys: Sequence[str]) -> dict[str, Any]:
+    runs = {method.name: method.run for method in methods if isinstance(method, Sampled)}
+    splits = sorted(set(dataset.columns(["split"])["split"].take(list(asked.rows)).to_pylist()))
+    seen = [name for name, run in runs.items() if seen_in_training(run, dataset, splits)]
+    first = next((method for method in methods if isinstance(method, Sampled)), None)
+    texts = {}
+    for method in methods:
+        called = "the model" if method.name == "model" else method.name
+        texts[f"{method.name}_best"] = f"{called}, best of K seeds"
+        texts[method.name] = f"{called}, one seed (mean over K)"
+    return {
+        "samples": len(keys),
+        "splits": splits,
+        "seen_in_training": bool(seen),
+        "trained_on_these": seen,
+        "dataset": dataset.directory,
         "manifest_hash": dataset.hash,
-        "seeds": seeds,
-        "steps": steps,
-        "size": size,
-        "training_step": run.step,
-        "alignment": "per-sample scale and shift, least squares on layer-0 depth",
-        "best_of_k_selected_by": SELECTED_BY,
-        "methods": METHODS,
+        "list_hash": list_hash(keys),
+        "seeds": first.seeds if first is not None else None,
+        "steps": first.steps if first is not None else None,
+        "size": asked.size,
+        "frames": asked.frames,
+        "training_step": first.run.step if first is not None else None,
+        "alignment": f"per-sample scale and shift, least squares on layer-0 depth: {RULE_TEXTS[asked.rule]}"
+        if asked.rule != "none"
+        else RULE_TEXTS["none"],
+        "unit": UNIT_TEXTS[asked.unit],
+        "best_of_k_selected_by": asked.selected_by,
+        "surfaces": asked.surfaces is not None,
+        "judged": {method.name: method.about() for method in methods},
+        "methods": texts | (BASELINES if asked.baselines else {}),
     }
-    return Report(settings, {m: _mean([s[m] for s in samples]) for m in METHODS if m in samples[0]}, samples)
 
 
 def seen_in_training(run: Run, dataset: shards.Dataset, splits: Sequence[str]) -> bool:
@@ -112,22 +328,9 @@ def _place(path: str | Path) -> str:
     return str(path) if "://" in str(path) else str(Path(path).resolve())
 
 
-def judge(run: Run, truth: Truth, mean: np.ndarray | None, seeds: int, steps: int) -> dict[str, dict[str, float]]:
-    """Metrics of every method on one view; no "mean" without one."""
-
-    def metrics(xyz: np.ndarray) -> dict[str, float]:
-        return stack_metrics(xyz, truth.xyz, truth.hits, truth.single_layer)
-
-    draws = [(seed, truth.key) for seed in range(seeds)]
-    stacks, _ = predict_batch(run, truth.rgb[None], truth.valid[None], draws, steps)
-    each = [metrics(stack) for stack in stacks]
-    selected_by = "depth/absrel" if truth.single_layer else SELECTED_BY
-    model = {"model_best": min(each, key=lambda m: m[selected_by]), "model": _mean(each)}
-    baseline = {} if mean is None else {"mean": metrics(mean)}
-    return {**model, **baseline, "layer0": metrics(repeated_layer0(truth.xyz))}
-
-
-def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean per metric over the rows that have it."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list) else value

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards import Clip, Sample
+from shards import Clip, LayeredView, Sample
 from train.config import Augment
 from train.data import augment
 
@@ -25,10 +25,23 @@ class Truth:
 def truth_of(sample: Sample, layers: int, size: int, background: str) -> Truth:
     """A sample as a model is shown it: scaled and cropped about its centre to size x size, without augmentation.
 
-    Of a clip the first frame: the models trained here are static. `background` is "white", or else it is black: the
-    trainer's random one has nothing to be compared with.
+    Of a clip the first frame. `background` is "white", or else it is black: the trainer's random one has nothing to be
+    compared with.
     """
-    view = sample.frames[0] if isinstance(sample, Clip) else sample
+    return truths_of(sample, layers, size, background, 1)[0]
+
+
+def truths_of(sample: Sample, layers: int, size: int, background: str, frames: int) -> tuple[Truth, ...]:
+    """`truth_of` of the first `frames` frames of a clip; a view is a clip of one."""
+    return tuple(_truth(sample.key, view, layers, size, background) for view in views_of(sample, frames))
+
+
+def views_of(sample: Sample, frames: int) -> tuple[LayeredView, ...]:
+    """The first `frames` frames of a sample, as they are stored."""
+    return sample.frames[:frames] if isinstance(sample, Clip) else (sample,)
+
+
+def _truth(key: str, view: LayeredView, layers: int, size: int, background: str) -> Truth:
     config = Augment(enabled=False, background="white" if background == "white" else "black")
     target = augment.prepare(view, layers, size, config, None)
     # Forward filling repeats a depth exactly, so the last layer that differs from the one before is the last hit. (Two
@@ -36,4 +49,4 @@ def truth_of(sample: Sample, layers: int, size: int, background: str) -> Truth:
     layer = np.arange(1, layers)[:, None, None]
     last = np.where(np.diff(target.xyz[..., 2], axis=0) != 0, layer, 0).max(axis=0, initial=0)
     hits = np.where(target.valid, last + 1, 0).astype(np.uint8)
-    return Truth(sample.key, target.rgb.transpose(1, 2, 0), target.valid, target.xyz, hits, view.single_layer)
+    return Truth(key, target.rgb.transpose(1, 2, 0), target.valid, target.xyz, hits, view.single_layer)

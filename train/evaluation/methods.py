@@ -1,0 +1,136 @@
+"""What is judged: a run that is asked now, or predictions that lie in a folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from model import Solver
+from shards import Sample
+from train.evaluation.truth import truths_of
+from train.prediction.archive import read_npz
+from train.prediction.batch import predict_batch
+from train.prediction.prediction import Prediction
+from train.run import Run
+
+
+class Drawn(NamedTuple):
+    """xyz (K,T,L,H,W,3), exists (K,T,L,H,W) bool: K seeds of a stack for each of T frames."""
+
+    xyz: np.ndarray
+    exists: np.ndarray
+
+
+class Method(Protocol):
+    """`name` is its column; `shape` is (layers, size) of what it predicts; `frames` how many at once, if that counts."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def frames(self) -> int | None: ...
+
+    def about(self) -> dict[str, Any]:
+        """JSON that says what it is: two methods of equal `about` predict the same."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """A trained run. A regression answers once, whatever the number of seeds."""
+
+    name: str
+    run: Run
+    seeds: int = 8
+    steps: int = 20
+    solver: Solver = "euler"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.run.model.config.layers, self.run.config.data.size
+
+    @property
+    def frames(self) -> int | None:
+        """Of a model with attention along time as many as it was trained with; others see each frame by itself."""
+        return self.run.config.data.frames if self.run.model.config.temporal else None
+
+    @property
+    def deterministic(self) -> bool:
+        return self.run.config.objective.kind == "regression"
+
+    def about(self) -> dict[str, Any]:
+        how = {} if self.deterministic else {"steps": self.steps, "solver": self.solver}
+        seeds = 1 if self.deterministic else self.seeds
+        return {"run": str(self.run.path), "training_step": self.run.step, "seeds": seeds, **how}
+
+    def draw(self, sample: Sample, size: int, frames: int) -> Drawn:
+        """Stacks for the first `frames` frames of a sample. The noise of a seed is a function of it and of the key."""
+        background = self.run.config.augment.background
+        truths = truths_of(sample, self.shape[0], size, background, frames)
+        draws = [(seed, sample.key) for seed in range(1 if self.deterministic else self.seeds)]
+        rgb, valid = np.stack([t.rgb for t in truths]), np.stack([t.valid for t in truths])
+        if self.frames is not None and len(truths) > 1:
+            each = [
+                predict_batch(self.run, rgb, valid, [draw], self.steps, len(truths), self.solver) for draw in draws
+            ]  # one clip at a time: all seeds of 16 frames are more than a GPU holds
+            return Drawn(np.stack([s.xyz for s in each]), np.stack([s.exists for s in each]))
+        shape = (len(draws), len(truths), *truths[0].xyz.shape)
+        drawn = Drawn(np.zeros(shape, np.float32), np.zeros(shape[:-1], bool))
+        for t in range(len(truths)):
+            if valid[t].any():
+                stacks = predict_batch(self.run, rgb[t : t + 1], valid[t : t + 1], draws, self.steps, 1, self.solver)
+                drawn.xyz[:, t], drawn.exists[:, t] = stacks
+        return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Precomputed:
+    """A folder with a KEY.npz per sample (train/prediction/archive.py), by whatever made them."""
+
+    name: str
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"--predictions {self.folder} is not a folder; it holds a KEY.npz per sample")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(layers, size) of the first file; ValueError where there is none."""
+        first = min(self.folder.glob("*.npz"), default=None)
+        if first is None:
+            raise ValueError(f"--predictions {self.folder}: no .npz is in it; a prediction of sample KEY is KEY.npz")
+        xyz = read_npz(first)[0].xyz
+        return xyz.shape[1], xyz.shape[2]
+
+    @property
+    def frames(self) -> int | None:
+        return None
+
+    def about(self) -> dict[str, Any]:
+        files = [entry.stat() for entry in self.folder.glob("*.npz")]
+        newest = max((entry.st_mtime_ns for entry in files), default=0)
+        size = sum(entry.st_size for entry in files)
+        return {"predictions": str(self.folder.resolve()), "files": len(files), "bytes": size, "newest": newest}
+
+    def path(self, key: str) -> Path:
+        """ValueError for a key that would lead out of the folder."""
+        if key != Path(key).name or key in ("", ".", ".."):
+            raise ValueError(f"{key!r} is the key of a sample, but not the plain name of a file")
+        return self.folder / f"{key}.npz"
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        return [key for key in keys if not self.path(key).is_file()]
+
+    def read(self, key: str, frames: int) -> Drawn:
+        """ValueError where the file is damaged or has fewer frames."""
+        found: list[Prediction] = read_npz(self.path(key))
+        if len(found) < frames:
+            raise ValueError(f"{self.path(key)} has {len(found)} frames, and {frames} are judged; set --frames")
+        chosen = found[:frames]
+        return Drawn(np.stack([p.xyz for p in chosen], 1), np.stack([p.exists for p in chosen], 1))
