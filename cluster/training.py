@@ -79,6 +79,8 @@ def settled(settings: Config) -> Config:
 
     ValueError where `out` would lie in the copy of the working directory that `ray job submit` makes.
     """
+    from train import weights
+
     if not Path(settings.out).is_absolute() and "runtime_resources" in Path.cwd().parts:
         raise ValueError(
             f"out: {settings.out} would lie in the job's own copy of the working directory: give an absolute path"
@@ -95,7 +97,7 @@ def settled(settings: Config) -> Config:
             "out": _absolute(settings.out),
             "data": data.model_copy(update={"path": path, "cache": cache}),
             "model": settings.model.model_copy(
-                update={"start": settings.model.start and _absolute(settings.model.start)}
+                update={"start": settings.model.start and weights.absolute(settings.model.start)}
             ),
         }
     )

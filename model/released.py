@@ -78,20 +78,26 @@ class ReleasedWeights:
     note: dict[str, Any] | None
 
 
-def release_of(source: str, kind: str) -> Release:
-    """The released model that `source` names (a name, hf://..., or a path in which a name or repository stands), else
-    the first of this kind: of scenes that is r69e, at 504 pixels."""
+def release_named(source: str, kind: str) -> Release | None:
+    """The released model of which `source` speaks: by its name (r75b), by its repository (hf://...), or, of a file of
+    that `kind`, by a name or repository that stands in its path, as in the hub's own cache."""
     if source in RELEASED:
         return RELEASED[source]
     if source.startswith(HUB):
         repository = parsed(source, FILE)[0]
-        return next((r for r in RELEASED.values() if r.repository == repository), _first(kind))
-    parts = [part.replace("--", "/") for part in Path(source).parts]
-    for each in reversed(RELEASED.values()):  # the 840 before those whose repository's name is the beginning of its own
-        named = re.compile(rf"(?<![0-9a-z]){each.name}(?![0-9a-z])|{re.escape(each.repository.split('/')[1])}(?![\w-])")
-        if each.kind == kind and any(named.search(part) for part in parts):
+        return next((each for each in RELEASED.values() if each.repository == repository), None)
+    for each in RELEASED.values():
+        repository = each.repository.split("/")[1]
+        words = re.compile(rf"(?<![0-9a-z]){each.name}(?![0-9a-z])|{re.escape(repository)}(?![\w-])", re.IGNORECASE)
+        if each.kind == kind and words.search(source):
             return each
-    return _first(kind)
+    return None
+
+
+def release_of(source: str, kind: str) -> Release:
+    """The same; where nothing is named, the first of that kind: of scenes r69e, at 504 pixels."""
+    found = release_named(source, kind)
+    return found or next(each for each in RELEASED.values() if each.kind == kind)
 
 
 def read_released(path: str | Path) -> ReleasedWeights:
@@ -151,15 +157,15 @@ def write_released(path: str | Path, state: Mapping[str, Tensor], shape: WTConfi
     """
     reason = unlike_released(shape)
     if reason is not None:
-        raise ValueError(
-            f"{path}: the release knows no such model ({reason}); export a .safetensors, without --released"
-        )
+        raise ValueError(f"the release knows no such model ({reason}); export a .safetensors, without --released")
     theirs = {name: x.detach().cpu().float().contiguous() for name, x in to_released(state).items()}
     torch.save({"model_state_dict": theirs, "ema_state_dict": theirs, NOTE: json.dumps(dict(note))}, path)
 
 
 def unlike_released(shape: WTConfig) -> str | None:
     """Why the released code has no model of this shape, in some words; None where it has one."""
+    if shape.masks:
+        return "it has no masks: its layers fill"
     fixed = {name: getattr(_ENCODER, name) for name in ("width", "depth", "heads", "taps", "grid")}
     for name, value in fixed.items():
         if getattr(shape.encoder, name) != value:
@@ -235,10 +241,6 @@ def _note(content: Any, path: str | Path) -> dict[str, Any] | None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(name[:100] for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-
-
-def _first(kind: str) -> Release:
-    return next(release for release in RELEASED.values() if release.kind == kind)
 
 
 def _x(sizes: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model import LICENCE, RELEASED, ReleasedWeights, WTConfig, presets, read_released, release_of
+from model import LICENCE, RELEASED, ReleasedWeights, WTConfig, presets, read_released, release_named, release_of
 from model import normalisation as maps
 from model.hub import HUB, fetched
 from model.released import FILE
@@ -26,6 +26,7 @@ SOURCES = (
     "a run's folder, one of its checkpoints, an exported .safetensors, a released model.pt, hf://OWNER/REPO or one of "
     f"{', '.join(RELEASED)}"
 )
+_STARTS = 8  # trainings, each of which began with the weights of the one before, that are followed back
 _PRESETS = {"object": "wt_o", "scene": "wt_s", "dynamic": "wt_d"}
 
 
@@ -54,18 +55,43 @@ def find(source: str | Path, say: Say = print) -> Weights:
     be fetched; one sentence each.
     """
     text = str(source)
-    if isinstance(source, str) and text in RELEASED:
+    if text in RELEASED and not (isinstance(source, Path) and source.exists()):
         return _file(Path(fetched(RELEASED[text].source, say=say)), text, say)
     if isinstance(source, str) and text.startswith(HUB):
         return _file(Path(fetched(text, FILE, say)), text, say)
     path = Path(source).expanduser()
     if path.is_file() and path.name != "state.json":
         return _file(path, str(path), say)
-    if path.exists() or "step-" in path.name:
+    if path.exists():
         return _folder(path.parent if path.name == "state.json" else path, say)
     near = difflib.get_close_matches(text.lower(), RELEASED, n=1, cutoff=0.5) if len(path.parts) == 1 else []
     hint = f"did you mean {near[0]}?" if near else f"give {SOURCES}"
     raise FileNotFoundError(f"{source} does not exist; {hint}")
+
+
+def licence_of(found: Weights) -> str | None:
+    """Of the weights, or of released ones that they were trained from; None where no such start is known.
+
+    A start that was a run is asked what it started from, as long as its folder is there.
+    """
+    for _ in range(_STARTS):
+        if found.licence is not None:
+            return found.licence
+        start = _start_of(found.about)
+        if start is None:
+            return None
+        if start in RELEASED or start.startswith(tuple(f"{HUB}{each.repository}" for each in RELEASED.values())):
+            return LICENCE
+        try:
+            found = find(start, say=lambda text: None)
+        except (ValueError, OSError):
+            return None
+    return None
+
+
+def absolute(source: str) -> str:
+    """`source` as another process, in another folder, can find it: a path becomes absolute, a name or URL stays."""
+    return source if source in RELEASED or "://" in source else str(Path(source).expanduser().absolute())
 
 
 def released_config(read: ReleasedWeights, source: str) -> config.Config:
@@ -124,12 +150,12 @@ def _file(path: Path, source: str, say: Say) -> Weights:
 
 def _look(read: ReleasedWeights, source: str, say: Say) -> None:
     """Whether the weights are those that were asked for. ValueError; what cannot be told is said."""
-    release = release_of(source, read.kind)
+    named, release = release_named(source, read.kind), release_of(source, read.kind)
     if release.kind != read.kind:
         raise ValueError(
             f"{source}: is to be a model of kind {release.kind}, and these weights are of kind {read.kind}"
         )
-    if read.kind == "scene" and source not in RELEASED and release.repository not in source.replace("--", "/"):
+    if read.kind == "scene" and named is None:
         say(
             f"{source}: taken for {release.name}, at {release.size} pixels; weights do not tell r69e and r69g (504) "
             "from r69l (840), so name the file or its folder after the model"
@@ -150,6 +176,14 @@ def _say_licence(licence: str, source: str, say: Say) -> None:
 def marks() -> Path:
     """The folder of marks of what this user has been told."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "worldtrace" / "licences"
+
+
+def _start_of(about: Mapping[str, Any]) -> str | None:
+    """model.start of the training that made the weights."""
+    settings: Any = about.get("config")
+    for name in ("model", "start"):
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings if isinstance(settings, str) else None
 
 
 def _overrides(shape: WTConfig, preset: WTConfig) -> dict[str, Any]:

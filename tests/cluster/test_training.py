@@ -224,6 +224,8 @@ def test_workers_get_absolute_paths_and_no_copy_of_the_working_directory(
     assert c.out == str(tmp_path / "run")
     assert [source.path for source in c.data.sources] == [str(tmp_path / "data"), "s3://bucket/data"]
     assert c.model.start == str(tmp_path / "model.pt")
+    for start in ("r75b", "hf://haoz19/object-model-6layer"):
+        assert settled(settings(out="run", model__start=start)).model.start == start
     (tmp_path / "runtime_resources").mkdir()
     monkeypatch.chdir(tmp_path / "runtime_resources")
     with pytest.raises(ValueError, match="give an absolute path"):

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,32 +63,48 @@ def verify(run: Annotated[Path, RUN]) -> None:
 
 @app.command()
 def export(
-    run: Annotated[Path, RUN],
-    out: Annotated[Path, typer.Option(help="OUT.safetensors: the averaged weights, in one file.")],
+    source: Annotated[
+        str, typer.Argument(help="A run, a checkpoint, an exported file, or released weights (r75b, hf://..., .pt).")
+    ],
+    out: Annotated[Path, typer.Option(help="OUT.safetensors, or with --released OUT.pt: the weights, in one file.")],
+    released: Annotated[
+        bool, typer.Option("--released", help="With the names of the public release, for its own code.")
+    ] = False,
 ) -> None:
     """Write the averaged weights of the newest checkpoint as one file, without the optimizer.
 
-    The file's metadata hold the model's config, the map of its points and the training's config as JSON.
+    The metadata of a .safetensors hold the model's config, the map of its points and
+    the training's config as JSON. --released writes a model.pt that the public
+    release reads: only of models that it has (objects, scenes, clips; ViT-L/14).
 
-    Example: worldtrace checkpoint export out/run --out wt.safetensors
+    \b
+    worldtrace checkpoint export out/run --out wt.safetensors
+    worldtrace checkpoint export out/run --released --out model.pt
+    worldtrace checkpoint export r75b --out r75b.safetensors
     """
-    from train.checkpoints import find, weights
+    from train import weights
 
-    if out.suffix != ".safetensors":
-        raise ValueError(f"{out}: weights are written as safetensors; give a name that ends so")
+    suffixes, kind = ((".pt", ".pth"), "torch's .pt") if released else ((".safetensors",), "safetensors")
+    if out.suffix not in suffixes:
+        raise ValueError(
+            f"{out}: {'with' if released else 'without'} --released weights are written as {kind}; give a name that "
+            f"ends in {suffixes[0]}"
+        )
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent}: no such folder to write {out.name} to")
-    found = find(run, ("model", "ema"), typer.echo)
-    tensors = weights(found)
-    _write(
-        out,
-        tensors,
-        {name: found.state[name] for name in ("model", "normalisation", "config") if name in found.state},
-        found.step,
-    )
-    typer.echo(
-        f"{out}: {len(tensors)} tensors, {out.stat().st_size / 1e9:.3f} GB, of step {found.step} of {found.path}"
-    )
+    found = weights.find(source, typer.echo)
+    licence = weights.licence_of(found)
+    about = {name: found.about[name] for name in ("model", "normalisation", "config") if name in found.about}
+    about |= {"licence": licence} if licence is not None else {}
+    if released:
+        count = _write_released(out, source, {**about, "step": found.step})
+    else:
+        tensors = found.read()
+        count = len(tensors)
+        _write(out, tensors, about, found.step)
+    typer.echo(f"{out}: {count} tensors, {out.stat().st_size / 1e9:.3f} GB, of step {found.step} of {found.path}")
+    if licence is not None:
+        typer.echo(f"{out}: its weights are under {licence}")
 
 
 def _folders(run: Path) -> list[Path]:
@@ -102,18 +120,52 @@ def _folders(run: Path) -> list[Path]:
 
 
 def _write(out: Path, tensors: dict[str, Any], about: dict[str, Any], step: int) -> None:
-    """Under another name first, so that no half of a file is taken for weights."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    metadata = {"format": "pt", "step": str(step), **{name: json.dumps(value) for name, value in about.items()}}
+    try:
+        with _whole(out) as half:
+            save_file(tensors, half, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{out} cannot be written: {error}") from None
+
+
+def _write_released(out: Path, source: str, note: dict[str, Any]) -> int:
+    """The number of tensors. Says where the release would read other points out of the same weights."""
+    from model import released_normalisation, write_released
+    from train.run import load_run
+
+    run = load_run(source, say=lambda text: None)  # all of it was said when `source` was found
+    if run.config.objective.kind != "flow":
+        raise ValueError(
+            f"{source}: trained as a {run.config.objective.kind}, and the release only samples; no --released"
+        )
+    state = run.model.state_dict()
+    try:
+        with _whole(out) as half:
+            write_released(half, state, run.model.config, note)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    if run.normalisation != (theirs := released_normalisation(state)):
+        typer.echo(
+            f"{out}: the release's code turns the numbers of this kind of model into points by {theirs}, and this run "
+            f"was trained under {run.normalisation}: there its points would come out stretched; worldtrace knows"
+        )
+    return len(state)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Where to write within the block; it then gets its name, so that no half of a file is taken for weights."""
     half = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         half.touch()
         mode = half.stat().st_mode  # what others may do with a file of this user; safetensors lets nobody read it
-        save_file(tensors, half, {"format": "pt", "step": str(step), **{k: json.dumps(v) for k, v in about.items()}})
+        yield half
         half.chmod(mode)
         half.replace(out)
-    except SafetensorError as error:
-        raise OSError(f"{out} cannot be written: {error}") from None
+    except RuntimeError as error:  # what torch says of a full disk
+        raise OSError(f"{out} cannot be written: {' '.join(str(error).split())[:200]}") from None
     finally:
         half.unlink(missing_ok=True)
