@@ -19,7 +19,7 @@ def shape_of(settings: Config) -> WTConfig:
     if shape.encoder.frozen and settings.model.start is None and settings.model.encoder_weights is None:
         raise ValueError(
             "model.start: not set, and model.encoder_weights neither, but the image encoder of "
-            f"{settings.model.preset} is frozen and would stay random; give a released model.pt or a run folder as "
-            "model.start, model.encoder_weights=moge, or set model.encoder.frozen=false"
+            f"{settings.model.preset} is frozen and would stay random; give a run folder, an exported "
+            ".safetensors or a released model (r75b, hf://OWNER/REPO, a model.pt) as model.start, model.encoder_weights=moge, or set model.encoder.frozen=false"
         )
     return shape
