@@ -91,9 +91,10 @@ class Data(_Section):
 class Model(BaseModel):
     """A preset of the model room, any field of its `WTConfig` to override, and what the weights and targets start from.
 
-    `start` is a run folder or one of its checkpoints (the EMA weights), an exported .safetensors, a released model by
-    name (r75b, r69e, r69g, r69l, r76), as hf://OWNER/REPO[/FILE] or as a file; it must hold the model of this config, but for temporal blocks, which may be missing there and then begin as they do without it (WT-D
-    from WT-O). `encoder_weights` are of the image encoder alone, where there is no `start`: one brings its own encoder,
+    `start` is a run folder or one of its checkpoints (the EMA weights), an exported .safetensors, a released model
+    by name (r75b, r69e, r69g, r69l, r76), as hf://OWNER/REPO[/FILE] or as a file; it must hold the model of this
+    config, but for temporal blocks, which may be missing there and then begin as they do without it (WT-D from
+    WT-O). `encoder_weights` are of the image encoder alone, where there is no `start`: one brings its own encoder,
     and these are then not read, which is said. A frozen encoder needs either. A run that goes on needs neither.
     `normalisation` auto: the one that `start` was trained under; without `start`, z-score where all samples are objects
     or dynamic objects, else log-median (App. A).

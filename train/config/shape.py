@@ -20,6 +20,7 @@ def shape_of(settings: Config) -> WTConfig:
         raise ValueError(
             "model.start: not set, and model.encoder_weights neither, but the image encoder of "
             f"{settings.model.preset} is frozen and would stay random; give a run folder, an exported "
-            ".safetensors or a released model (r75b, hf://OWNER/REPO, a model.pt) as model.start, model.encoder_weights=moge, or set model.encoder.frozen=false"
+            ".safetensors or a released model (r75b, hf://OWNER/REPO, a model.pt) as model.start, "
+            "model.encoder_weights=moge, or set model.encoder.frozen=false"
         )
     return shape
