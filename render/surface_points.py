@@ -26,9 +26,9 @@ def sample_surface(mesh: Mesh, count: int, seed: int, vertices: np.ndarray | Non
     if count < 1:
         raise ValueError(f"{count} points of a surface: ask for at least one")
     vertices = np.asarray(mesh.vertices if vertices is None else vertices, np.float64)
-    chosen = np.flatnonzero(drop_duplicate_faces(mesh.faces, vertices))
-    corners = vertices[mesh.faces[chosen]]
     with np.errstate(over="ignore", invalid="ignore"):
+        chosen = np.flatnonzero(drop_duplicate_faces(mesh.faces, vertices))
+        corners = vertices[mesh.faces[chosen]]
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
         ends = np.cumsum(area)
     if not len(ends) or not np.isfinite(ends[-1]) or ends[-1] <= 0:

@@ -25,8 +25,10 @@ class Surfaces:
         self._read = lru_cache(KEPT)(self._of)
 
     def points(self, view: LayeredView) -> np.ndarray:
-        """(N,3) float64 in the frame of the view's camera (a clip: of one of its frames), units as of its layers: the
-        points of its asset that lie in front of the camera and within the picture (`within`).
+        """(N,3) float64 in the frame of the view's camera (a clip: of one of its frames), units as of its layers.
+
+        Of an object all points, those that a cropped view cuts off too: the whole shape is asked for, as of those that
+        generate meshes. Of a scene those within the picture (`within`): a house reaches far beyond any view of it.
 
         FileNotFoundError where the folder has none of the asset, ValueError where the view does not say how the asset
         was scaled, or at what time it shows it.
@@ -40,7 +42,7 @@ class Surfaces:
         scale, offset = _normalisation(view)
         pose = np.asarray(view.world_from_camera, np.float64)
         in_camera = ((points - offset) * scale - pose[:3, 3]) @ pose[:3, :3]
-        return within(in_camera, view.K, *view.size)
+        return within(in_camera, view.K, *view.size) if view.regime == "scene" else in_camera
 
     def _of(self, source: str, uid: str, sha256: str) -> SurfacePoints:
         return read_surface(self.folder, Origin(uid, source, sha256))
@@ -48,10 +50,7 @@ class Surfaces:
 
 def within(points: np.ndarray, K: np.ndarray, height: int, width: int) -> np.ndarray:
     """Those of the points (N,3) in the camera's frame that a picture of height x width with K shows, however many
-    surfaces stand before them.
-
-    A stack has one ray for each pixel: what lies beside the picture nobody can ask of it. Of an object that is framed
-    whole nothing is lost.
+    surfaces stand before them: what lies beside the picture nobody can ask of a stack with a ray for each pixel.
     """
     ahead = points[points[:, 2] > 1e-9]
     u = (K[0, 0] * ahead[:, 0] + K[0, 1] * ahead[:, 1]) / ahead[:, 2] + K[0, 2]
