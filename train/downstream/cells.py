@@ -1,0 +1,58 @@
+"""The pixel grid of a layer as a surface: which neighbours hang together, and points between them."""
+
+import torch
+from torch import Tensor
+
+SLOPE = 12.0  # pixel widths: a surface seen at 85 degrees; beyond it, two pixels show two surfaces
+JUMP = 0.06  # of the depth: at low resolutions a pixel is wide, and 85 degrees would bridge an arm and a body
+PLANE_SLOPE = 57.0  # 89 degrees, for what goes on as a plane does
+BEND = 0.2  # how much of its step in inverse depth may change from one pixel to the next, on a plane
+
+
+def smooth_cells(z_LHW: Tensor, there_LHW: Tensor, focal: float) -> Tensor:
+    """(L,H-1,W-1) bool: four neighbours that are there and belong to one surface.
+
+    Two neighbours do where their depths differ by at most 12 pixel widths (z / focal; a surface seen at 85 degrees) and
+    6 % of the depth; or by at most 57 (89 degrees) where one of the two pixels beyond them goes on as a plane would: on
+    a plane 1 / z is affine in the image, so that its step from pixel to pixel stays the same.
+    """
+    inverse = torch.where(there_LHW, 1 / torch.where(there_LHW, z_LHW, 1), torch.nan)  # a gap compares as not smooth
+    across, down = (_smooth_steps(inverse.movedim(axis, -1), focal).movedim(-1, axis) for axis in (-1, -2))
+    return across[:, :-1] & across[:, 1:] & down[:, :, :-1] & down[:, :, 1:]
+
+
+def _smooth_steps(inverse: Tensor, focal: float) -> Tensor:
+    """(...,N-1) bool along the last axis of inverse depths (...,N); NaN where there is nothing."""
+    step = inverse.diff(dim=-1)
+    relative = step.abs() / torch.minimum(inverse[..., 1:], inverse[..., :-1])  # of the nearer one's depth
+    same = step.diff(dim=-1).abs() <= BEND * torch.minimum(step[..., 1:].abs(), step[..., :-1].abs())
+    goes_on = torch.nn.functional.pad(same, (1, 0)) | torch.nn.functional.pad(same, (0, 1))
+    return (relative <= min(SLOPE / focal, JUMP)) | (goes_on & (relative <= PLANE_SLOPE / focal))
+
+
+def corners_of(cells_LHW: Tensor) -> Tensor:
+    """(N,4) int64: for each True cell of (L,H-1,W-1) its corners in a flattened (L,H,W) grid: upper left, upper right,
+    lower left, lower right."""
+    layer, row, column = cells_LHW.nonzero().unbind(1)
+    height, width = cells_LHW.shape[1] + 1, cells_LHW.shape[2] + 1
+    first = (layer * height + row) * width + column
+    return torch.stack([first, first + 1, first + width, first + width + 1], dim=1)
+
+
+def dice(values_N4C: Tensor, across_N: Tensor, down_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut each cell into across x down pieces, and take what is at their centres.
+
+    values (N,4,C) at the corners of N cells -> (values (M,C), bilinear; cell (M,) int64, whose piece each one is), M
+    the sum of across * down; a cell with a 0 has none.
+    """
+    pieces_N = across_N * down_N
+    cell = torch.repeat_interleave(pieces_N)
+    number = torch.arange(len(cell), device=cell.device) - (pieces_N.cumsum(0) - pieces_N)[cell]
+    width = across_N[cell]
+    s = ((number % width) + 0.5) / width
+    t = (torch.div(number, width, rounding_mode="floor") + 0.5) / down_N[cell]
+    weight = torch.stack([(1 - s) * (1 - t), s * (1 - t), (1 - s) * t, s * t], dim=1).to(values_N4C.dtype)
+    total = weight[:, :1] * values_N4C[cell, 0]
+    for corner in range(1, 4):  # one corner at a time: (M,4,C) would be four times the memory
+        total += weight[:, corner : corner + 1] * values_N4C[cell, corner]
+    return total, cell

@@ -1,0 +1,189 @@
+"""Layered points seen by another camera: z-buffered splats whose size follows the spacing of the pixels they are of."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.downstream.cells import corners_of, dice, smooth_cells
+from train.downstream.stack import Stack
+from train.prediction.prediction import HIDDEN_GREY
+
+NOTHING = 255  # the layer of a pixel that sees no point
+SPACING = 2**-0.5  # pixels: a square grid of this spacing, however it lies, has a sample in every pixel
+LARGEST = 16  # samples across one pixel of the prediction; what is magnified further shows its gaps
+NEAREST = 0.01  # of the median depth: what is nearer to the camera, or behind it, is not drawn
+SLACK = 1e-3  # of the depth: samples so near to the foremost belong to its surface
+
+Hidden = Literal["grey", "image"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """rgb (H,W,3) float32 in [0,1], 0 where nothing is seen | depth (H,W) float32, z in the frame's own camera, 0 where
+    nothing is seen | layer (H,W) uint8: of which layer the seen point is (0: visible in the image), 255 for nothing."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+    layer: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Surfaces:
+    """A stack made ready: P points with colour and layer, their width (of a pixel at their depth), and N cells of four
+    of them that hang together. `edge` marks points that are not surrounded by cells and stand for themselves."""
+
+    xyz_P3: Tensor
+    rgb_P3: Tensor
+    layer_P: Tensor
+    width_P: Tensor
+    edge_P: Tensor
+    cell_N4: Tensor
+    nearest: float
+
+    @property
+    def device(self) -> torch.device:
+        return self.xyz_P3.device
+
+
+def surfaces(stack: Stack, hidden: Hidden = "grey", device: torch.device | str = "cpu") -> Surfaces:
+    """Prepare a stack. Hidden layers are grey, or have the colour of their pixel in the image.
+
+    Points are put on the rays of the recovered camera at their own depth, so that the source view gives the image back.
+    """
+    layers, height, width = stack.there.shape
+    focal = float(np.sqrt(stack.K[0, 0] * stack.K[1, 1]))
+    z = torch.from_numpy(np.ascontiguousarray(stack.xyz[..., 2])).to(device)
+    there = torch.from_numpy(np.ascontiguousarray(stack.there)).to(device)
+    x, y = (torch.from_numpy(slope).to(device) for slope in slopes(stack.K, height, width))
+    xyz = torch.stack([z * x, z * y, z], dim=-1)
+    image = torch.from_numpy(np.ascontiguousarray(stack.rgb)).to(device)
+    rgb = image.expand(layers, -1, -1, -1).clone()
+    if hidden == "grey":
+        rgb[1:] = HIDDEN_GREY / 255
+    cells = smooth_cells(z, there, focal)
+    around = torch.nn.functional.pad(cells, (1, 1, 1, 1))
+    inner = around[:, :-1, :-1] & around[:, :-1, 1:] & around[:, 1:, :-1] & around[:, 1:, 1:]
+    index = torch.cumsum(there.flatten(), 0) - 1  # from the grid to the points that are there
+    layer = torch.arange(layers, dtype=torch.uint8, device=z.device)[:, None, None].expand(layers, height, width)
+    return Surfaces(
+        xyz[there],
+        rgb[there],
+        layer[there],
+        z[there] / focal,
+        ~inner[there],
+        index[corners_of(cells)],
+        NEAREST * float(z[there].median()),
+    )
+
+
+def slopes(K: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """x / z and y / z (H,W) float32 of the rays through the pixel centres."""
+    v, u = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K).T
+    return rays[..., 0].astype(np.float32), rays[..., 1].astype(np.float32)
+
+
+def view(scene: Surfaces, K: np.ndarray, world_from_camera: np.ndarray, height: int, width: int) -> Frame:
+    """What a camera sees; the world is the frame of the camera that the prediction was made for.
+
+    Each cell is cut until its pieces are nearer to each other than 0.71 pixels, so that a surface has no holes up to a
+    magnification of 11; points at a cut cover the square that their pixel covers at their depth. Of the samples that
+    fall into a pixel, those on the foremost surface compete, and the one nearest to the pixel's centre is shown: at the
+    source view that is the pixel's own point, so image and layer 0 come back exactly.
+    """
+    camera = torch.from_numpy(np.linalg.inv(world_from_camera).astype(np.float32)).to(scene.device)
+    k = torch.from_numpy(np.asarray(K, np.float32)).to(scene.device)
+    focal = float(np.sqrt(K[0, 0] * K[1, 1]))
+    xyz_P3 = scene.xyz_P3 @ camera[:3, :3].T + camera[:3, 3]
+    z_P = xyz_P3[:, 2]
+    front_P = z_P > scene.nearest
+    uv_P2 = (xyz_P3 @ k[:2].T) / torch.where(front_P, z_P, 1)[:, None]
+    cell_N4 = scene.cell_N4[_seen(uv_P2, front_P, scene.cell_N4, height, width)]
+
+    across, down = _pieces(uv_P2[cell_N4])
+    slack_N = _depth_within(z_P[cell_N4], across, down)
+    slack_P = torch.zeros_like(z_P).scatter_reduce(
+        0, cell_N4.flatten(), slack_N[:, None].expand(-1, 4).flatten(), "amax"
+    )
+    values_N4C = torch.cat([xyz_P3, scene.rgb_P3], dim=1)[cell_N4]
+    between, cell = dice(values_N4C, across, down)
+    uv = (between[:, :3] @ k[:2].T) / between[:, 2:3]
+    square, owner = _squares(uv_P2, focal * scene.width_P / z_P.clamp_min(scene.nearest), scene.edge_P & front_P)
+
+    points = torch.nonzero(front_P).flatten()
+    index = torch.cat([points, owner])
+    u, v = torch.cat([uv_P2[points], square, uv]).unbind(1)
+    z = torch.cat([z_P[index], between[:, 2]])
+    slack = torch.cat([slack_P[index], slack_N[cell]]) + SLACK * z
+    rgb = torch.cat([scene.rgb_P3[index], between[:, 3:]])
+    layer = torch.cat([scene.layer_P[index], scene.layer_P[cell_N4[:, 0]][cell]])
+    return _resolve(u, v, z, slack, rgb, layer, height, width)
+
+
+def _seen(uv_P2: Tensor, front_P: Tensor, cell_N4: Tensor, height: int, width: int) -> Tensor:
+    """(N,) bool: cells in front of the camera, and within the image or across its border."""
+    uv = uv_P2[cell_N4]
+    low, high = uv.amin(dim=1), uv.amax(dim=1)
+    size = torch.tensor([width, height], dtype=uv.dtype, device=uv.device)
+    return front_P[cell_N4].all(dim=1) & (high >= 0).all(dim=1) & (low <= size).all(dim=1)
+
+
+def _pieces(uv_N42: Tensor) -> tuple[Tensor, Tensor]:
+    """Into how many pieces to cut a cell across and down; none where its corners are near enough to each other."""
+
+    def count(a: int, b: int, c: int, d: int) -> Tensor:
+        length = torch.maximum((uv_N42[:, a] - uv_N42[:, b]).norm(dim=1), (uv_N42[:, c] - uv_N42[:, d]).norm(dim=1))
+        return (length / SPACING).ceil().clamp(1, LARGEST).long()
+
+    across, down = count(0, 1, 2, 3), count(0, 2, 1, 3)
+    needed = (across > 1) | (down > 1)
+    return across * needed, down * needed
+
+
+def _depth_within(z_N4: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """(N,) the depth that one piece of a cell spans: samples of one surface in one pixel differ by no more."""
+    a, b, c, d = z_N4.unbind(1)
+    to_right = torch.maximum((b - a).abs(), (d - c).abs()) / across.clamp_min(1)
+    return to_right + torch.maximum((c - a).abs(), (d - b).abs()) / down.clamp_min(1)
+
+
+def _squares(uv_P2: Tensor, size_P: Tensor, edge_P: Tensor) -> tuple[Tensor, Tensor]:
+    """(positions (M,2), point (M,)): samples over the square of `size` pixels about each point of an edge."""
+    points = torch.nonzero(edge_P).flatten()
+    count = (size_P[points] / SPACING).ceil().clamp(1, LARGEST).long()
+    half = (size_P[points] / 2)[:, None]
+    corner = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], device=uv_P2.device)
+    around = uv_P2[points][:, None] + half[:, None] * corner
+    positions, owner = dice(around, count, count)
+    return positions, points[owner]
+
+
+def _resolve(
+    u: Tensor, v: Tensor, z: Tensor, slack: Tensor, rgb: Tensor, layer: Tensor, height: int, width: int
+) -> Frame:
+    """The z-buffer in two passes: how near the foremost sample of a pixel is, then which sample of that surface is
+    nearest to the centre (the earlier one of two: a point before what lies between points, layer 0 before others)."""
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v, z, slack, rgb, layer = (x[inside] for x in (u, v, z, slack, rgb, layer))
+    column, row = u.floor(), v.floor()
+    pixel = row.long() * width + column.long()
+    foremost = torch.full((height * width,), torch.inf, device=z.device).scatter_reduce(0, pixel, z, "amin")
+    surface = torch.nonzero(z - slack <= foremost[pixel]).flatten()
+    away = (u - column - 0.5) ** 2 + (v - row - 0.5) ** 2
+    key = ((away[surface] * 2**20).long() << 40) | surface  # distance first, then number: one minimum finds both
+    none = torch.iinfo(torch.int64).max
+    best = torch.full((height * width,), none, device=z.device).scatter_reduce(0, pixel[surface], key, "amin")
+    seen = best != none
+    winner = best[seen] & (2**40 - 1)
+    frame_rgb = torch.zeros(height * width, 3, device=z.device)
+    frame_z = torch.zeros(height * width, device=z.device)
+    frame_layer = torch.full((height * width,), NOTHING, dtype=torch.uint8, device=z.device)
+    frame_rgb[seen], frame_z[seen], frame_layer[seen] = rgb[winner], z[winner], layer[winner]
+    return Frame(
+        frame_rgb.view(height, width, 3).cpu().numpy(),
+        frame_z.view(height, width).cpu().numpy(),
+        frame_layer.view(height, width).cpu().numpy(),
+    )
