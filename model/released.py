@@ -61,6 +61,7 @@ _NAMED = 3  # names of weights that an error gives
 # per layer, use the log-median.
 _ZSCORE = ZScore((-0.002366, -0.004008, 1.904278), (0.280865, 0.315927, 0.706423))
 _ENCODER = EncoderConfig()  # the release always builds this one: ViT-L/14
+_FIXED = {"patch": 14, "mlp_ratio": 4, "time_shift": 1.0}
 _HEAD = 64  # width of a head of every ViT of DINOv2, the one size that weights do not tell
 
 
@@ -170,10 +171,9 @@ def unlike_released(shape: WTConfig) -> str | None:
     for name, value in fixed.items():
         if getattr(shape.encoder, name) != value:
             return f"its image encoder is ViT-L/14: {name} {value}, here {getattr(shape.encoder, name)}"
-    plain = WTConfig()
-    for name in ("patch", "mlp_ratio", "time_shift"):
-        if getattr(shape, name) != getattr(plain, name):
-            return f"there {name} is {getattr(plain, name)}, here {getattr(shape, name)}"
+    for name, value in _FIXED.items():
+        if getattr(shape, name) != value:
+            return f"there {name} is {value}, here {getattr(shape, name)}"
     if shape.temporal and shape.film_adaln:
         return "its models of clips have no AdaLN term per layer"
     return None
