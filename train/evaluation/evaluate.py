@@ -38,6 +38,8 @@ OF_EACH_SEED = ("depth/absrel", "visible/cd_l1", "hidden/cd_l2", "all/cd_l1", "a
 class Surface(Protocol):
     """Points sampled from an asset's surfaces (train/evaluation/surfaces.py)."""
 
+    folder: Path
+
     def points(self, view: shards.LayeredView) -> np.ndarray:
         """(N,3) float64 in the camera frame of a view."""
         ...
@@ -146,6 +148,7 @@ def compare(
     ValueError where no sample has a valid pixel, or where a precomputed prediction is missing and `allow_missing` is
     not set.
     """
+    _check_names([method.name for method in methods])
     keys = keys_of(dataset, asked.rows)
     missing = {m.name: set(m.missing(keys)) for m in methods if isinstance(m, Precomputed)}
     for method in methods:
@@ -257,6 +260,17 @@ def _judged(
     return found
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """ValueError for two methods of one name, or one that would be taken for a column of another."""
+    taken = {*BASELINES, "key", "each", "empty"}
+    for place, name in enumerate(names):
+        if name in names[:place] or name in taken or name.endswith("_best"):
+            raise ValueError(
+                f"a method called {name!r} would be mixed up with another column; name it: --checkpoint NAME=SOURCE, "
+                "--predictions NAME=FOLDER"
+            )
+
+
 def _with_layers(drawn: Drawn, layers: int) -> Drawn:
     """A method with fewer layers than the truth has no point in those that it lacks."""
     lacking = layers - drawn.xyz.shape[2]
@@ -284,10 +298,10 @@ def _mean_of(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked) -
 
 
 def _settings(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked, keys: Sequence[str]) -> dict[str, Any]:
-    runs = {method.name: method.run for method in methods if isinstance(method, Sampled)}
+    sampled = [method for method in methods if isinstance(method, Sampled)]
     splits = sorted(set(dataset.columns(["split"])["split"].take(list(asked.rows)).to_pylist()))
-    seen = [name for name, run in runs.items() if seen_in_training(run, dataset, splits)]
-    first = next((method for method in methods if isinstance(method, Sampled)), None)
+    seen = [method.name for method in sampled if seen_in_training(method.run, dataset, splits)]
+    first = sampled[0] if sampled else None
     texts = {}
     for method in methods:
         called = "the model" if method.name == "model" else method.name
@@ -302,7 +316,7 @@ def _settings(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked, 
         "manifest_hash": dataset.hash,
         "list_hash": list_hash(keys),
         "seeds": first.seeds if first is not None else None,
-        "steps": first.steps if first is not None else None,
+        "steps": first.steps if first is not None and len({m.steps for m in sampled}) == 1 else None,
         "size": asked.size,
         "frames": asked.frames,
         "training_step": first.run.step if first is not None else None,
@@ -311,7 +325,7 @@ def _settings(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked, 
         else RULE_TEXTS["none"],
         "unit": UNIT_TEXTS[asked.unit],
         "best_of_k_selected_by": asked.selected_by,
-        "surfaces": asked.surfaces is not None,
+        "surfaces": None if asked.surfaces is None else str(asked.surfaces.folder),
         "judged": {method.name: method.about() for method in methods},
         "methods": texts | (BASELINES if asked.baselines else {}),
     }

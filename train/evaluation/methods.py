@@ -24,7 +24,7 @@ class Drawn(NamedTuple):
 
 
 class Method(Protocol):
-    """`name` is its column; `shape` is (layers, size) of what it predicts; `frames` how many at once, if that counts."""
+    """`name` is its column; `shape` is (layers, size) of what it predicts; `frames`: how many it sees at once."""
 
     @property
     def name(self) -> str: ...
