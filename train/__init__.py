@@ -1,7 +1,8 @@
-"""The `train` room: shards in, a trained run out, and what is done with a run (evaluate, predict).
+"""The `train` room: shards in, a trained run out, and what is done with a run (predict, evaluate).
 
-`load` reads a typed config, `train` runs it, `load_run` opens the result as a `Run`; `train.prediction.predict` and
-`train.evaluation.evaluate` take it from there. The room knows the model and the shards, and nothing of rendering.
+`load` reads a typed config, `train` runs it, `load_run` opens the result, or a released checkpoint, as a `Run`.
+`predict` and `predict_clip` answer pictures and clips with a `Prediction`; `train.evaluation.evaluate` judges a run on a
+dataset. The room knows the model and the shards, and nothing of rendering.
 """
 
 import importlib
@@ -10,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from train.config import load
     from train.loop import train
+    from train.prediction.predict import predict, predict_clip
+    from train.prediction.prediction import Prediction
     from train.run import Run, load_run
 
-__all__ = ["Run", "load", "load_run", "train"]
+__all__ = ["Prediction", "Run", "load", "load_run", "predict", "predict_clip", "train"]
 
-_FROM = {"load": "train.config", "train": "train.loop", "load_run": "train.run", "Run": "train.run"}
+_FROM = {
+    "load": "train.config",
+    "train": "train.loop",
+    "load_run": "train.run",
+    "Run": "train.run",
+    "predict": "train.prediction.predict",
+    "predict_clip": "train.prediction.predict",
+    "Prediction": "train.prediction.prediction",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,10 @@ import torch
 
 from model import WTDiT, ZScore, preset
 from train import config
-from train.prediction.predict import HIDDEN_GREY, compile_for, point_cloud, predict, predict_batch, typical
+from train.prediction.ask import Asked
+from train.prediction.batch import compile_for, predict_batch
+from train.prediction.predict import answer
+from train.prediction.prediction import HIDDEN_GREY, Prediction, point_cloud, typical
 from train.ranks import sharding
 from train.run import Run
 from train.step import compute
@@ -40,6 +43,10 @@ def image() -> tuple[np.ndarray, np.ndarray]:
     valid = np.zeros((28, 28), bool)
     valid[5:20, 8:25] = True
     return rgb, valid
+
+
+def predict(run: Run, rgb: np.ndarray, valid: np.ndarray, seeds: tuple[int, ...] = (0,), steps: int = 2) -> Prediction:
+    return answer(run, [Asked("name", rgb[None], valid[None], ("name",))], seeds, steps)[0][0]
 
 
 def test_a_prediction_replays_and_its_seeds_differ(run: Run, image: tuple[np.ndarray, np.ndarray]) -> None:

@@ -1,17 +1,22 @@
 """From a picture to what the model takes: a square (or patch-aligned) crop, a validity mask, a background.
 
-Objects are framed as the public release frames them: a square around the mask whose longer side fills 2/3 of the image.
-Scenes keep their view and are scaled to the model's size.
+Objects are framed as the public release frames them: a square around the mask whose longer side fills 2/3 of the image;
+of a clip one square for all frames, around all of their masks. Scenes keep their view and are scaled to the model's
+size. The release crops at whole pixels and resamples bilinearly; here boxes are exact and colours are averaged.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from train.prediction.masks import masked
+from train.prediction.reading import rgba_of, wxh
 
 OBJECT_FILL = 2 / 3
-MAX_PIXELS = 100_000_000
+COARSE = 4  # pixels of the picture to one of the frame, and more than that are averaged by whole factors first: memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,33 +28,33 @@ class Framed:
     framed_from_image: np.ndarray
 
 
-def read_image(path: Path, mask: Path | None = None) -> tuple[np.ndarray, bool]:
-    """(rgba (h,w,4) uint8, whether it has a mask): a mask file (any picture, white = valid), or the image's alpha.
-
-    Turned upright as the file's EXIF orientation says. Raises FileNotFoundError or ValueError with what to do.
-    """
-    rgba = _open(path)
-    if mask is not None:
-        alpha = np.asarray(Image.fromarray(_open(mask)).convert("L"))
-        if alpha.shape != rgba.shape[:2]:
-            raise ValueError(f"{mask}: mask is {_wxh(alpha)}, the image {path} is {_wxh(rgba)}; they must agree")
-        return np.dstack([rgba[..., :3], alpha]), True
-    return rgba, bool((rgba[..., 3] < 255).any())
-
-
 def frame_object(rgba: np.ndarray, size: int) -> Framed:
     """Centre the masked object in a size x size image, its longer side at 2/3. ValueError where the mask is empty."""
-    rows, columns = (np.flatnonzero((rgba[..., 3] > 127).any(axis=axis)) for axis in (1, 0))
+    return frame_objects([rgba], size)[0]
+
+
+def frame_objects(frames: Sequence[np.ndarray], size: int) -> list[Framed]:
+    """Frames of one clip (h,w,4), framed alike: centred is what any of them shows, so that a pixel means the same in
+    all. ValueError where no mask has a pixel, or frames differ in size."""
+    _alike(frames)
+    shown = np.any([frame[..., 3] > 127 for frame in frames], axis=0) if len(frames) > 1 else frames[0][..., 3] > 127
+    rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
     if rows.size == 0:
         raise ValueError("the mask is empty: no pixel has alpha above one half, so there is no object to predict")
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     side = max(bottom - top, right - left) / OBJECT_FILL
-    return _resample(rgba, (left + right) / 2 - side / 2, (top + bottom) / 2 - side / 2, side, side, size, size)
+    x, y = (left + right) / 2 - side / 2, (top + bottom) / 2 - side / 2
+    return [_resample(frame, x, y, side, side, size, size) for frame in frames]
 
 
-def frame_scene(rgba: np.ndarray, size: int, patch: int) -> Framed:
-    """Scale the longer side to `size`; the shorter one is cropped, about its centre, to a multiple of the patch."""
+def frame_scene(rgba: np.ndarray, size: int, patch: int, stretch: bool = False) -> Framed:
+    """Scale the longer side to `size`; the shorter one is cropped, about its centre, to a multiple of the patch.
+
+    With `stretch` all of the picture becomes a square, as the public release frames scenes.
+    """
     h, w = rgba.shape[:2]
+    if stretch:
+        return _resample(rgba, 0, 0, w, h, size, size)
     longest = max(h, w)
     height, width = (max(patch, side * size // longest // patch * patch) for side in (h, w))
     scale = size / longest
@@ -58,29 +63,45 @@ def frame_scene(rgba: np.ndarray, size: int, patch: int) -> Framed:
     )
 
 
+def frame_scenes(frames: Sequence[np.ndarray], size: int, patch: int, stretch: bool = False) -> list[Framed]:
+    """Frames of one clip. ValueError where they differ in size."""
+    _alike(frames)
+    return [frame_scene(frame, size, patch, stretch) for frame in frames]
+
+
+def read_image(path: Path, mask: Path | None = None) -> tuple[np.ndarray, bool]:
+    """(rgba (h,w,4) uint8, whether it has a mask): a mask file (any picture, white = valid), or the image's alpha."""
+    rgba, how = masked(rgba_of(path), mask, str(path), str(mask))
+    return rgba, bool(how)
+
+
+def _alike(frames: Sequence[np.ndarray]) -> None:
+    for index, frame in enumerate(frames):
+        if frame.shape != frames[0].shape:
+            raise ValueError(
+                f"frame {index} is {wxh(frame)}, the first one {wxh(frames[0])}; the frames of a clip have one size"
+            )
+
+
 def _resample(rgba: np.ndarray, x: float, y: float, w: float, h: float, width: int, height: int) -> Framed:
-    """Resample the box (x, y, w, h) of the image, which may reach beyond it, to width x height pixels."""
-    pad = int(np.ceil(max(0, -x, -y, x + w - rgba.shape[1], y + h - rgba.shape[0]))) + 1
-    padded = np.pad(rgba, ((pad, pad), (pad, pad), (0, 0)))
-    box = (x + pad, y + pad, x + pad + w, y + pad + h)
-    # Premultiplied ("RGBa") while averaging: the colour under a transparent pixel must not bleed into the object.
-    image = Image.fromarray(padded).convert("RGBa").resize((width, height), Image.Resampling.BOX, box=box)
-    framed = np.asarray(image.convert("RGBA"))
+    """Resample the box (x, y, w, h) of the image, which may reach beyond it, to width x height pixels.
+
+    Colours are averaged over the area of a pixel, or interpolated where there are fewer than are to be.
+    """
     transform = np.array([[width / w, 0, -x * width / w], [0, height / h, -y * height / h], [0, 0, 1.0]])
+    left, top = max(0, int(np.floor(x)) - 1), max(0, int(np.floor(y)) - 1)
+    right, bottom = (min(side, int(np.ceil(end)) + 1) for side, end in ((rgba.shape[1], x + w), (rgba.shape[0], y + h)))
+    # Premultiplied ("RGBa") while averaging: the colour under a transparent pixel must not bleed into the object.
+    image = Image.fromarray(rgba[top:bottom, left:right]).convert("RGBa")
+    x, y = x - left, y - top
+    factor = max(1, int(min(w / width, h / height) / COARSE))
+    if factor > 1:
+        image = image.reduce(factor)
+        x, y, w, h = x / factor, y / factor, w / factor, h / factor
+    pad = [int(np.ceil(max(0.0, beyond))) + 1 for beyond in (-x, -y, x + w - image.width, y + h - image.height)]
+    canvas = Image.new("RGBa", (image.width + pad[0] + pad[2], image.height + pad[1] + pad[3]))
+    canvas.paste(image, (pad[0], pad[1]))
+    box = (x + pad[0], y + pad[1], x + pad[0] + w, y + pad[1] + h)
+    resampling = Image.Resampling.BOX if w >= width else Image.Resampling.BILINEAR
+    framed = np.asarray(canvas.resize((width, height), resampling, box=box).convert("RGBA"))
     return Framed(framed, framed[..., 3] > 127, transform)
-
-
-def _open(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image")
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path}: {image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error}); give a PNG, JPEG or WebP") from None
-
-
-def _wxh(array: np.ndarray) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"

@@ -81,22 +81,30 @@ def point_cloud(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One stack (L,H,W,3) -> (points (N,3) float32, colours (N,3) uint8): visible ones from the image, hidden grey.
 
-    A deeper point within 0.5 % of the median depth of the last one kept on its ray repeats it (that is how a stack says
-    that the ray has ended, Eq. 2) and is left out, so that grey does not cover the colours. So is what `exists`
-    (L,H,W) says is not there.
+    Repeats (see `new_points`) are left out, so that grey does not cover the colours, and so is what `exists` (L,H,W)
+    says is not there.
     """
     there = np.broadcast_to(valid, xyz.shape[:3]) if exists is None else exists & valid
-    depth = xyz[0, ..., 2][there[0]]
+    new = new_points(xyz, there)
+    colours = np.full((*new.shape, 3), HIDDEN_GREY, np.uint8)
+    colours[0] = np.round(rgb * 255)
+    return xyz[new].astype(np.float32, copy=False), colours[new]
+
+
+def new_points(xyz: np.ndarray, exists: np.ndarray) -> np.ndarray:
+    """(L,H,W) bool: which points of a stack (L,H,W,3) are there and are surfaces of their own.
+
+    A point within 0.5 % of the median depth of the last one kept on its ray repeats it: that is how a stack says that
+    the ray has ended (Eq. 2).
+    """
+    depth = xyz[0, ..., 2][exists[0]]
     tolerance = REPEAT * float(np.median(depth)) if depth.size else 0.0
-    points = [xyz[0][there[0]]]
-    colours = [np.round(rgb[there[0]] * 255).astype(np.uint8)]
-    last = np.where(there[0][..., None], xyz[0], np.inf)
-    for layer, here in zip(xyz[1:], there[1:]):
-        new = here & ~(np.linalg.norm(layer - last, axis=-1) <= tolerance)
-        last = np.where(new[..., None], layer, last)
-        points.append(layer[new])
-        colours.append(np.full((int(new.sum()), 3), HIDDEN_GREY, np.uint8))
-    return np.concatenate(points).astype(np.float32), np.concatenate(colours)
+    new = np.array(exists, bool)
+    last = np.where(exists[0][..., None], xyz[0], np.inf)
+    for layer, kept in zip(xyz[1:], new[1:]):
+        kept &= ~(np.linalg.norm(layer - last, axis=-1) <= tolerance)
+        last = np.where(kept[..., None], layer, last)
+    return new
 
 
 def typical(xyz: np.ndarray, valid: np.ndarray) -> int:

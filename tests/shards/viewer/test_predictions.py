@@ -212,7 +212,7 @@ def test_what_the_trainer_writes_is_what_is_read(tmp_path: Path) -> None:
     rgb = (VIEW.rgba[..., :3] / 255).astype(np.float32)
     prediction = predict.Prediction(rgb, VIEW.valid, xyz, None, (3, 7))
     paths = [tmp_path / f"key{suffix}" for suffix in predicted.SUFFIXES]
-    output.write(prediction, output.Asked("key", rgb, VIEW.valid), paths)
+    output.write([prediction], paths)
     found = Predictions(tmp_path).of("key")
     assert isinstance(found, predicted.Prediction)
     assert found.seeds == (3, 7)
