@@ -6,19 +6,65 @@ from torch import Tensor
 SLOPE = 12.0  # pixel widths: a surface seen at 85 degrees; beyond it, two pixels show two surfaces
 JUMP = 0.06  # of the depth: at low resolutions a pixel is wide, and 85 degrees would bridge an arm and a body
 PLANE_SLOPE = 57.0  # 89 degrees, for what goes on as a plane does
+RIM = 40.0  # pixel widths between front and back at the last pixel of a body
 BEND = 0.2  # how much of its step in inverse depth may change from one pixel to the next, on a plane
 
 
-def smooth_cells(z_LHW: Tensor, there_LHW: Tensor, focal: float) -> Tensor:
-    """(L,H-1,W-1) bool: four neighbours that are there and belong to one surface.
+def cells_of(z_LHW: Tensor, there_LHW: Tensor, focal: float) -> tuple[Tensor, Tensor]:
+    """The pieces of surface that a stack's points span: (corners (N,4) int64, rim (N,) bool).
 
-    Two neighbours do where their depths differ by at most 12 pixel widths (z / focal; a surface seen at 85 degrees) and
-    6 % of the depth; or by at most 57 (89 degrees) where one of the two pixels beyond them goes on as a plane would: on
-    a plane 1 / z is affine in the image, so that its step from pixel to pixel stays the same.
+    Corners count in the flattened (L,H,W) grid: upper left, upper right, lower left, lower right. The cells of one
+    layer come first, each of four neighbours that belong to one surface. Two neighbours do where their depths differ by
+    at most 12 pixel widths (z / focal; a surface seen at 85 degrees) and 6 % of the depth; or by at most 57 (89
+    degrees) where one of the two pixels beyond them goes on as a plane would: on a plane 1 / z is affine in the image,
+    so that its step from pixel to pixel stays the same.
+
+    Cells of the rim close a body at its outline, where front and back meet within a pixel: they span two neighbours
+    and the two layers in between which the ray is inside (0 and 1, 2 and 3, ...), where both layers end and lie at most
+    40 pixel widths apart. A body of less than some 400 pixels' radius has no larger gap there.
     """
     inverse = torch.where(there_LHW, 1 / torch.where(there_LHW, z_LHW, 1), torch.nan)  # a gap compares as not smooth
     across, down = (_smooth_steps(inverse.movedim(axis, -1), focal).movedim(-1, axis) for axis in (-1, -2))
-    return across[:, :-1] & across[:, 1:] & down[:, :, :-1] & down[:, :, 1:]
+    whole = across[:, :-1] & across[:, 1:] & down[:, :, :-1] & down[:, :, 1:]
+    height, width = z_LHW.shape[1:]
+    layer, row, column = whole.nonzero().unbind(1)
+    first = (layer * height + row) * width + column
+    smooth = torch.stack([first, first + 1, first + width, first + width + 1], dim=1)
+    closing = _rim_cells(z_LHW, there_LHW, across, down, focal)
+    rim = torch.arange(len(smooth) + len(closing), device=first.device) >= len(smooth)
+    return torch.cat([smooth, closing]), rim
+
+
+def _rim_cells(z_LHW: Tensor, there_LHW: Tensor, across: Tensor, down: Tensor, focal: float) -> Tensor:
+    """(N,4): two neighbours p, q on the outline of a body, and two layers of it: (l,p), (l,q), (l+1,p), (l+1,q)."""
+    layers, height, width = z_LHW.shape
+    pairs = layers // 2
+    front, back = z_LHW[0 : 2 * pairs : 2], z_LHW[1 : 2 * pairs : 2]
+    both = there_LHW[0 : 2 * pairs : 2] & there_LHW[1 : 2 * pairs : 2]
+    ends = torch.zeros_like(both)  # on some side; the border of the image ends nothing
+    for steps, axis in ((across, 2), (down, 1)):
+        stop = ~(steps[0 : 2 * pairs : 2] | steps[1 : 2 * pairs : 2])
+        ends.narrow(axis, 0, stop.shape[axis]).logical_or_(stop)
+        ends.narrow(axis, 1, stop.shape[axis]).logical_or_(stop)
+    rim = both & ends & (back - front <= RIM / focal * front)
+    found = []
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        rows, columns = (
+            (slice(0, height - dy), slice(dy, height)),
+            (
+                slice(max(0, -dx), width - max(0, dx)),
+                slice(max(0, dx), width - max(0, -dx)),
+            ),
+        )
+        p, q = (slice(None), rows[0], columns[0]), (slice(None), rows[1], columns[1])
+        close = ((front[p] - front[q]).abs() <= SLOPE / focal * front[p]) & (
+            (back[p] - back[q]).abs() <= SLOPE / focal * front[p]
+        )
+        pair, row, column = (rim[p] & rim[q] & close).nonzero().unbind(1)
+        first = (2 * pair * height + row) * width + column + columns[0].start
+        next_to = first + dy * width + dx
+        found.append(torch.stack([first, next_to, first + height * width, next_to + height * width], dim=1))
+    return torch.cat(found)
 
 
 def _smooth_steps(inverse: Tensor, focal: float) -> Tensor:
@@ -28,15 +74,6 @@ def _smooth_steps(inverse: Tensor, focal: float) -> Tensor:
     same = step.diff(dim=-1).abs() <= BEND * torch.minimum(step[..., 1:].abs(), step[..., :-1].abs())
     goes_on = torch.nn.functional.pad(same, (1, 0)) | torch.nn.functional.pad(same, (0, 1))
     return (relative <= min(SLOPE / focal, JUMP)) | (goes_on & (relative <= PLANE_SLOPE / focal))
-
-
-def corners_of(cells_LHW: Tensor) -> Tensor:
-    """(N,4) int64: for each True cell of (L,H-1,W-1) its corners in a flattened (L,H,W) grid: upper left, upper right,
-    lower left, lower right."""
-    layer, row, column = cells_LHW.nonzero().unbind(1)
-    height, width = cells_LHW.shape[1] + 1, cells_LHW.shape[2] + 1
-    first = (layer * height + row) * width + column
-    return torch.stack([first, first + 1, first + width, first + width + 1], dim=1)
 
 
 def dice(values_N4C: Tensor, across_N: Tensor, down_N: Tensor) -> tuple[Tensor, Tensor]:

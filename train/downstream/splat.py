@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.downstream.cells import corners_of, dice, smooth_cells
+from train.downstream.cells import cells_of, dice
 from train.downstream.stack import Stack
 from train.prediction.prediction import HIDDEN_GREY
 
 NOTHING = 255  # the layer of a pixel that sees no point
-SPACING = 2**-0.5  # pixels: a square grid of this spacing, however it lies, has a sample in every pixel
-LARGEST = 16  # samples across one pixel of the prediction; what is magnified further shows its gaps
+SPACING = 0.7072  # pixels: a square grid no wider than sqrt(1/2), however it lies, has a sample in every pixel
+LARGEST = 64  # samples across one pixel of the prediction; what is magnified further shows its gaps
 NEAREST = 0.01  # of the median depth: what is nearer to the camera, or behind it, is not drawn
 SLACK = 1e-3  # of the depth: samples so near to the foremost belong to its surface
 
@@ -32,15 +32,18 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Surfaces:
-    """A stack made ready: P points with colour and layer, their width (of a pixel at their depth), and N cells of four
-    of them that hang together. `edge` marks points that are not surrounded by cells and stand for themselves."""
+    """A stack made ready: P points with colour, layer and pixel, their width (of a pixel at their depth), and
+    N cells of four of them that hang together (cells.py), at a rim or not. An edge point is not surrounded by cells: it
+    covers a square of its own."""
 
     xyz_P3: Tensor
     rgb_P3: Tensor
     layer_P: Tensor
+    pixel_P: Tensor
     width_P: Tensor
     edge_P: Tensor
     cell_N4: Tensor
+    rim_N: Tensor
     nearest: float
 
     @property
@@ -63,18 +66,19 @@ def surfaces(stack: Stack, hidden: Hidden = "grey", device: torch.device | str =
     rgb = image.expand(layers, -1, -1, -1).clone()
     if hidden == "grey":
         rgb[1:] = HIDDEN_GREY / 255
-    cells = smooth_cells(z, there, focal)
-    around = torch.nn.functional.pad(cells, (1, 1, 1, 1))
-    inner = around[:, :-1, :-1] & around[:, :-1, 1:] & around[:, 1:, :-1] & around[:, 1:, 1:]
+    corners, rim = cells_of(z, there, focal)
+    surrounded = torch.bincount(corners[~rim].flatten(), minlength=there.numel()).view(there.shape) == 4
     index = torch.cumsum(there.flatten(), 0) - 1  # from the grid to the points that are there
     layer = torch.arange(layers, dtype=torch.uint8, device=z.device)[:, None, None].expand(layers, height, width)
     return Surfaces(
         xyz[there],
         rgb[there],
         layer[there],
+        there.nonzero()[:, 1:] @ torch.tensor([width, 1], device=z.device),
         z[there] / focal,
-        ~inner[there],
-        index[corners_of(cells)],
+        ~surrounded[there],
+        index[corners],
+        rim,
         NEAREST * float(z[there].median()),
     )
 
@@ -90,7 +94,7 @@ def view(scene: Surfaces, K: np.ndarray, world_from_camera: np.ndarray, height: 
     """What a camera sees; the world is the frame of the camera that the prediction was made for.
 
     Each cell is cut until its pieces are nearer to each other than 0.71 pixels, so that a surface has no holes up to a
-    magnification of 11; points at a cut cover the square that their pixel covers at their depth. Of the samples that
+    magnification of 45; points at a cut cover the square that their pixel covers at their depth. Of the samples that
     fall into a pixel, those on the foremost surface compete, and the one nearest to the pixel's centre is shown: at the
     source view that is the pixel's own point, so image and layer 0 come back exactly.
     """
@@ -101,13 +105,12 @@ def view(scene: Surfaces, K: np.ndarray, world_from_camera: np.ndarray, height: 
     z_P = xyz_P3[:, 2]
     front_P = z_P > scene.nearest
     uv_P2 = (xyz_P3 @ k[:2].T) / torch.where(front_P, z_P, 1)[:, None]
-    cell_N4 = scene.cell_N4[_seen(uv_P2, front_P, scene.cell_N4, height, width)]
+    seen_N = _seen(uv_P2, front_P, scene.cell_N4, height, width)
+    cell_N4, rim_N = scene.cell_N4[seen_N], scene.rim_N[seen_N]
 
     across, down = _pieces(uv_P2[cell_N4])
-    slack_N = _depth_within(z_P[cell_N4], across, down)
-    slack_P = torch.zeros_like(z_P).scatter_reduce(
-        0, cell_N4.flatten(), slack_N[:, None].expand(-1, 4).flatten(), "amax"
-    )
+    slack_N = _depth_within(z_P[cell_N4], across, down, rim_N)
+    slack_P = _slack_of_points(scene, cell_N4, slack_N)
     values_N4C = torch.cat([xyz_P3, scene.rgb_P3], dim=1)[cell_N4]
     between, cell = dice(values_N4C, across, down)
     uv = (between[:, :3] @ k[:2].T) / between[:, 2:3]
@@ -143,11 +146,22 @@ def _pieces(uv_N42: Tensor) -> tuple[Tensor, Tensor]:
     return across * needed, down * needed
 
 
-def _depth_within(z_N4: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """(N,) the depth that one piece of a cell spans: samples of one surface in one pixel differ by no more."""
+def _depth_within(z_N4: Tensor, across: Tensor, down: Tensor, rim_N: Tensor) -> Tensor:
+    """(N,) the depth that one piece of a cell spans: samples of one surface in one pixel differ by no more. A rim leads
+    from a front to a back, which are two surfaces."""
     a, b, c, d = z_N4.unbind(1)
     to_right = torch.maximum((b - a).abs(), (d - c).abs()) / across.clamp_min(1)
-    return to_right + torch.maximum((c - a).abs(), (d - b).abs()) / down.clamp_min(1)
+    return to_right + ~rim_N * torch.maximum((c - a).abs(), (d - b).abs()) / down.clamp_min(1)
+
+
+def _slack_of_points(scene: Surfaces, cell_N4: Tensor, slack_N: Tensor) -> Tensor:
+    """(P,) the largest slack of the cells around a point; of a visible one, of all on its ray: what hides behind it and
+    slopes towards the camera must not take its pixel."""
+    every = slack_N[:, None].expand(-1, 4).flatten()
+    slack_P = torch.zeros_like(scene.width_P).scatter_reduce(0, cell_N4.flatten(), every, "amax")
+    pixels = int(scene.pixel_P.max()) + 1
+    on_ray = torch.zeros(pixels, device=scene.device).scatter_reduce(0, scene.pixel_P, slack_P, "amax")
+    return torch.where(scene.layer_P == 0, on_ray[scene.pixel_P], slack_P)
 
 
 def _squares(uv_P2: Tensor, size_P: Tensor, edge_P: Tensor) -> tuple[Tensor, Tensor]:

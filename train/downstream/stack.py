@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.prediction.prediction import REPEAT, Prediction
+from train.prediction.prediction import Prediction, new_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def stack_of(prediction: Prediction, index: int | None = None, flyers: bool = Fa
             f"{prediction.name}: no camera is known, because too few pixels have a point; give a larger image of it"
         )
     xyz = ordered(xyz, exists)
-    there = distinct(xyz, exists)
+    there = new_points(xyz, exists)
     if not flyers:
         from train.prediction.edges import flyers as find_flyers
 
@@ -91,17 +91,3 @@ def ordered(xyz: np.ndarray, exists: np.ndarray) -> np.ndarray:
     moved = xyz * factor[..., None]
     moved[..., 2] = np.where(behind, reached, z)  # exactly, so that the two count as one surface
     return np.asarray(moved, np.float32)
-
-
-def distinct(xyz: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    """(L,H,W) bool: points that do not repeat the last one kept on their ray, which is how a filled stack says that the
-    ray has ended (Eq. 2). The tolerance is that of `point_cloud`, 0.5 % of the median depth of layer 0."""
-    depth = xyz[0, ..., 2][exists[0]]
-    tolerance = REPEAT * float(np.median(depth)) if depth.size else 0.0
-    last = np.where(exists[0][..., None], xyz[0], np.inf)
-    kept = [exists[0]]
-    for layer, here in zip(xyz[1:], exists[1:]):
-        new = here & ~(np.linalg.norm(layer - last, axis=-1) <= tolerance)
-        last = np.where(new[..., None], layer, last)
-        kept.append(new)
-    return np.stack(kept)

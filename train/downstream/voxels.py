@@ -18,7 +18,7 @@ import torch
 from scipy import ndimage
 
 from shards import committed, write_points
-from train.downstream.cells import corners_of, dice, smooth_cells
+from train.downstream.cells import cells_of, dice
 from train.downstream.stack import Stack
 
 RESOLUTIONS = (8, 256)
@@ -181,13 +181,13 @@ def _samples(
     rgb = np.broadcast_to(stack.rgb, (layers, height, width, 3))
     seen = np.broadcast_to((np.arange(layers) == 0)[:, None, None, None], (layers, height, width, 1))
     values = np.concatenate([xyz, rgb, seen], axis=-1).astype(np.float32).reshape(-1, 7)
-    cells = smooth_cells(
+    corners, _ = cells_of(
         torch.from_numpy(np.ascontiguousarray(stack.xyz[..., 2])),
         torch.from_numpy(np.ascontiguousarray(there)),
         float(np.sqrt(stack.K[0, 0] * stack.K[1, 1])),
     )
     grid = torch.from_numpy(values)
-    corners_N4C = grid[corners_of(cells)]
+    corners_N4C = grid[corners]
     a, b, c, d = corners_N4C[..., :3].unbind(1)
 
     def pieces(*edges: torch.Tensor) -> torch.Tensor:
