@@ -1,8 +1,8 @@
 """The `train` room: shards in, a trained run out, and what is done with a run (predict, evaluate).
 
 `load` reads a typed config, `train` runs it, `load_run` opens the result, or a released checkpoint, as a `Run`.
-`predict` and `predict_clip` answer pictures and clips with a `Prediction`; `train.evaluation.evaluate` judges a run on a
-dataset. The room knows the model and the shards, and nothing of rendering.
+`predict` and `predict_clip` answer pictures and clips with a `Prediction`; `train.evaluation.evaluate` judges a run on
+a dataset. The room knows the model and the shards, and nothing of rendering.
 """
 
 import importlib

@@ -15,7 +15,9 @@ Device = Literal["auto", "cpu", "cuda"]
 def predict(
     image: Annotated[
         str,
-        typer.Argument(help="A picture, a clip (folder, video, animated file), or DATASET#KEY: a rendered sample."),
+        typer.Argument(
+            help="A picture, a folder of them, a clip (video, animated file, folder), or DATASET#KEY: a sample."
+        ),
     ],
     checkpoint: Annotated[
         str,
@@ -23,8 +25,16 @@ def predict(
     ],
     out: Annotated[
         list[Path],
-        typer.Option(help="OUT.glb or .ply, .png (sheet), .exr or .depth.png (layers), .npz (all seeds). Repeatable."),
+        typer.Option(
+            help="OUT.glb, .ply, .png (sheet), .exr or .depth.png (layers), .npz (all seeds), or a folder. Repeatable."
+        ),
     ],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="For --out DIR: glb, ply, png, exr, depth.png, npz. Repeatable.", show_default="glb"
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Stacks to sample; the one most like the others is written.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the ODE solver (paper: 20).")] = 20,
@@ -67,6 +77,8 @@ def predict(
     \b
     worldtrace predict photo.png --checkpoint out/run --out photo.glb --out photo-layers.png
     worldtrace predict photo.jpg --mask auto --checkpoint r75b --out photo.glb --mesh
+    worldtrace predict photos/ --checkpoint r75b --mask auto --out out/photos --format glb --format npz
+        (each picture by itself; stopped, it goes on; exit code 1 if any was rejected)
     worldtrace predict clip.mp4 --mask masks/ --stride 2 --checkpoint r76 --out clip.npz
     worldtrace predict 'out/data#heldout' --checkpoint out/run --out sample.glb
         (a sample that the run was not trained on, judged against its truth)
@@ -74,17 +86,32 @@ def predict(
     from train.prediction import output
     from train.prediction.ask import ask
     from train.prediction.edges import without_flyers
+    from train.prediction.folder import How, predict_folder
     from train.prediction.masks import FOUND
     from train.prediction.predict import answer
     from train.run import device_of, load_run
 
-    output.check(out, [Path(image), *([Path(mask)] if mask and mask not in FOUND else [])])
+    suffixes = tuple(each.lower().removeprefix(".") for each in formats or ["glb"])
+    folders = [each for each in out if each.is_dir() or not each.suffix]
+    if formats and not folders:
+        raise ValueError("--format is for an --out that is a folder; the suffix of a file says what is written")
+    name = image.rpartition("#")[2] if not Path(image).exists() else Path(image).stem
+    paths = [p for each in out for p in ([each / f"{name}.{s}" for s in suffixes] if each in folders else [each])]
+    output.check(paths, [Path(image), *([Path(mask)] if mask and mask not in FOUND else [])])
     run = load_run(checkpoint, device_of(device), typer.echo)
+    every = tuple(range(seed, seed + seeds))
+    if Path(image).is_dir() and kind != "clip" and not (kind == "auto" and run.model.config.temporal):
+        if len(out) != 1 or not folders:
+            raise ValueError(f"{image}: a folder of pictures; give one --out DIR, and a --format for each file of each")
+        how = How(suffixes, every, steps, solver, mask, kind, stretch, mesh, hidden, no_flyers)
+        outcome = predict_folder(run, Path(image), out[0], how, batch, typer.echo)
+        typer.echo(outcome.line(out[0]))
+        raise typer.Exit(1 if outcome.rejected else 0)
     asked = ask(image, run, mask, kind, frames, stride, stretch)
     for line in asked.says:
         typer.echo(line)
-    predictions = answer(run, [asked], range(seed, seed + seeds), steps, solver, batch)[0]
+    predictions = answer(run, [asked], every, steps, solver, batch)[0]
     if no_flyers:
         predictions = [without_flyers(each) for each in predictions]
-    for line in output.write(predictions, out, asked.truths or None, mesh=mesh, hidden=hidden):
+    for line in output.write(predictions, paths, asked.truths or None, mesh=mesh, hidden=hidden):
         typer.echo(line)

@@ -123,7 +123,7 @@ def answer(
     for each in asked:
         if not each.valid.any():
             raise ValueError(f"{each.name}: no valid pixel, so there is nothing to predict")
-    with _exact(run):
+    with _exact(run), _within_memory():
         if len(asked) > 1 and all(each.frames == 1 for each in asked):
             at_once = at_once or stacks_at_once(run, asked[0])
             return _of_pictures(run, asked, seeds, steps, solver, at_once)
@@ -215,6 +215,14 @@ def _cameras(stacks: Stacks, valid: np.ndarray) -> np.ndarray | None:
         return np.asarray(fit_intrinsics(torch.from_numpy(stacks.xyz[:, 0]), usable).numpy())
     except ValueError:
         return None  # fewer than ten pixels, or all on one line of sight: no camera is determined by them
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"too little GPU memory ({str(error).split('.')[0]}); give a smaller --batch") from None
 
 
 @contextmanager
