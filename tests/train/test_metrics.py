@@ -1,54 +1,11 @@
-"""Metrics against closed forms and against a brute-force twin."""
+"""The metrics of a stack against closed forms, and against a slow twin that looks at all pairs of points."""
 
 import numpy as np
 import pytest
 
 from shards import forward_fill, rays
-from train.evaluation.alignment import Rule, align_along_rays, align_points, align_scale_shift
-from train.evaluation.metrics import chamfer, depth_metrics, distinct, stack_metrics
-
-
-def brute_force_chamfer(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[float, float, float]:
-    d = np.linalg.norm(a[:, None] - b[None], axis=-1)
-    ab, ba = d.min(1), d.min(0)
-    precision, recall = (ab < threshold).mean(), (ba < threshold).mean()
-    f = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
-    return (ab.mean() + ba.mean()) / 2, ((ab**2).mean() + (ba**2).mean()) / 2, f
-
-
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (7, 30), (200, 150)])
-def test_chamfer_equals_brute_force(n: int, m: int) -> None:
-    rng = np.random.default_rng(n)
-    a, b = rng.normal(size=(n, 3)) * 0.05, rng.normal(size=(m, 3)) * 0.05
-    got = chamfer(a, b)
-    for threshold in (0.01, 0.05):
-        l1, l2, f = brute_force_chamfer(a, b, threshold)
-        assert got["cd_l1"] == pytest.approx(l1, abs=1e-12)
-        assert got["cd_l2"] == pytest.approx(l2, abs=1e-12)
-        assert got[f"f@{threshold}"] == pytest.approx(f, abs=1e-12)
-
-
-def test_chamfer_of_a_shifted_plane_is_the_shift() -> None:
-    grid = np.stack(np.meshgrid(np.linspace(0, 1, 30), np.linspace(0, 1, 30)), -1).reshape(-1, 2)
-    plane = np.concatenate([grid, np.ones((len(grid), 1))], 1)
-    got = chamfer(plane, plane + [0, 0, 0.02])
-    assert got["cd_l1"] == pytest.approx(0.02)
-    assert got["cd_l2"] == pytest.approx(0.0004)
-    assert got["f@0.01"] == 0.0
-    assert got["f@0.05"] == 1.0
-
-
-def test_chamfer_of_concentric_spheres_is_the_difference_of_radii() -> None:
-    rng = np.random.default_rng(0)
-    direction = rng.normal(size=(4000, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    assert chamfer(direction, direction * 1.1)["cd_l1"] == pytest.approx(0.1, rel=0.01)
-
-
-def test_chamfer_with_nothing_predicted_is_infinite_and_scores_zero() -> None:
-    got = chamfer(np.zeros((0, 3)), np.zeros((4, 3)))
-    assert got["cd_l1"] == np.inf
-    assert got["f@0.05"] == 0.0
+from train.evaluation.alignment import RULES, Rule, align_along_rays, align_points, align_scale_shift
+from train.evaluation.metrics import TrueStack, depth_metrics, distinct, judge, stack_metrics
 
 
 def test_alignment_recovers_scale_and_shift_and_never_mirrors() -> None:
@@ -111,6 +68,138 @@ def test_aligned_points_stay_on_the_rays_of_their_pixels() -> None:
     assert moved[:, :2] / moved[:, 2:] == pytest.approx(xyz[:, :2] / xyz[:, 2:])
     behind = align_along_rays(np.array([[0.3, -0.2, 1e-9], [0.3, -0.2, -4.0]]), 1.0, 2.0, 2.0)
     assert np.abs(behind[:, :2]).max() <= 0.3 * 2.0 / 0.2 + 1e-6  # as if at a tenth of the median depth
+
+
+def spheres(radius: float, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """(xyz (2,H,W,3), hits): front and back of a sphere at (0, 0, 4), seen by a camera of 60 degrees."""
+    ray = rays(np.array([[0.86 * size, 0, size / 2], [0, 0.86 * size, size / 2], [0, 0, 1]]), size, size)
+    along = ray / np.linalg.norm(ray, axis=-1, keepdims=True)
+    middle = 4.0 * along[..., 2]
+    half = radius**2 - (16.0 - middle**2)
+    root = np.sqrt(np.maximum(half, 0))
+    xyz = np.stack([along * (middle - root)[..., None], along * (middle + root)[..., None]])
+    hits = np.where(half > 0, 2, 0).astype(np.uint8)
+    return np.where(hits[None, ..., None] > 0, xyz, 0), hits
+
+
+def test_a_sphere_of_another_radius_is_off_by_the_difference() -> None:
+    """Concentric spheres: every point is the difference of radii from the other sphere, front and back alike."""
+    (small, inside), (large, _) = spheres(0.8), spheres(0.85)
+    got = stack_metrics(large, small, inside, rule="none")
+    for part in ("visible", "hidden", "all"):
+        assert 0.05 <= got[f"{part}/cd_l1"] < 0.057  # never nearer; at the rim pixels sample the spheres sparsely
+        assert got[f"{part}/f@0.01"] == 0.0
+
+
+def slow_metrics(predicted: np.ndarray, exists: np.ndarray, true: np.ndarray, hits: np.ndarray) -> dict[str, float]:
+    """All pairs, pixel by pixel, of stacks that need no alignment."""
+    layers = len(true)
+    sets: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {n: ([], []) for n in ("visible", "hidden", "all")}
+    for v, u in np.argwhere(hits > 0):
+        there = [k for k in range(layers) if exists[k, v, u]]
+        sets["visible"][0].extend(predicted[k, v, u] for k in there if k == 0)
+        sets["hidden"][0].extend(predicted[k, v, u] for k in ([k for k in there if k > 0] or there[:1]))
+        sets["all"][0].extend(predicted[k, v, u] for k in there)
+        known = range(hits[v, u])
+        sets["visible"][1].append(true[0, v, u])
+        sets["hidden"][1].extend(true[k, v, u] for k in ([k for k in known if k > 0] or [0]))
+        sets["all"][1].extend(true[k, v, u] for k in known)
+    found = {}
+    for name, pair in sets.items():
+        a, b = (np.array(points, np.float64).reshape(-1, 3) for points in pair)
+        d = np.linalg.norm(a[:, None] - b[None], axis=-1)
+        found[f"{name}/cd_l1"] = (d.min(1).mean() + d.min(0).mean()) / 2
+        found[f"{name}/cd_l2"] = ((d.min(1) ** 2).mean() + (d.min(0) ** 2).mean()) / 2
+        for t in (0.01, 0.05):
+            precision, recall = (d.min(1) < t).mean(), (d.min(0) < t).mean()
+            found[f"{name}/f@{t}"] = 2 * precision * recall / max(precision + recall, 1e-12)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["all there", "some there", "repeated"])
+def test_stacks_equal_the_slow_twin(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    peeled = np.sort(rng.uniform(1, 2, size=(4, 12, 12)), axis=0).astype(np.float32)
+    peeled[rng.integers(0, 5, size=(12, 12)) <= np.arange(4)[:, None, None]] = np.inf
+    depth, hits = forward_fill(peeled)
+    true = rays(np.array([[14.0, 0, 6], [0, 14, 6], [0, 0, 1]]), 12, 12)[None] * depth[..., None]
+    predicted = true + rng.normal(size=true.shape) * 0.03
+    exists = np.broadcast_to(hits > 0, true.shape[:-1])
+    if kind == "some there":
+        exists = exists & (rng.random(true.shape[:-1]) < 0.6)
+    if kind == "repeated":
+        predicted[2:] = predicted[1]
+        predicted[1, :6] = predicted[0, :6]
+    got = stack_metrics(predicted, true, hits, exists=exists, rule="none")
+    for name, value in slow_metrics(predicted, exists, true, hits).items():
+        assert got[name] == pytest.approx(value, abs=1e-12), name
+
+
+def test_a_stack_with_the_masks_of_the_truth_is_perfect_and_denied_points_do_not_count(
+    stack: tuple[np.ndarray, np.ndarray],
+) -> None:
+    xyz, hits = stack
+    exists = np.arange(3)[:, None, None] < hits[None]
+    spoilt = np.where(exists[..., None], xyz, np.nan)  # what is not there may be anything
+    got = stack_metrics(spoilt, xyz, hits, exists=exists)
+    for part in ("visible", "hidden", "all"):
+        assert got[f"{part}/cd_l1"] == pytest.approx(0.0, abs=1e-9)
+        assert got[f"{part}/f@0.01"] == pytest.approx(1.0)
+    fewer = exists.copy()
+    fewer[1] = False  # the hidden surface is lost: nothing wrong is said, but something is missing
+    lost = stack_metrics(xyz, xyz, hits, exists=fewer)
+    assert lost["visible/cd_l1"] == pytest.approx(0.0, abs=1e-9)
+    assert lost["all/cd_l1"] > 0.01
+    assert "layer1/rmse" not in lost
+    none = stack_metrics(xyz, xyz, hits, exists=np.zeros_like(exists))
+    assert none["depth/coverage"] == none["all/f@0.05"] == 0.0
+    assert none["all/cd_l1"] == none["depth/mae"] == np.inf
+
+
+def test_the_unit_divides_lengths_and_leaves_ratios(stack: tuple[np.ndarray, np.ndarray]) -> None:
+    xyz, hits = stack
+    predicted = xyz + np.random.default_rng(0).normal(size=xyz.shape) * 0.01
+    for rule in RULES:
+        plain, halved = (judge([TrueStack(xyz, hits, unit=unit)], [predicted], rule=rule) for unit in (1.0, 2.0))
+        assert halved["all/cd_l1"] == pytest.approx(plain["all/cd_l1"] / 2)
+        assert halved["all/cd_l2"] == pytest.approx(plain["all/cd_l2"] / 4)
+        assert halved["depth/absrel"] == pytest.approx(plain["depth/absrel"])
+        assert halved["depth/rmse"] == pytest.approx(plain["depth/rmse"] / 2)
+        assert halved["layer1/rmse"] == pytest.approx(plain["layer1/rmse"] / 2)
+
+
+def test_a_clip_is_aligned_as_a_whole_and_averaged_over_its_frames(stack: tuple[np.ndarray, np.ndarray]) -> None:
+    xyz, hits = stack
+    true = [TrueStack(xyz, hits), TrueStack(xyz * 1.5, hits)]
+    scaled = judge(true, [xyz * 2, xyz * 3])
+    assert scaled["all/cd_l1"] == pytest.approx(0.0, abs=1e-9)
+    flicker = judge(true, [xyz * 2, xyz * 2])  # each frame alone could be aligned: the clip cannot
+    assert flicker["all/cd_l1"] > 0.05
+    noisy = [xyz + np.random.default_rng(k).normal(size=xyz.shape) * 0.01 for k in range(2)]
+    same = [TrueStack(xyz, hits)] * 2
+    both = judge(same, noisy, rule="none")
+    each = [stack_metrics(p, xyz, hits, rule="none") for p in noisy]
+    for name, value in both.items():
+        assert value == pytest.approx((each[0][name] + each[1][name]) / 2)
+
+
+def test_surfaces_of_the_asset_are_what_all_layers_are_judged_by(stack: tuple[np.ndarray, np.ndarray]) -> None:
+    xyz, hits = stack
+    points = distinct(xyz, hits, 0)
+    got = judge([TrueStack(xyz, hits, surface=points)], [xyz])
+    assert got["surface/cd_l1"] == pytest.approx(0.0, abs=1e-9)
+    moved = judge([TrueStack(xyz, hits, surface=points + [0, 0, 0.02])], [xyz])
+    assert 0 < moved["surface/cd_l1"] <= 0.02 + 1e-9
+    assert moved["all/cd_l1"] == pytest.approx(0.0, abs=1e-9)
+    assert "surface/cd_l1" not in judge([TrueStack(xyz, hits, single_layer=True, surface=points)], [xyz])
+
+
+def test_a_prediction_of_another_size_is_refused(stack: tuple[np.ndarray, np.ndarray]) -> None:
+    xyz, hits = stack
+    with pytest.raises(ValueError, match=r"\(3, 8, 16, 3\) cannot be judged by 3 layers of 16x16 pixels"):
+        stack_metrics(xyz[:, :8], xyz, hits)
+    with pytest.raises(ValueError, match="3 layers"):
+        stack_metrics(xyz[:2], xyz, hits)
 
 
 def test_a_repeated_perfect_layer_0_is_perfect_where_visible_and_wrong_where_hidden(
