@@ -26,6 +26,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "predict": ("train.prediction.command:predict", "Predict the layered point cloud behind an image."),
     "eval": ("train.evaluation.command:evaluate", "Evaluate a trained run on a dataset, against baselines."),
+    "voxelize": ("train.downstream.command:voxelize", "Turn a prediction into voxels for a mesh decoder (TRELLIS)."),
+    "guidance": ("train.downstream.command:guidance", "Show a prediction from a moving camera: RGB and depth video."),
+    "insert": ("train.downstream.command:insert", "Put a predicted object into a predicted scene, as one GLB."),
 }
 
 

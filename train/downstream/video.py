@@ -17,7 +17,7 @@ def mp4(path: Path, height: int, width: int, fps: int, about: str = "") -> Itera
     An odd side is made even with a row or column of black, as H.264 with halved colour wants. The file appears when the
     block ends without an error. `about` is kept as the file's comment. ModuleNotFoundError without PyAV.
     """
-    av = _av()
+    av = load_av()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
@@ -40,7 +40,8 @@ def mp4(path: Path, height: int, width: int, fps: int, about: str = "") -> Itera
         partial.unlink(missing_ok=True)
 
 
-def _av() -> Any:
+def load_av() -> Any:
+    """PyAV, or a ModuleNotFoundError that says how to get it."""
     try:
         import av
     except ModuleNotFoundError:
