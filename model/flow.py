@@ -71,30 +71,29 @@ def objective(
     At invalid pixels x_t is never used, so the noise drawn for it serves as the fresh noise of Eq. 7. In clips, too, it
     is independent of all else that the network sees: frames share the noise of their valid pixels alone.
 
-    A model with masks (`WTConfig.masks`) needs `exists_BLHW` (bool): its points count only where a layer is there, and
-    `mask_weight` times the cross-entropy of its logits is added to `total`. With `regression` the network is asked
-    once, without noise: `t_BL` and `noise_BLHW3` are not looked at (model/regression.py).
+    For a model with masks (`WTConfig.masks`), and for no other, give `exists_BLHW` (bool): its points count only where
+    a layer is there, elsewhere it sees noise (or x_t would tell it), and `mask_weight` times the cross-entropy of its
+    logits is added to `total`. With `regression` the network is asked once, without noise: `t_BL` and `noise_BLHW3` are
+    not looked at (model/regression.py).
     """
+    there_BLHW = valid_BHW.bool()[:, None].expand(x0_BLHW3.shape[:-1])
+    if exists_BLHW is not None:
+        there_BLHW = there_BLHW & exists_BLHW
     if regression:
         answer = model(rgb_B3HW, blank(valid_BHW, x0_BLHW3.shape[1]), torch.ones_like(t_BL), frames).float()
     else:
         t_BL111 = t_BL[:, :, None, None, None]
         x_t = (1 - t_BL111) * x0_BLHW3 + t_BL111 * correlated(noise_BLHW3, frames, correlation, valid_BHW)
-        answer = model(rgb_B3HW, noise_fill(x_t, valid_BHW, noise_BLHW3), t_BL, frames).float()
+        answer = model(rgb_B3HW, noise_fill(x_t, there_BLHW, noise_BLHW3), t_BL, frames).float()
     x0_hat = answer[..., :3]
 
     supervised_BLHW = supervision(valid_BHW if weight_BHW is None else weight_BHW, x0_BLHW3.shape[1], single_layer_B)
-    there_BLHW, existence = supervised_BLHW, None
-    if answer.shape[-1] == 4:
-        if exists_BLHW is None:
-            raise ValueError("objective: a model with masks learns where layers are; give exists_BLHW")
-        existence = existence_loss(answer[..., 3], exists_BLHW, supervised_BLHW)
-        there_BLHW = supervised_BLHW * exists_BLHW
-    endpoint, error_L, weight_L = endpoint_loss(x0_hat, x0_BLHW3, there_BLHW)
-    monotonicity = monotonicity_penalty(x0_hat[..., 2], there_BLHW)
+    of_points_BLHW = supervised_BLHW if exists_BLHW is None else supervised_BLHW * exists_BLHW
+    endpoint, error_L, weight_L = endpoint_loss(x0_hat, x0_BLHW3, of_points_BLHW)
+    monotonicity = monotonicity_penalty(x0_hat[..., 2], of_points_BLHW)
     total = endpoint + monotonicity_weight * monotonicity
-    if existence is not None:
-        total = total + mask_weight * existence
+    if exists_BLHW is not None:
+        total = total + mask_weight * existence_loss(answer[..., 3], exists_BLHW, supervised_BLHW)
     return Loss(total, endpoint.detach(), monotonicity.detach(), error_L, weight_L)
 
 
@@ -127,9 +126,19 @@ def correlated(noise_NLHW3: Tensor, frames: int, rho: float, valid_NHW: Tensor |
     return (own * clips_BTLHW3 + shared).flatten(0, 1)
 
 
-def noise_fill(x_BLHW3: Tensor, valid_BHW: Tensor, noise_BLHW3: Tensor) -> Tensor:
-    """Eq. 7: noise in place of the points at invalid pixels."""
-    return torch.where(valid_BHW.bool()[:, None, :, :, None], x_BLHW3, noise_BLHW3)
+def noise_fill(x_BLHW3: Tensor, there: Tensor, noise_BLHW3: Tensor) -> Tensor:
+    """Eq. 7: noise in place of the points where there are none; `there` bool (B,H,W), or per layer (B,L,H,W)."""
+    there = there.bool() if there.ndim == 4 else there.bool()[:, None]
+    return torch.where(there[..., None], x_BLHW3, noise_BLHW3)
+
+
+def layers_there(answer_BLHWC: Tensor, valid_BHW: Tensor) -> Tensor:
+    """(B,L,H,W) bool: where a network's answer says that a layer is there. All are at valid pixels if it has no masks;
+    with them (C = 4) those whose logit is positive, and the first, which is there by definition."""
+    there_BLHW = valid_BHW.bool()[:, None].expand(answer_BLHWC.shape[:-1])
+    if answer_BLHWC.shape[-1] == 3:
+        return there_BLHW
+    return torch.cat([there_BLHW[:, :1], there_BLHW[:, 1:] & (answer_BLHWC[:, 1:, ..., 3] > 0)], dim=1)
 
 
 def supervision(weight_BHW: Tensor, layers: int, single_layer_B: Tensor | None = None) -> Tensor:

@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.flow import CORRELATION, correlated, noise_fill
+from model.flow import CORRELATION, correlated, layers_there, noise_fill
 from model.times import shifted
 from model.wt_dit import WTDiT
 
@@ -61,7 +61,8 @@ def sample(
 
     rgb in [0, 1]; valid bool. `generator` is one, or one per sample (then a sample's result does not depend on the
     batch it is in). At each pass invalid pixels are filled with fresh noise (Eq. 7), so all solvers start alike and
-    then use the generator up at their own rate.
+    then use the generator up at their own rate. So are layers which the pass before says are not there, of a model with
+    masks.
 
     Of clips, `frames` frames long, the batch holds the frames one after the other, and a sample is a clip. Valid pixels
     start from noise correlated as in training; the fill of Eq. 7 is independent of it, as there.
@@ -79,11 +80,14 @@ def sample(
 
     prediction = x = correlated(gaussian(shape, generator, device, frames), frames, correlation)
 
+    there = valid_BHW.bool()[:, None].expand(shape[:-1])
+
     def endpoint(x: Tensor, t: float) -> Tensor:
-        nonlocal prediction
-        filled = noise_fill(x, valid_BHW, gaussian(shape, generator, device, frames))
+        nonlocal prediction, there
+        filled = noise_fill(x, there, gaussian(shape, generator, device, frames))
         t_B = torch.full((batch,), t, device=device)
         prediction = model.denoise(features, rgb_B3HW, filled, t_B, frames).float()
+        there = layers_there(prediction, valid_BHW)
         return prediction[..., :3]
 
     _SOLVERS[solver](endpoint, x, times(steps, model.config.time_shift))

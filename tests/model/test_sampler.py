@@ -287,3 +287,21 @@ def test_a_gpu_gets_the_noise_that_the_cpu_draws(count):
 
     for there, here in zip(draw("cuda"), draw("cpu"), strict=True):
         assert torch.equal(there.cpu(), here)
+
+
+@EACH
+def test_a_layer_that_is_said_not_to_be_there_is_filled_with_noise(solver):
+    """A model with masks denies some layers: from its first answer on it sees fresh noise in their place."""
+    denied = seeded(B, L, H, W, seed=5) > 0
+    denied[:, 0] = False
+    logits = torch.where(denied, -1.0, 1.0)[..., None]
+    network = Network(lambda x_t, t: torch.cat([X0, logits], dim=-1))
+    out = sample(network, RGB, torch.ones_like(VALID), torch.Generator().manual_seed(0), 4, solver=solver)
+    assert torch.equal(out, torch.cat([X0, logits], dim=-1))
+    (first, _), *later = network.asked
+    replay = torch.Generator().manual_seed(0)
+    noises = [gaussian((B, L, H, W, 3), replay, RGB.device) for _ in range(len(network.asked) + 1)]
+    assert torch.equal(first, noises[0])  # the prior: at first all layers may be there
+    for (x_t, _), noise in zip(later, noises[2:], strict=True):
+        assert torch.equal(x_t[denied], noise[denied])
+        assert (x_t[~denied] != noise[~denied]).float().mean() > 0.99

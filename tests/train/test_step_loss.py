@@ -94,10 +94,13 @@ def test_masks_are_learned_beside_the_points_that_are_there(settings: Settings) 
     logits = torch.linspace(-2, 2, 6).view(1, 6, 1, 1).expand(1, 6, 8, 8)
 
     def network(rgb: Tensor, x_t: Tensor, t: Tensor, count: int) -> Tensor:
+        _, noise = draws(c.seed, batch.index, x0)
+        assert torch.equal(x_t[~exists], noise[~exists])  # nothing is told of layers that are not there
+        assert (x_t[exists] - noise[exists]).abs().min() > 0
         wrong_where_there_is_nothing = torch.where(exists[..., None], x0, 50.0)
         return torch.cat([wrong_where_there_is_nothing, logits[..., None]], dim=-1)
 
-    c: Any = settings(objective={"lambda_mask": 0.5, "lambda_mono": 1.0})
+    c: Any = settings(objective={"lambda_mask": 0.5, "lambda_mono": 1.0}, model={"preset": "tiny", "masks": True})
     loss = loss_of(network, 1.0, MAP, batch, c, "shared")
     right = torch.where(exists, logits, -logits).double()[:, 1:]
     assert loss.endpoint == 0 == loss.monotonicity

@@ -290,7 +290,8 @@ def _sums(model: WTDiT, normalisation: Normalisation, batch: _Batch, settings: C
     )
     single = torch.tensor([s.single_layer for s in batch.samples])
     t, single = (of_samples.repeat_interleave(frames, dim=0).to(device) for of_samples in (times, single))
-    kind: dict[str, Any] = of_kind(settings, xyz[..., 2], valid)
+    kind: dict[str, Any] = of_kind(settings, xyz[..., 2])
+    exists = kind["exists_BLHW"]
     seen: list[Tensor] = []
 
     def network(*arguments: Any) -> Tensor:
@@ -311,7 +312,7 @@ def _sums(model: WTDiT, normalisation: Normalisation, batch: _Batch, settings: C
             settings.objective.lambda_mono,
             frames,
             settings.objective.noise_correlation,
-            **{**kind, "exists_BLHW": kind["exists_BLHW"][part]},
+            **{**kind, "exists_BLHW": None if exists is None else exists[part]},
         )
 
     with torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import Loss, Normalisation, draw_times, objective
+from model import Loss, Normalisation, draw_times, objective, preset
 from model.times import Phase
 from shards import seed_of
 from train.config import Config
@@ -42,14 +42,18 @@ def loss_of(
             settings.objective.lambda_mono,
             frames=frames,
             correlation=settings.objective.noise_correlation,
-            **of_kind(settings, batch.depth, batch.valid),
+            **of_kind(settings, batch.depth),
         )
 
 
-def of_kind(settings: Config, z_NLHW: Tensor, valid_NHW: Tensor) -> dict[str, Any]:
-    """What `objective` is told beside the samples: the kind of the learning, and where layers are."""
+def of_kind(settings: Config, depth_NLHW: Tensor) -> dict[str, Any]:
+    """What `objective` is told beside the samples: the kind of the learning and, for masks, where layers are.
+
+    Depth is 0 where there is none. What a jittered mask hides has one, and counts by its weight.
+    """
+    masks = preset(settings.model.preset, **settings.model.overrides).masks
     return {
-        "exists_BLHW": existing(z_NLHW, valid_NHW),
+        "exists_BLHW": existing(depth_NLHW, depth_NLHW[:, 0] > 0) if masks else None,
         "mask_weight": settings.objective.lambda_mask,
         "regression": settings.objective.kind == "regression",
     }

@@ -2,20 +2,16 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from model import Solver, WTDiT, regress, sample
+from model.flow import layers_there
 from model.sampler import Generators
 from train.config.settings import Objective
 
 
 class Normalised(NamedTuple):
-    """x0 (B,L,H,W,3) float32, normalised points | exists (B,L,H,W) bool: where a layer is there.
-
-    A model that fills (Eq. 2) has all layers at all valid pixels; one with masks has those whose logit is positive, and
-    the first, which is there by definition.
-    """
+    """x0 (B,L,H,W,3) float32, normalised points | exists (B,L,H,W) bool: where a layer is there (`layers_there`)."""
 
     x0: Tensor
     exists: Tensor
@@ -37,7 +33,4 @@ def stacks_of(
     else:
         rho = objective.noise_correlation
         answer = sample(model, rgb_B3HW, valid_BHW, generators, steps, frames, rho, solver)
-    exists = valid_BHW.bool()[:, None].expand(answer.shape[:-1])
-    if model.config.masks:
-        exists = exists & torch.cat([torch.ones_like(exists[:, :1]), answer[:, 1:, ..., 3] > 0], dim=1)
-    return Normalised(answer[..., :3].float(), exists)
+    return Normalised(answer[..., :3].float(), layers_there(answer, valid_BHW))
