@@ -1,12 +1,9 @@
 """Framing: where the object lands, what happens to its colours, and what bad input is told."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from train.prediction.framing import frame_object, frame_scene, read_image
+from train.prediction.framing import frame_object, frame_objects, frame_scene
 
 
 def picture(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -55,31 +52,55 @@ def test_an_empty_mask_is_an_error() -> None:
         frame_object(np.zeros((8, 8, 4), np.uint8), 28)
 
 
-def test_reading(tmp_path: Path) -> None:
-    rgba = picture(20, 30, (5, 15, 5, 15))
-    Image.fromarray(rgba).save(tmp_path / "a.png")
-    read, masked = read_image(tmp_path / "a.png")
-    assert masked
-    assert np.array_equal(read, rgba)
-    Image.fromarray(rgba[..., :3]).save(tmp_path / "b.png")
-    assert not read_image(tmp_path / "b.png")[1]
-    Image.fromarray(rgba[..., 3]).save(tmp_path / "mask.png")
-    assert np.array_equal(read_image(tmp_path / "b.png", tmp_path / "mask.png")[0], rgba)
-    Image.fromarray(rgba[:10, :, 3]).save(tmp_path / "short.png")
-    with pytest.raises(ValueError, match="30x10"):
-        read_image(tmp_path / "b.png", tmp_path / "short.png")
-    Image.fromarray(rgba[..., :3]).save(tmp_path / "turned.jpg", exif=_turned())
-    assert read_image(tmp_path / "turned.jpg")[0].shape == (30, 20, 4)
-    Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "all.png")
-    assert read_image(tmp_path / "b.png", tmp_path / "all.png")[1]
-    with pytest.raises(FileNotFoundError):
-        read_image(tmp_path / "none.png")
-    (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(ValueError, match="not a readable image"):
-        read_image(tmp_path / "text.png")
+def test_frames_of_a_clip_are_framed_alike_around_all_that_they_show() -> None:
+    boxes = [(10, 40, 10, 40), (20, 60, 50, 90), (0, 0, 0, 0)]
+    framed = frame_objects([picture(100, 120, box) for box in boxes], 84)
+    alone = frame_object(picture(100, 120, (10, 60, 10, 90)), 84)  # the box around both
+    for each in framed:
+        assert np.array_equal(each.framed_from_image, alone.framed_from_image)
+    assert not (framed[0].valid & framed[1].valid).any()
+    assert not framed[2].valid.any()
+    with pytest.raises(ValueError, match="frame 1 is 120x90, the first one 120x100"):
+        frame_objects([picture(100, 120, boxes[0]), picture(90, 120, boxes[0])], 84)
 
 
-def _turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # Orientation: turn by 90 degrees
-    return exif
+def test_a_large_picture_is_framed_as_its_reduction_is() -> None:
+    rng = np.random.default_rng(0)
+    small = np.kron(rng.integers(0, 255, (20, 30, 3), np.uint8), np.ones((3, 3, 1), np.uint8))
+    rgba = np.dstack([small, np.full(small.shape[:2], 255, np.uint8)])
+    rgba[:9, :, 3] = rgba[50:, :, 3] = 0
+    large = np.kron(rgba, np.ones((16, 16, 1), np.uint8))  # 960 x 1440: averaged by whole factors first
+    one, other = frame_object(rgba, 56), frame_object(large, 56)
+    assert np.allclose(one.framed_from_image @ np.diag([1 / 16, 1 / 16, 1]), other.framed_from_image)
+    assert (one.valid == other.valid).mean() > 0.98
+    both = one.valid & other.valid
+    assert np.abs(one.rgba.astype(int) - other.rgba)[both].mean() < 12  # BOX counts whole pixels, at either size
+
+
+@pytest.mark.parametrize("box", [(50, 51, 60, 61), (0, 1, 0, 1), (0, 100, 0, 120), (0, 100, 60, 65)])
+def test_extremes_of_objects_are_framed(box: tuple[int, int, int, int]) -> None:
+    framed = frame_object(picture(100, 120, box), 28)
+    assert framed.rgba.shape == (28, 28, 4)
+    assert framed.valid.any()
+    side = max(box[1] - box[0], box[3] - box[2])
+    rows, columns = np.nonzero(framed.valid)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(28 * 2 / 3, abs=3)
+    assert framed.framed_from_image[0, 0] == pytest.approx(28 * 2 / 3 / side)
+
+
+def test_an_enlarged_picture_is_interpolated() -> None:
+    rgba = np.zeros((10, 10, 4), np.uint8)
+    rgba[..., 0] = np.arange(0, 100, 10)[None]
+    rgba[..., 3] = 255
+    shown = frame_scene(rgba, 70, 14).rgba[35, :, 0].astype(int)
+    assert len(np.unique(shown)) > 30  # ten steps would be ten values
+    assert (np.diff(shown) >= 0).all()
+    assert (frame_scene(rgba, 70, 14).rgba[..., 3] == 255).all()  # nothing from beyond its edge is mixed in
+
+
+def test_a_stretched_scene_shows_all_of_the_picture() -> None:
+    rgba = np.full((300, 400, 4), 255, np.uint8)
+    framed = frame_scene(rgba, 112, 14, stretch=True)
+    assert framed.rgba.shape == (112, 112, 4)
+    for corner, there in (((0, 0), (0, 0)), ((400, 300), (112, 112))):
+        assert (framed.framed_from_image @ np.array([*corner, 1.0]))[:2] == pytest.approx(there)

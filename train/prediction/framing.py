@@ -7,13 +7,11 @@ size. The release crops at whole pixels and resamples bilinearly; here boxes are
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from train.prediction.masks import masked
-from train.prediction.reading import rgba_of, wxh
+from train.prediction.reading import wxh
 
 OBJECT_FILL = 2 / 3
 COARSE = 4  # pixels of the picture to one of the frame, and more than that are averaged by whole factors first: memory
@@ -69,12 +67,6 @@ def frame_scenes(frames: Sequence[np.ndarray], size: int, patch: int, stretch: b
     return [frame_scene(frame, size, patch, stretch) for frame in frames]
 
 
-def read_image(path: Path, mask: Path | None = None) -> tuple[np.ndarray, bool]:
-    """(rgba (h,w,4) uint8, whether it has a mask): a mask file (any picture, white = valid), or the image's alpha."""
-    rgba, how = masked(rgba_of(path), mask, str(path), str(mask))
-    return rgba, bool(how)
-
-
 def _alike(frames: Sequence[np.ndarray]) -> None:
     for index, frame in enumerate(frames):
         if frame.shape != frames[0].shape:
@@ -98,10 +90,12 @@ def _resample(rgba: np.ndarray, x: float, y: float, w: float, h: float, width: i
     if factor > 1:
         image = image.reduce(factor)
         x, y, w, h = x / factor, y / factor, w / factor, h / factor
-    pad = [int(np.ceil(max(0.0, beyond))) + 1 for beyond in (-x, -y, x + w - image.width, y + h - image.height)]
+    # Nothing is added where the picture goes on: interpolation would mix it in.
+    pad = [max(0, int(np.ceil(beyond - 1e-6))) for beyond in (-x, -y, x + w - image.width, y + h - image.height)]
     canvas = Image.new("RGBa", (image.width + pad[0] + pad[2], image.height + pad[1] + pad[3]))
     canvas.paste(image, (pad[0], pad[1]))
-    box = (x + pad[0], y + pad[1], x + pad[0] + w, y + pad[1] + h)
+    x, y = max(0.0, x + pad[0]), max(0.0, y + pad[1])
+    box = (x, y, min(x + w, canvas.width), min(y + h, canvas.height))
     resampling = Image.Resampling.BOX if w >= width else Image.Resampling.BILINEAR
     framed = np.asarray(canvas.resize((width, height), resampling, box=box).convert("RGBA"))
     return Framed(framed, framed[..., 3] > 127, transform)
