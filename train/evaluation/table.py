@@ -130,7 +130,7 @@ def coverage_markdown(found: Sequence[Mapping[str, Any]], heading: str) -> str:
 def show_coverage(found: Sequence[Mapping[str, Any]], heading: str, console: Console | None = None) -> None:
     table = Table("layer", title=heading)
     for name in ("mean %", "median %", "P25 %", "P75 %", "P90 %", "views"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", min_width=len(name))
     for row in found:
         table.add_row(*_coverage_cells(row)[:-1], f"{row['views']:,}")
     (console or Console()).print(table, "Over the views that have the layer; in brackets the paper's objects.")
