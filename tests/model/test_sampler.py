@@ -259,6 +259,27 @@ def test_what_a_network_says_besides_coordinates_comes_with_the_last_of_them(sol
     assert {x_t.shape[-1] for x_t in asked} == {3}
 
 
+@EACH
+def test_a_layer_that_the_pass_before_denies_is_shown_as_noise(solver):
+    """Eq. 7 per layer, of a model with masks: where the logit is negative, but for the first layer, which is always
+    there. The first pass sees all layers on the line that the walk begins with."""
+    denied = (seeded(B, L, H, W, seed=4) < 0) & VALID[:, None]
+    denied[:, 0] = False
+    logits = torch.where(denied, -1.0, 1.0)
+    logits[:, 0] = -1.0
+
+    network = Network(lambda x_t, t: torch.cat([X0, logits[..., None]], dim=-1))
+    sample(network, RGB, VALID, seeds(1, 2, 3), 8, solver=solver)
+    there = VALID[:, None] & ~denied
+    passes = [(x_t, t[0]) for x_t, t in network.asked]
+    for x_t, t in passes[1:]:
+        line = (1 - t) * X0 + t * passes[0][0]
+        torch.testing.assert_close(x_t[there], line[there], atol=1e-4, rtol=1e-4)
+    noise = torch.stack([x_t[denied].flatten() for x_t, _ in passes[1:]])
+    assert noise.std() == pytest.approx(1, abs=0.05)
+    assert (torch.corrcoef(noise) - torch.eye(len(noise))).abs().max() < 0.15
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="0 steps"):
         sample(oracle(), RGB, VALID, torch.Generator(), 0)
