@@ -18,8 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from shards import committed
 from shards.srgb import LINEAR
-from train.prediction.mesh import new_points
-from train.prediction.prediction import Prediction
+from train.prediction.prediction import Prediction, new_points
 
 SUFFIX = ".depth.png"
 LARGEST_CODE = 65535

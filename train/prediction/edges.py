@@ -7,7 +7,7 @@ layer, the way from its neighbour to it and on to its other neighbour leads stee
 sense, and a few pixels to either side it does not: surface, a few points amid the air, surface.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,9 @@ STEEP = (
     75.0  # degrees between a pixel-to-pixel segment and the image plane (more precisely, the line of sight's normal)
 )
 JUMP = 0.005  # of the distance to the camera: what is steep but no longer than this is noise on a surface
+CLEAR = 0.1  # of the way from surface to surface: nearer to its end a point still belongs there (the limb of a sphere)
 WIDTH = 3  # pixels that a jump is smeared over at most; a longer steep way is a surface that recedes
+Way = tuple[int, int]  # pixels down and right to the next one
 _NOWHERE = 2  # code of a segment one of whose ends does not exist
 
 
@@ -32,6 +34,7 @@ def flyers(
     """
     height, width_px = exists_LHW.shape[1:]
     found = np.zeros(exists_LHW.shape, bool)
+    distance = np.linalg.norm(xyz_LHW3, axis=-1)
     edge = width + 1
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
         sense = np.full((len(found), height + 2 * edge, width_px + 2 * edge), _NOWHERE, np.int8)
@@ -39,12 +42,22 @@ def flyers(
         rows, columns = _starts(height, down), _starts(width_px, right)
         sense[:, inner[0], inner[1]][:, rows, columns] = _sense(xyz_LHW3, exists_LHW, down, right, steep, jump)
 
-        def at(offset: int, sense: np.ndarray = sense, down: int = down, right: int = right) -> np.ndarray:
+        def at(offset: int, way: Way = (down, right), padded: np.ndarray = sense) -> np.ndarray:
             """Of each pixel the segment that leads to it (-1), away from it (0), the next one (1), and so on."""
-            top, left = edge + offset * down, edge + offset * right
-            return sense[:, top : top + height, left : left + width_px]
+            top, left = edge + offset * way[0], edge + offset * way[1]
+            return padded[:, top : top + height, left : left + width_px]
 
-        found |= _between(at, width)
+        for run, first, last in _runs(at, width):
+            l, v, u = np.nonzero(run)
+            before, begin, own, end, after = (
+                distance[l, v + k * down, u + k * right] for k in (first - 1, first, 0, last, last + 1)
+            )
+            jumped = np.abs(end - begin)
+            clear = np.minimum(np.abs(own - begin), np.abs(end - own)) > CLEAR * jumped
+            # Beyond its ends lie surfaces. Where the way turns back and goes further than it came, they are a limb and
+            # what is beyond it: the far side of a sphere before a wall, whose points are in place.
+            clear &= np.maximum(np.abs(begin - before), np.abs(after - end)) < jumped
+            found[l[clear], v[clear], u[clear]] = True
     return found
 
 
@@ -93,19 +106,17 @@ def _sense(xyz: np.ndarray, there: np.ndarray, down: int, right: int, steep: flo
     return sense
 
 
-def _between(at: Callable[[int], np.ndarray], width: int) -> np.ndarray:
-    """Whether a pixel is amid a run of 2 to width + 1 steep segments of one sense, which begins and ends at segments
-    that are there and go otherwise.
+def _runs(at: Callable[[int], np.ndarray], width: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Pixels amid a run of 2 to width + 1 steep segments of one sense, which begins and ends at segments that are there
+    and go otherwise; with them how many pixels before (negative) and after them the run begins and ends.
     """
     own = at(-1)
-    found = np.zeros(own.shape, bool)
     amid = (np.abs(own) == 1) & (at(0) == own)
-    for before in range(width):  # so many steep segments come before the one that leads here
-        ahead = at(-2 - before)
+    for before in range(1, width + 1):
+        ahead = at(-1 - before)
         on = amid & (ahead != own) & (ahead != _NOWHERE)
-        for after in range(1, width - before + 1):
+        for after in range(1, width + 2 - before):
             behind = at(after)
-            found |= on & (behind != own) & (behind != _NOWHERE)
+            yield on & (behind != own) & (behind != _NOWHERE), -before, after
             on = on & (behind == own)
         amid = amid & (ahead == own)
-    return found

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from train.prediction.edges import steep_segments
-from train.prediction.prediction import HIDDEN_GREY, REPEAT
+from train.prediction.prediction import HIDDEN_GREY, new_points
 
 Hidden = Literal["grey", "image"]
 
@@ -96,18 +96,6 @@ def cuts(xyz: np.ndarray, there: np.ndarray, axis: int) -> np.ndarray:
     largest = np.maximum(beside.take(range(count), axis), beside.take(range(2, count + 2), axis))
     alone = steep_segments(xyz[None], there[None], down, right, STEEP_STEP, JUMP_STEP)[0]
     return np.asarray(jumps | (alone & (step > STANDS_OUT * largest)))
-
-
-def new_points(xyz: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    """(L,H,W) bool: the existing points of a stack that do not repeat the last one before them on their ray."""
-    first = xyz[0, ..., 2][exists[0]]
-    tolerance = REPEAT * float(np.median(first)) if first.size else 0.0
-    new = np.array(exists)
-    last = np.where(exists[0][..., None], xyz[0], np.inf)
-    for l in range(1, len(xyz)):
-        new[l] &= ~(np.linalg.norm(xyz[l] - last, axis=-1) <= tolerance)
-        last = np.where(new[l][..., None], xyz[l], last)
-    return new
 
 
 def _walls(front: np.ndarray, back: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -20,10 +20,10 @@ from train.evaluation.metrics import align_points, align_scale_shift, averaged, 
 from train.evaluation.truth import Truth
 from train.prediction import depth_files
 from train.prediction.archive import write_npz
-from train.prediction.mesh import Hidden, new_points, triangulate
+from train.prediction.mesh import Hidden, triangulate
 from train.prediction.mesh_files import write_mesh
 from train.prediction.pictures import Shown, prediction_sheet, spread
-from train.prediction.prediction import Prediction, point_cloud, typical
+from train.prediction.prediction import Prediction, new_points, point_cloud, typical
 
 SUFFIXES = (".glb", ".ply", ".png", depth_files.SUFFIX, ".exr", ".npz")
 OF_POINTS = (".glb", ".ply")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from shards import committed
-from train.prediction.mesh import new_points
+from train.prediction.prediction import new_points
 from train.reports.sheets import fitted
 
 BACKDROP = (22, 22, 29)
