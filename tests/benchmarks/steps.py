@@ -115,6 +115,8 @@ def main() -> None:
     for row in rows:
         calls(*row)  # a mistake is named before anything is computed
     run = load_run(arguments.run, device_of(arguments.device))
+    if run.config.objective.kind == "regression":
+        parser.error(f"{arguments.run} is a regression: it is asked once, and has no steps")
     dataset = shards.open(arguments.dataset)
     layers, size, background = run.model.config.layers, run.config.data.size, run.config.augment.background
     chosen = held_out(dataset, tuple(arguments.split.split("+")), arguments.samples)
@@ -122,7 +124,7 @@ def main() -> None:
     truths = [truth for truth in truths if truth.valid.any()]
     lines = [
         f"{len(truths)} samples of {arguments.split} at {size} px, {arguments.seeds} seeds; step {run.step} of "
-        f"{Path(arguments.run).name}, time_shift {run.model.config.time_shift:g}, {run.config.objective.kind}",
+        f"{Path(arguments.run).name}, time_shift {run.model.config.time_shift:g}",
         "",
         table(measure(run, truths, arguments.seeds, rows)),
     ]
