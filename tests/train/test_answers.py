@@ -157,6 +157,19 @@ def test_a_clip_is_sampled_jointly_and_one_that_is_too_long_in_windows(moving: R
     assert not np.allclose(alone.xyz[0], got[0].xyz[0], atol=1e-3)
 
 
+def test_a_clip_may_be_an_array_and_so_may_its_masks(moving: Run) -> None:
+    one = train.predict_clip(CLIP, moving, seeds=1, steps=1)
+    rgba = np.stack(CLIP)
+    for frames, masks in ((rgba, None), (rgba[..., :3] / 255, rgba[..., 3])):
+        for each, other in zip(train.predict_clip(frames, moving, masks=masks, seeds=1, steps=1), one):
+            assert np.array_equal(each.xyz, other.xyz)
+    for wrong in (rgba[0], torch.zeros(3, 4, 4)):
+        with pytest.raises(ValueError, match=r"no clip"):
+            train.predict_clip(wrong, moving)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a Tensor is no picture; give a file, a PIL image or an array"):
+        train.predict(torch.zeros(3, 4, 4), moving)  # type: ignore[arg-type]
+
+
 def test_a_model_of_single_frames_predicts_each_by_itself(objects: Run) -> None:
     asked = ask(CLIP[:3], objects, kind="clip")
     got = answer(objects, [asked], (0,), 2)[0]

@@ -90,9 +90,8 @@ def ask(
             rest = "" if as_clip else "; --kind clip predicts several"
             says.append(f"{name}: the first {len(pictures)} of its frames{rest}")
     else:
-        assert isinstance(image, Picture)
-        name = name_of(image)
-        pictures, names = [rgba_of(image, name)], [name]
+        name = name_of(image)  # type: ignore[arg-type]  # no clip, so one picture
+        pictures, names = [rgba_of(image, name)], [name]  # type: ignore[arg-type]
     an_object = kind == "object" or (kind != "scene" and isinstance(run.normalisation, ZScore))
     pictures, how = _masked(pictures, names, mask, stride if as_clip else 1, an_object)
     if how and how not in ("its own alpha", "the mask given"):

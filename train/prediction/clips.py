@@ -37,7 +37,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def is_clip(picture: Picture | Sequence[Picture]) -> bool:
     """Whether there are several frames: a list, a folder, a video, or a GIF, WebP, PNG or AVIF that moves."""
-    if isinstance(picture, Sequence) and not isinstance(picture, str):
+    if isinstance(picture, list | tuple):
         return True
     if not isinstance(picture, str | Path):
         return False
@@ -81,13 +81,14 @@ def frames_of(clip: Picture | Sequence[Picture], count: int, stride: int = 1) ->
 
 def _every(clip: Picture | Sequence[Picture], stride: int) -> Iterator[tuple[str, np.ndarray]]:
     """(name, rgba) of every `stride`-th frame; those between are not decoded where that can be spared."""
-    if isinstance(clip, Sequence) and not isinstance(clip, str):
+    if isinstance(clip, list | tuple):
         for index in range(0, len(clip), stride):
             yield f"frame {index}", rgba_of(clip[index], f"frame {index}")
         return
-    if isinstance(clip, Image.Image | np.ndarray):
-        yield "frame 0", rgba_of(clip, "frame 0")
-        return
+    if not isinstance(clip, str | Path):
+        raise ValueError(
+            f"a {type(clip).__name__} is no clip; give a list of pictures, a folder, a video or an animation"
+        )
     path = Path(clip)
     if path.is_dir():
         for each in pictures_in(path)[::stride]:

@@ -95,7 +95,7 @@ def predict(
     folders = [each for each in out if each.is_dir() or not each.suffix]
     if formats and not folders:
         raise ValueError("--format is for an --out that is a folder; the suffix of a file says what is written")
-    name = image.rpartition("#")[2] if not Path(image).exists() else Path(image).stem
+    name = image.rpartition("#")[2] if not Path(image).exists() else Path(image).resolve().stem
     paths = [p for each in out for p in ([each / f"{name}.{s}" for s in suffixes] if each in folders else [each])]
     output.check(paths, [Path(image), *([Path(mask)] if mask and mask not in FOUND else [])])
     run = load_run(checkpoint, device_of(device), typer.echo)

@@ -83,14 +83,15 @@ def predict_clip(
 ) -> list[Prediction]:
     """One prediction per frame of a clip, sampled jointly and framed alike, so that a seed is one and the same world.
 
-    frames: pictures, or a folder, a video or an animated file; or "DATASET#KEY". Of them every `stride`-th is taken, at
-    most `count` (default: as many as the model was trained on). masks: pictures of the same number, or a folder or
-    video of them, or one for all frames, or "auto"; None: the frames' alpha. All else is as in `predict`. A clip
+    frames: a list of pictures, an array (T,h,w,3) or (T,h,w,4), a folder, a video or an animated file; or
+    "DATASET#KEY". Of them every `stride`-th is taken, at most `count` (default: as many as the model was trained on).
+    masks: one for each frame, in a list, an array (T,h,w), a folder or a video; or one picture for all of them, or
+    "auto"; None: the frames' alpha. All else is as in `predict`. A clip
     longer than those that the model was trained on is predicted in windows, see `answer`.
     """
     run = _run(checkpoint, device, say)
-    if not isinstance(frames, str | Path) and not isinstance(frames, Sequence):
-        frames = [frames]
+    frames = list(frames) if isinstance(frames, np.ndarray) and frames.ndim == 4 else frames
+    masks = list(masks) if isinstance(masks, np.ndarray) and masks.ndim == 3 else masks
     asked = ask(frames, run, masks, "clip", count, stride, stretch)
     return _answered(run, asked, seeds, steps, solver, say)
 

@@ -23,6 +23,8 @@ def rgba_of(picture: Picture, name: str = "the image") -> np.ndarray:
         return _from_array(picture, name)
     if isinstance(picture, Image.Image):
         return _from_pil(picture, name)
+    if not isinstance(picture, str | Path):
+        raise ValueError(f"{name}: a {type(picture).__name__} is no picture; give a file, a PIL image or an array")
     path = Path(picture)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such image")
@@ -39,9 +41,8 @@ def rgba_of(picture: Picture, name: str = "the image") -> np.ndarray:
 
 def name_of(picture: Picture) -> str:
     """The file's name, or "image"."""
-    if isinstance(picture, Image.Image):
-        picture = getattr(picture, "filename", "") or "image"
-    return "image" if isinstance(picture, np.ndarray) else Path(picture).name
+    file = getattr(picture, "filename", "") if isinstance(picture, Image.Image) else picture
+    return Path(file).name or "image" if isinstance(file, str | Path) else "image"
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
