@@ -119,13 +119,15 @@ def seeds(report: Mapping[str, Any]) -> Figure | None:
             if curve.size:
                 axes.plot(_to(len(curve)), curve, marker="o", markersize=3, **style[name])
                 highest = max(highest, float(curve.max()))
+        of_methods = highest
         for name in BASELINES:  # one that is far above would press the curves to the ground
             values = _of(samples, name, metric)
-            if values.size and 1e-6 < values.mean() < FAR * highest:
+            if values.size and 1e-6 < values.mean() < FAR * of_methods:
                 axes.axhline(values.mean(), **style[name])
+                highest = max(highest, float(values.mean()))
         axes.set_xlabel("best of k seeds")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * highest or 1.0)
         _finish(axes, SPREAD[metric])
     _legend(figure, panels)
     figure.suptitle(f"The seed with the least {selected_by}, chosen with the truth in hand", fontsize=10)
