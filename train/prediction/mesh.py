@@ -1,7 +1,7 @@
 """A layered prediction as triangles: each layer is a grid of pixels, cut where neighbouring points are not neighbours.
 
 The surfaces of a layer face the camera where rays enter (layers 0, 2, ...) and away from it where they leave (1, 3,
-...), so that a solid's faces point outwards. What repeats the layer before it makes no triangles.
+...), so that a solid's faces point outwards. What repeats the layer before it makes no triangles, nor do flyers.
 """
 
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from typing import Literal
 
 import numpy as np
 
-from train.prediction.edges import steep_segments
+from train.prediction.edges import flyers, steep_segments
 from train.prediction.prediction import HIDDEN_GREY, new_points
 
 Hidden = Literal["grey", "image"]
 
-# Where two neighbouring pixels are not on one surface. Always: along the line of sight, by a twentieth of the distance.
-STEEP, JUMP = 85.0, 0.05
-# A smaller jump is one if it stands out: thrice as long as the steps beside it. Towards the limb of a sphere, the
-# steepest that a smooth surface gets, each step is at most 1 / (sqrt(2) - 1) = 2.4 times as long as the one before it.
-STEEP_STEP, JUMP_STEP, STANDS_OUT = 75.0, 0.01, 3.0
+# Two neighbouring pixels are on two surfaces where the way between them leads steeply (degrees) and far (part of the
+# distance) along the line of sight, and stands out: its step in 1/z, which is even along a plane however it recedes, is
+# so many times those beside it. Towards the limb of a sphere, the steepest that a smooth surface gets, each step is at
+# most 1 / (sqrt(2) - 1) = 2.4 times the one before, and none is as steep and far as the second rule asks.
+CUTS = ((75.0, 0.01, 3.0), (85.0, 0.05, 1.5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,17 @@ def triangulate(
     `closed` joins layer 0 to layer 1 by walls along the silhouette, where both end: right for solids.
     """
     layers, height, width = exists_LHW.shape
-    new = new_points(xyz_LHW3, exists_LHW)
+    # A smeared jump has no one step that stands out; without its flyers there is a gap that no triangle spans.
+    new = new_points(xyz_LHW3, exists_LHW) & ~flyers(xyz_LHW3, exists_LHW)
+    closed = closed and layers > 1
+    if closed:  # at the very limb a sphere's far side is so near that it seems to repeat its near side
+        new[1] |= _rim(exists_LHW[0]) & exists_LHW[1] & new[0]
     pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
     faces = [
         layer_faces(xyz_LHW3[l], new[l], pixels)[:, :: -1 if l % 2 else 1] + l * pixels.size for l in range(layers)
     ]
-    if closed and layers > 1:
-        faces.append(_walls(faces[0], faces[1], exists_LHW[0]))
+    if closed:
+        faces.append(_walls(faces[0], faces[1], _rim(exists_LHW[0]).ravel()))
     joined = np.concatenate(faces)
     used = np.unique(joined)
     place = np.zeros(layers * pixels.size, np.int32)
@@ -84,26 +88,29 @@ def layer_faces(xyz: np.ndarray, there: np.ndarray, number: np.ndarray) -> np.nd
 def cuts(xyz: np.ndarray, there: np.ndarray, axis: int) -> np.ndarray:
     """bool, one fewer than pixels along `axis` (0 rows, 1 columns) of a layer (H,W,3): neighbours on two surfaces."""
     down, right = (1, 0) if axis == 0 else (0, 1)
-    jumps = steep_segments(xyz[None], there[None], down, right, STEEP, JUMP)[0]
-    if there.shape[axis] < 2:
-        return jumps
-    depth = np.where(there, np.linalg.norm(xyz, axis=-1), np.nan)
-    step = np.nan_to_num(np.abs(np.diff(depth, axis=axis)), nan=0.0)
+    z = np.where(there, xyz[..., 2], np.nan).astype(np.float64)
+    inverse = np.where(z > 0, 1 / np.where(z > 0, z, 1), np.nan)
+    step = np.nan_to_num(np.abs(np.diff(inverse, axis=axis)), nan=0.0)
     pad = [(0, 0), (0, 0)]
     pad[axis] = (1, 1)
-    beside = np.pad(step, pad)
-    count = step.shape[axis]
+    beside, count = np.pad(step, pad), step.shape[axis]
     largest = np.maximum(beside.take(range(count), axis), beside.take(range(2, count + 2), axis))
-    alone = steep_segments(xyz[None], there[None], down, right, STEEP_STEP, JUMP_STEP)[0]
-    return np.asarray(jumps | (alone & (step > STANDS_OUT * largest)))
+    found = np.zeros(step.shape, bool)
+    for steep, jump, stands_out in CUTS:
+        found |= steep_segments(xyz[None], there[None], down, right, steep, jump)[0] & (step > stands_out * largest)
+    return found
 
 
-def _walls(front: np.ndarray, back: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Triangles between the borders of layer 0 and layer 1 along the same two pixels, on the rim of `valid` (H,W)."""
+def _rim(valid: np.ndarray) -> np.ndarray:
+    """Valid pixels beside one that is not; the frame of the image is no silhouette."""
     height, width = valid.shape
-    around = np.pad(valid, 1, constant_values=True)  # the frame of the image is no silhouette
+    around = np.pad(valid, 1, constant_values=True)
     inside = np.logical_and.reduce([around[v : v + height, u : u + width] for v in range(3) for u in range(3)])
-    rim = (valid & ~inside).ravel()
+    return np.asarray(valid & ~inside)
+
+
+def _walls(front: np.ndarray, back: np.ndarray, rim: np.ndarray) -> np.ndarray:
+    """Triangles between the borders of layer 0 and layer 1 along the same two pixels of the `rim` (H*W,)."""
     one, other = (_border(faces - l * rim.size, rim) for l, faces in enumerate((front, back)))
     shared = one[np.isin(_key(one, rim.size), _key(other[:, ::-1], rim.size))]  # layer 1 goes round the other way
     i, j = shared.T
