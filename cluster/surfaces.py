@@ -171,7 +171,11 @@ def _make(
     if origin.sha256 != asset.origin.sha256:
         raise Rejected("changed", f"its bytes are {origin.sha256[:12]}, those rendered were {asset.origin.sha256[:12]}")
     times = times_of(dataset, asset.rows) if mesh.pose is not None and mesh.duration > 0 else None
-    write_surface(out, asset.origin, surface_points(mesh, count, seed_of(seed, origin.sha256), times))
+    points = surface_points(mesh, count, seed_of(seed, origin.sha256), times)
+    try:
+        write_surface(out, asset.origin, points)
+    except ValueError as error:
+        raise Rejected("too_large", f"{error} (--count)") from None
 
 
 def times_of(dataset: shards.Dataset, rows: Sequence[int]) -> np.ndarray | None:

@@ -18,10 +18,11 @@ import numpy as np
 from .commit import committed
 from .contract import Origin
 from .rgbd.base import Unreadable
-from .rgbd.files import read_npz_member
+from .rgbd.files import FILE_LIMIT, read_bytes, read_npz_member
 
 FORMAT, VERSION = "worldtrace surfaces", 1
 INDEX = "surfaces.json"
+LARGEST = FILE_LIMIT - (1 << 20)  # bytes of points; a clip of 16 frames and 100,000 points has 38 MB
 SAME = 1e-6  # seconds, by which a frame's time may differ from that of the points
 
 
@@ -51,7 +52,10 @@ def surface_name(origin: Origin) -> str:
 
 
 def write_surface(folder: Path, origin: Origin, surface: SurfacePoints) -> None:
-    """The file of the asset, which appears whole or not at all."""
+    """The file of the asset, which appears whole or not at all. ValueError where it would be too large to be read."""
+    if surface.points.nbytes > LARGEST:
+        shape = f"{len(surface.points)} times of {surface.points.shape[1]} points"
+        raise ValueError(f"{shape} are more than {LARGEST >> 20} MiB: ask for fewer points")
     moving = surface.times is not None
     arrays: dict[str, Any] = {"points": surface.points if moving else surface.points[0]}
     if moving:
@@ -69,7 +73,7 @@ def read_surface(folder: Path, origin: Origin) -> SurfacePoints:
             "`worldtrace cluster surfaces DATASET --out FOLDER`, of the split that is judged"
         )
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         asset = read_npz_member(data, "asset", "unreadable_scene").tobytes()
         points = read_npz_member(data, "points", "unreadable_scene")
         times = read_npz_member(data, "times", "unreadable_scene") if points.ndim == 3 else None

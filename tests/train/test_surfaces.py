@@ -11,7 +11,7 @@ import shards
 from cluster.surfaces import make_surfaces, surface_points
 from render.mesh import Mesh
 from render.views import render_views
-from shards import Clip, LayeredView, Origin
+from shards import Clip, LayeredView, Origin, surface_file
 from shards.surface_file import INDEX, SurfacePoints, read_surface, surface_name, write_index, write_surface
 from tests.render.shapes import box, small, sphere
 from train.evaluation.surfaces import Surfaces, within
@@ -93,6 +93,8 @@ def test_of_a_scene_only_what_is_in_the_picture(tmp_path: Path) -> None:
     K = view.K @ np.diag([3.0, 3.0, 1.0])  # a long lens
     seen = Surfaces(tmp_path).points(replace(view, K=K, regime="scene"))
     assert 0 < len(seen) < len(whole)
+    walked = replace(view, K=K, regime="dynamic", info={**view.info, "camera": {"kind": "room"}})
+    assert np.array_equal(Surfaces(tmp_path).points(walked), seen), "a clip that walks through a room"
     pixel = (seen @ K.T)[:, :2] / seen[:, 2:]
     assert pixel.min() >= 0
     assert pixel.max() < 64
@@ -137,6 +139,13 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
         assert (read.times is None) == (times is None)
         write_surface(tmp_path, origin("b"), SurfacePoints(points, times))
         assert (tmp_path / surface_name(origin("b"))).read_bytes() == first
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface_file, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="2 times of 50 points are more than 0 MiB: ask for fewer points"):
+        write_surface(tmp_path, origin("c"), SurfacePoints(np.zeros((2, 50, 3)), np.array([0.0, 1.0])))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

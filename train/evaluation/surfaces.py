@@ -28,7 +28,7 @@ class Surfaces:
         """(N,3) float64 in the frame of the view's camera (a clip: of one of its frames), units as of its layers.
 
         Of an object all points, those that a cropped view cuts off too: the whole shape is asked for, as of those that
-        generate meshes. Of a scene those within the picture (`within`): a house reaches far beyond any view of it.
+        generate meshes. Of a room, seen from inside, those within the picture (`within`): a house reaches far beyond.
 
         FileNotFoundError where the folder has none of the asset, ValueError where the view does not say how the asset
         was scaled, or at what time it shows it.
@@ -42,7 +42,7 @@ class Surfaces:
         scale, offset = _normalisation(view)
         pose = np.asarray(view.world_from_camera, np.float64)
         in_camera = ((points - offset) * scale - pose[:3, 3]) @ pose[:3, :3]
-        return within(in_camera, view.K, *view.size) if view.regime == "scene" else in_camera
+        return within(in_camera, view.K, *view.size) if _from_inside(view) else in_camera
 
     def _of(self, source: str, uid: str, sha256: str) -> SurfacePoints:
         return read_surface(self.folder, Origin(uid, source, sha256))
@@ -56,6 +56,12 @@ def within(points: np.ndarray, K: np.ndarray, height: int, width: int) -> np.nda
     u = (K[0, 0] * ahead[:, 0] + K[0, 1] * ahead[:, 1]) / ahead[:, 2] + K[0, 2]
     v = K[1, 1] * ahead[:, 1] / ahead[:, 2] + K[1, 2]
     return np.asarray(ahead[(u >= 0) & (u < width) & (v >= 0) & (v < height)])
+
+
+def _from_inside(view: LayeredView) -> bool:
+    """A scene, or a clip of one: the renderer records which kind of camera it placed."""
+    camera = view.info.get("camera")
+    return view.regime == "scene" or (isinstance(camera, Mapping) and camera.get("kind") == "room")
 
 
 def _normalisation(view: LayeredView) -> tuple[float, np.ndarray]:
