@@ -63,6 +63,16 @@ def test_a_hole_shows_the_background_and_a_spot_of_its_shade_does_not() -> None:
     assert flood(over(solid, np.full(3, 200.0)))[60, 80, 3] == 255
 
 
+def test_a_large_picture_is_filled_at_a_smaller_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgba = disc(241, 323, (120, 160), 70)
+    picture = rgba_over(over(rgba, np.full(3, 250.0)))
+    monkeypatch.setattr(masks, "FLOOD_PIXELS", 9_000)  # a third of each side, which it does not divide
+    got, _ = masked(picture, "flood", "a")
+    assert got.shape == rgba.shape
+    assert overlap(got, rgba) > 0.98
+    assert np.array_equal(got[..., :3], picture[..., :3])
+
+
 def test_an_object_may_touch_the_border_and_specks_are_no_objects() -> None:
     rgba = disc(120, 160, (60, 5), 40)
     picture = over(rgba, np.full(3, 240.0))

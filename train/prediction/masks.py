@@ -5,6 +5,7 @@ background of one colour is filled from the border of the picture inwards. It sa
 background, and never guesses.
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ LEAST_TOLERANCE, TOLERANCE = 11, 16
 LEAST_BORDER = 0.6  # of the pixels along the border; an object may cover the rest
 HOLE = 2.0  # of 255: by so much more than the background's own median may that of a hole differ from its colour
 SMALLEST_HOLE = 4  # pixels
+FLOOD_PIXELS = 4_000_000  # larger pictures are filled at a smaller size, to save time and memory
 SPECK = 0.001  # of the largest piece: smaller pieces are noise
 LEAST, MOST = 0.0002, 0.98  # of the picture
 
@@ -55,12 +57,23 @@ def found(rgba: np.ndarray, how: str, name: str) -> tuple[np.ndarray, str]:
     if how == "rembg" or (how == "auto" and _has_rembg()):
         return np.dstack([rgba[..., :3], _by_rembg(rgba[..., :3], name)]), "rembg"
     try:
-        return flood(rgba[..., :3]), "a fill of its even background"
+        return _flooded(rgba[..., :3]), "a fill of its even background"
     except ValueError as error:
         remedy = "give --mask MASK.png or a picture with transparency"
         if how == "auto":
             remedy += ", or install rembg[cpu], which finds objects before any background"
         raise ValueError(f"{name}: no mask found: {error}; {remedy}") from None
+
+
+def _flooded(rgb: np.ndarray) -> np.ndarray:
+    """`flood`, of a large picture at a smaller size: masks are framed to some hundred pixels."""
+    factor = math.ceil(math.sqrt(rgb.shape[0] * rgb.shape[1] / FLOOD_PIXELS))
+    if factor == 1:
+        return flood(rgb)
+    alpha = Image.fromarray(flood(np.asarray(Image.fromarray(rgb).reduce(factor)))[..., 3])
+    size = alpha.width * factor, alpha.height * factor  # the last blocks reach beyond the picture
+    grown = np.asarray(alpha.resize(size, Image.Resampling.BILINEAR))
+    return np.dstack([rgb, grown[: rgb.shape[0], : rgb.shape[1]]])
 
 
 def flood(rgb: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ def rgba_of(picture: Picture, name: str = "the image") -> np.ndarray:
     if isinstance(picture, np.ndarray):
         return _from_array(picture, name)
     if isinstance(picture, Image.Image):
-        return _from_pil(picture, name)
+        check_pixels(picture.width, picture.height, name)
+        return _from_upright(ImageOps.exif_transpose(picture), name)
     if not isinstance(picture, str | Path):
         raise ValueError(f"{name}: a {type(picture).__name__} is no picture; give a file, a PIL image or an array")
     path = Path(picture)
@@ -34,7 +35,9 @@ def rgba_of(picture: Picture, name: str = "the image") -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below
             with Image.open(path) as image:
-                return _from_pil(image, str(path))
+                check_pixels(image.width, image.height, str(path))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _from_upright(image, str(path))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({error}); give a PNG, JPEG or WebP") from None
 
@@ -57,9 +60,7 @@ def wxh(array: np.ndarray) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
-def _from_pil(image: Image.Image, name: str) -> np.ndarray:
-    check_pixels(image.width, image.height, name)
-    upright = ImageOps.exif_transpose(image)
+def _from_upright(upright: Image.Image, name: str) -> np.ndarray:
     if upright.mode == "F" or upright.mode.startswith("I"):  # PIL would clip these to 255 rather than scale them
         return _from_array(_sixteen_bits(np.asarray(upright), name), name)
     if upright.mode in ("CMYK", "YCbCr", "HSV"):  # which have no alpha, and no direct way to RGBA
