@@ -48,7 +48,11 @@ def load_run(source: str | Path, device: torch.device | str = "cpu", say: Callab
     FileNotFoundError where there is nothing, ValueError where it is damaged or something else, OSError where it cannot
     be fetched.
     """
-    found = weights.find(source, say)
+    return run_of(weights.find(source, say), device)
+
+
+def run_of(found: Weights, device: torch.device | str = "cpu") -> Run:
+    """The same of weights that were found already. ValueError where they are not of the model they are said to be."""
     others = ValueError(
         f"{found.path}: its weights are not those of the model that its {found.described.name} describes"
     )

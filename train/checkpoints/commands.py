@@ -5,9 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from train.weights import Weights
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into checkpoints, check and export them.")
 
@@ -97,7 +100,7 @@ def export(
     about = {name: found.about[name] for name in ("model", "normalisation", "config") if name in found.about}
     about |= {"licence": licence} if licence is not None else {}
     if released:
-        count = _write_released(out, source, {**about, "step": found.step})
+        count = _write_released(out, source, found, {**about, "step": found.step})
     else:
         tensors = found.read()
         count = len(tensors)
@@ -131,12 +134,12 @@ def _write(out: Path, tensors: dict[str, Any], about: dict[str, Any], step: int)
         raise OSError(f"{out} cannot be written: {error}") from None
 
 
-def _write_released(out: Path, source: str, note: dict[str, Any]) -> int:
+def _write_released(out: Path, source: str, found: "Weights", note: dict[str, Any]) -> int:
     """The number of tensors. Says where the release would read other points out of the same weights."""
     from model import released_normalisation, write_released
-    from train.run import load_run
+    from train.run import run_of
 
-    run = load_run(source, say=lambda text: None)  # all of it was said when `source` was found
+    run = run_of(found)
     if run.config.objective.kind != "flow":
         raise ValueError(
             f"{source}: trained as a {run.config.objective.kind}, and the release only samples; no --released"
