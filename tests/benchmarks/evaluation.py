@@ -47,9 +47,9 @@ def bent(truth: Truth, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.where(truth.valid[..., None], xyz, 0), np.float32)
 
 
-def prepare(dataset: shards.Dataset, folder: Path) -> None:
+def prepare(dataset: shards.Dataset, folder: Path, samples: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for row, key in enumerate(dataset.keys):
+    for row, key in enumerate(dataset.keys[:samples]):
         path = folder / f"{key}.npz"
         if not path.exists():
             truth = truth_of(dataset[row], LAYERS, SIZE, "black")
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--twin", type=int, default=10)
     asked = parser.parse_args()
     dataset = shards.open(asked.dataset)
-    prepare(dataset, asked.work)
+    prepare(dataset, asked.work, asked.samples)
     against_twin(dataset, asked.work, min(asked.twin, len(dataset)))
     method = Precomputed("bent", asked.work)
     rows = range(min(asked.samples, len(dataset)))

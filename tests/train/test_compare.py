@@ -190,6 +190,19 @@ def test_tables_ask_for_what_the_paper_says(views: shards.Dataset, clips: shards
     assert "all/cd_l1" not in titles
 
 
+def test_table_6_judges_depth_alone_by_the_seed_of_least_absrel(views: shards.Dataset, tmp_path: Path) -> None:
+    method = predicted(tmp_path / "stored", views, 0.01)
+    report = compare([method], views, ask([method], views, range(4), table=6))
+    assert report.settings["unit"].endswith("median depth")
+    assert "visible/cd_l1" not in report.methods["stored"]
+    whole = compare([method], views, asked_for([method], views, rows=(0, 1, 2, 3), unit="median"))
+    for row in report.samples:
+        each = [seed["depth/absrel"] for seed in row["each"]["stored"]]
+        assert row["stored_best"]["depth/absrel"] == min(each)
+    depth = [name for name in whole.methods["stored"] if name.startswith("depth/")]
+    assert {n: whole.methods["stored"][n] for n in depth} == {n: report.methods["stored"][n] for n in depth}
+
+
 def test_scenes_are_judged_in_units_of_their_median_depth(views: shards.Dataset, tmp_path: Path) -> None:
     method = predicted(tmp_path / "scene", views, 0.01)
     report = compare([method], views, asked_for([method], views, unit="median", baselines=False))

@@ -76,6 +76,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="OUT.json: everything, sample by sample; OUT.md: the table. Repeatable."),
     ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="A folder for curves, and pictures of the worst and best samples.")
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto is CUDA where there is one.")] = "auto",
 ) -> None:
     """Judge trained runs and precomputed predictions on samples they have not seen, as the paper's tables do.
@@ -143,6 +146,12 @@ def evaluate(
     report.settings["table"] = protocol.number
     content = report.to_dict()
     _write(written, json.dumps(content, indent=1, allow_nan=False), tables.markdown(report, columns, heading))
+    if plots is not None:
+        from train.evaluation import plots as curves
+        from train.evaluation import showing
+
+        for path in [*curves.write(content, plots), *showing.write(content, methods, whole, plots, asked.rule)]:
+            console.print(f"wrote {path}")
 
 
 def _outputs(out: list[Path]) -> list[Path]:

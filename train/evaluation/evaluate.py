@@ -66,7 +66,7 @@ class Report:
 @dataclass(frozen=True)
 class Asked:
     """Which samples are judged, and how. rows of the dataset; size in pixels; `layers` of the truth; `frames` of a
-    clip; `selected_by` is the metric that the best seed has least of."""
+    clip; `selected_by` is the metric that the best seed has least of; without `points` depth alone is judged."""
 
     rows: tuple[int, ...]
     size: int
@@ -76,6 +76,7 @@ class Asked:
     rule: Rule = "ray"
     unit: Unit = "dataset"
     surfaces: Surface | None = None
+    points: bool = True
     baselines: bool = True
     allow_missing: bool = False
 
@@ -111,6 +112,7 @@ def ask(
     """What the protocol of a table (None: that of the dataset's regime) asks for these methods and rows.
 
     `size` is by default the one that all methods work at; `frames`, of protocols for clips, as many as all can judge.
+    Points are not judged where a table is asked for that has columns of depth alone.
     ValueError where methods disagree on either.
     """
     protocol = protocol_of(dataset, table)
@@ -129,7 +131,8 @@ def ask(
     if not protocol.clips and frames > 1:
         raise ValueError(f"--frames {frames}: table {protocol.number} judges single frames; use --table 3 for clips")
     layers = max(of_method for of_method, _ in shapes.values())
-    return Asked(tuple(rows), size, layers, frames, protocol.selected_by, unit=protocol.unit)
+    points = table is None or any(not column.metric.startswith("depth/") for column in protocol.columns)
+    return Asked(tuple(rows), size, layers, frames, protocol.selected_by, unit=protocol.unit, points=points)
 
 
 def compare(
@@ -185,13 +188,12 @@ def compare(
         for row, key in zip(asked.rows, keys):
             if key in done:
                 continue
+            sample = dataset[row] if sampled else None
             drawn: dict[str, Drawn] = {}
-            if sampled:
-                sample = dataset[row]
-                if any(view.valid.any() for view in views_of(sample, asked.frames)):
-                    drawn = {method.name: method.draw(sample, asked.size, asked.frames) for method in sampled}
+            if sample is not None:
+                drawn = {method.name: method.draw(sample, asked.size, asked.frames) for method in sampled}
             stored = [m for m in methods if isinstance(m, Precomputed) and key not in missing[m.name]]
-            waiting.append((key, pool.submit(_judged, dataset, row, asked, methods, drawn, stored, mean)))
+            waiting.append((key, pool.submit(_judged, dataset, row, sample, asked, methods, drawn, stored, mean)))
             while len(waiting) > threads:
                 take()
         while waiting:
@@ -217,14 +219,15 @@ def compare(
 def _judged(
     dataset: shards.Dataset,
     row: int,
+    sample: shards.Sample | None,
     asked: Asked,
     methods: Sequence[Method],
     drawn: Mapping[str, Drawn],
     stored: Sequence[Precomputed],
     mean: np.ndarray | None,
 ) -> dict[str, Any] | None:
-    """Metrics of every method on one sample; None where it has no valid pixel."""
-    sample = dataset[row]
+    """Metrics of every method on one sample, read here unless it was read before; None where it has no valid pixel."""
+    sample = dataset[row] if sample is None else sample
     views = views_of(sample, asked.frames)
     truths = truths_of(sample, asked.layers, asked.size, "black", asked.frames)
     seen = [t for t, truth in enumerate(truths) if truth.valid.any()]
@@ -240,7 +243,7 @@ def _judged(
 
     def metrics(xyz_TLHW3: np.ndarray, exists_TLHW: np.ndarray | None = None) -> dict[str, float]:
         exists = None if exists_TLHW is None else [exists_TLHW[t] for t in seen]
-        return judge(true, [xyz_TLHW3[t] for t in seen], exists, asked.rule)
+        return judge(true, [xyz_TLHW3[t] for t in seen], exists, asked.rule, asked.points)
 
     selected_by = "depth/absrel" if single else asked.selected_by
     found: dict[str, Any] = {"key": sample.key, "each": {}}

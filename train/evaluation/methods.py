@@ -69,12 +69,15 @@ class Sampled:
         return {"run": str(self.run.path), "training_step": self.run.step, "seeds": seeds, **how}
 
     def draw(self, sample: Sample, size: int, frames: int) -> Drawn:
-        """Stacks for the first `frames` frames of a sample. The noise of a seed is a function of it and of the key."""
+        """Stacks for the first `frames` frames of a sample; where no pixel is valid there are no points.
+
+        The noise of a seed is a function of the seed and of the key.
+        """
         background = self.run.config.augment.background
         truths = truths_of(sample, self.shape[0], size, background, frames)
         draws = [(seed, sample.key) for seed in range(1 if self.deterministic else self.seeds)]
         rgb, valid = np.stack([t.rgb for t in truths]), np.stack([t.valid for t in truths])
-        if self.frames is not None and len(truths) > 1:
+        if self.frames is not None and len(truths) > 1 and valid.any():
             each = [
                 predict_batch(self.run, rgb, valid, [draw], self.steps, len(truths), self.solver) for draw in draws
             ]  # one clip at a time: all seeds of 16 frames are more than a GPU holds
