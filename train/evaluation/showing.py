@@ -10,7 +10,7 @@ import numpy as np
 import shards
 from train.evaluation.alignment import Rule, align_scale_shift, aligned
 from train.evaluation.methods import Method, Precomputed, Sampled
-from train.evaluation.truth import truths_of
+from train.evaluation.truth import truths_of, views_of
 from train.prediction.pictures import Shown, prediction_sheet
 
 GROUPS = ("worst", "median", "best")
@@ -74,10 +74,11 @@ def groups(ranked: Sequence[tuple[str, float, int]], count: int) -> dict[str, li
 
 
 def _shown(method: Method, sample: shards.Sample, seed: int, size: int, frames: int, rule: Rule) -> Shown:
+    frames = len(views_of(sample, frames))
     if isinstance(method, Sampled):
         drawn = method.draw(sample, size, frames)
     elif isinstance(method, Precomputed):
-        drawn = method.read(sample.key, frames if isinstance(sample, shards.Clip) else 1)
+        drawn = method.read(sample.key, frames)
     else:
         raise ValueError(f"{method.name}: neither a run nor a folder of predictions, so there is nothing to show")
     t = drawn.xyz.shape[1] // 2
