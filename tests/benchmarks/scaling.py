@@ -1,4 +1,4 @@
-"""Where does a job stop scaling, and why? A discrete-event simulation of the driver, the actors, the hub and the store.
+"""Where does a job stop scaling, and why? By a simulation (simulation.py) of what its parts cost (costs.py).
 
     python -m tests.benchmarks.scaling measure [--assets DIR]    # on this machine -> tests/benchmarks/scaling.json
     python -m tests.benchmarks.scaling simulate                  # 8, 64, 512 GPUs, and as many CPU nodes
@@ -6,28 +6,22 @@
     python -m tests.benchmarks.scaling validate [--count 24]     # the simulation of 1 and 2 workers beside real jobs
 
 Every input in scaling.json says whether it was measured or assumed, and how. Render time on a GPU is assumed and swept:
-none has been measured yet. What is simulated is the steady state: the rules of cluster/job.py (late stages first, two
-tasks a next actor in the buffers, 2 n + 2 open units), drivers that hear one message at a time, encode before load in
-the same workers, and one pipe from the hub that all share. Foremen (cluster/foremen.py) are alike: one is simulated,
-with its share of the actors and of the pipe, and the driver is charged for all. Listing before and tables after are
-added as totals.
+none has been measured yet. Listing before and tables after the steady state are added as totals.
 
 Wanted: within 10 % of real jobs of 1 and 2 workers where nothing else runs on the machine.
 """
 
 import argparse
-import heapq
 import json
-import random
 import statistics
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.costs import driver_costs, foremen_costs, ledger_costs, real_job, stage_times
+from tests.benchmarks.simulation import Cluster, Stage, drawn, simulate
 
 INPUTS = Path(__file__).with_name("scaling.json")
 VIEWS = 56  # of an asset, as in the paper's object corpus
@@ -44,314 +38,7 @@ ASSUMED: dict[str, tuple[float, str]] = {
     "upload_rate": (100e6, "bytes a second of one commit"),
     "list_page": (0.1, "seconds of a LIST of 1,000 names"),
 }
-
-
 FOREMEN = "CPU seconds of the driver's process, 2 foremen: 1,000 units of 1 box, and 20 of 1.5 s"
-
-
-@dataclass
-class Stage:
-    """`crew` names the pool; `seconds` draws a service time. `bytes` go through the hub's pipe beforehand."""
-
-    crew: str
-    seconds: Any
-    bytes: float = 0.0
-
-
-@dataclass
-class Cluster:
-    stages: list[Stage]
-    sizes: dict[str, int]
-    committers: int
-    commit: Any  # draws the seconds of a commit
-    message: float  # seconds of the driver for a message of a stage
-    unit: float  # and for a unit, all in all
-    per_unit: int = 1  # assets
-    hub_rate: float = 1e18
-
-    def share(self, foremen: int) -> "Cluster":
-        """What one of so many foremen has."""
-        sizes = {name: max(1, size // foremen) for name, size in self.sizes.items()}
-        committers = max(1, self.committers // foremen)
-        return replace(self, sizes=sizes, committers=committers, hub_rate=self.hub_rate / foremen)
-
-
-@dataclass
-class Found:
-    """What a simulation came to: seconds in which `assets` were committed, and how busy everything was."""
-
-    seconds: float
-    assets: int
-    busy: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        return self.assets / self.seconds
-
-    @property
-    def bend(self) -> str:
-        return max(self.busy, key=lambda name: self.busy[name])
-
-
-def simulate(cluster: Cluster, assets: int, warm: float = 0.25) -> Found:
-    """Run `assets` through; the rate is that between the first `warm` share of the units and the last."""
-    tie = count()
-    events: list[tuple[float, int, str, Any]] = []
-    idle = {**cluster.sizes, "committers": cluster.committers}
-    queues: list[deque[int]] = [deque() for _ in cluster.stages]
-    units = -(-assets // cluster.per_unit)
-    left = [min(cluster.per_unit, assets - unit * cluster.per_unit) for unit in range(units)]
-    to_commit: deque[int] = deque()
-    used: dict[str, float] = dict.fromkeys([*idle, "driver", "hub"], 0.0)
-    fresh = done = 0
-    open_units: set[int] = set()
-    driver_free = pipe_free = 0.0
-    ends: list[float] = []
-    last = len(cluster.stages) - 1
-
-    def assign(now: float) -> None:
-        nonlocal fresh, pipe_free
-        while idle["committers"] and to_commit:
-            idle["committers"] -= 1
-            seconds = cluster.commit()
-            used["committers"] += seconds
-            heapq.heappush(events, (now + seconds, next(tie), "commit", to_commit.popleft()))
-        for index in range(last, -1, -1):
-            stage = cluster.stages[index]
-            while idle[stage.crew]:
-                if index < last and len(queues[index + 1]) >= 2 * cluster.sizes[cluster.stages[index + 1].crew]:
-                    break
-                if index == 0 and not queues[0] and fresh < units:
-                    if len(open_units) >= 2 * cluster.sizes[cluster.stages[0].crew] + 2:
-                        break
-                    open_units.add(fresh)
-                    first = fresh * cluster.per_unit
-                    queues[0].extend(range(first, first + left[fresh]))
-                    fresh += 1
-                if not queues[index]:
-                    break
-                asset = queues[index].popleft()
-                idle[stage.crew] -= 1
-                seconds = stage.seconds()
-                if stage.bytes:
-                    pipe_free = max(now, pipe_free) + stage.bytes / cluster.hub_rate
-                    used["hub"] += stage.bytes / cluster.hub_rate
-                    seconds = max(seconds, pipe_free - now)
-                used[stage.crew] += seconds
-                heapq.heappush(events, (now + seconds, next(tie), "stage", (index, asset)))
-
-    assign(0.0)
-    while done < units:
-        when, _, kind, what = heapq.heappop(events)
-        cost = cluster.message if kind == "stage" else cluster.unit
-        driver_free = max(when, driver_free) + cost
-        used["driver"] += cost
-        if kind == "commit":
-            idle["committers"] += 1
-            open_units.discard(what)
-            done += 1
-            ends.append(driver_free)
-        else:
-            index, asset = what
-            idle[cluster.stages[index].crew] += 1
-            if index < last:
-                queues[index + 1].append(asset)
-            else:
-                unit = asset // cluster.per_unit
-                left[unit] -= 1
-                if not left[unit]:
-                    to_commit.append(unit)
-        assign(driver_free)
-    whole = ends[-1]
-    servers = {**cluster.sizes, "committers": cluster.committers, "driver": 1, "hub": 1}
-    busy = {name: seconds / whole / servers[name] for name, seconds in used.items() if seconds}
-    if not warm:
-        return Found(whole, assets, busy)
-    start, end = int(warm * units), int((1 - warm) * units) - 1
-    return Found(ends[end] - ends[start], (end - start) * cluster.per_unit, busy)
-
-
-def drawn(values: Sequence[float], scale: float = 1.0, seed: int = 0) -> Any:
-    """Draws from what was measured."""
-    draw = random.Random(seed)
-    return lambda: scale * draw.choice(values)
-
-
-# What a real job of this machine takes.
-
-
-def stage_times(assets: Path | None, views: int = 4, size: int = 504) -> dict[str, Any]:
-    """Seconds of CPU of one thread for each stage: of the objects in a folder, or of 24 procedural ones. CPU time, so
-    that other work on the machine falls on none.
-    """
-    from cluster import sources
-    from render import Rejected, render_views, settings_of
-    from shards import Moments, encode, moments_of_sample, write_shard
-
-    text = str(assets) if assets else "procedural:objects?count=24"
-    source = sources.parse(text)
-    settings = settings_of({"views": views, "height": size, "width": size, "backend": "cpu"}, [])
-    taken: dict[str, list[float]] = {"load": [], "render": [], "encode": [], "commit": []}
-    written = samples = 0
-    for index, ref in enumerate(source.assets()):
-        try:
-            start = time.process_time()
-            mesh, origin = source.load(ref, None)
-            loaded = time.process_time()
-            if len(mesh.faces) > 100_000:
-                continue
-            if not index:
-                render_views(mesh, origin, settings)  # loads the kernels
-            begin = time.process_time()
-            rendered = render_views(mesh, origin, settings)
-            done = time.process_time()
-        except Rejected:
-            continue
-        if not rendered.samples:
-            continue
-        encoded = [encode(sample) for sample in rendered.samples]
-        after = time.process_time()
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "000000-aa.tar"
-            write_shard(path, encoded)
-            whole = Moments()
-            for sample in encoded:
-                whole.merge(moments_of_sample(sample.key, sample.members))
-            written += path.stat().st_size
-        taken["commit"].append((time.process_time() - after) / len(encoded))
-        taken["load"].append(loaded - start)
-        taken["render"].append((done - begin) / views)  # a refused view costs nearly what a kept one does
-        taken["encode"].append((after - done) / len(encoded))
-        samples += len(encoded)
-    how = (
-        f"CPU seconds of one thread, {len(taken['load'])} objects of {'a folder' if assets else text}, {size} x {size}"
-    )
-    return {
-        "load_seconds": {"values": taken["load"], "how": how + ", an asset"},
-        "render_seconds_per_view": {"values": taken["render"], "how": how + ", CPU backend"},
-        "encode_seconds_per_view": {"values": taken["encode"], "how": how},
-        "commit_seconds_per_view": {"values": taken["commit"], "how": how + ", shard and moments"},
-        "bytes_per_view": {"value": written / samples, "how": how},
-    }
-
-
-def real_job(workers: int, assets: int, views: int, size: int, folder: Path) -> dict[str, Any]:
-    """One job of procedural objects: its rows, the seconds in which its assets were worked on, and the driver's."""
-    from cluster import connection, sources, tables
-
-    connection.prepare()
-    from cluster.dataset import Means, render_dataset
-    from render import settings_of
-    from shards.store import open_store
-
-    settings = settings_of({"views": views, "height": size, "width": size, "backend": "cpu"}, [])
-    source = sources.parse(f"procedural:objects?count={assets}")
-    with connection.connected("local", workers):
-        render_dataset([source], str(folder), settings, views, Means(workers=workers))
-    rows = list(tables.attempts(open_store(str(folder))))
-    spent = [row.seconds_load + row.seconds_render + row.seconds_encode for row in rows]
-    begin = min(row.started for row in rows)
-    end = max(row.started + seconds for row, seconds in zip(rows, spent))
-    sizes = [path.stat().st_size for path in (folder / "shards").glob("*.tar")]
-    return {"rows": rows, "spent": spent, "seconds": end - begin, "bytes": statistics.mean(sizes) / views}
-
-
-def driver_costs(folder: Path) -> tuple[float, float]:
-    """Seconds of CPU of the driver's process for an asset, and for a unit: from three jobs whose boxes cost little."""
-    from cluster import connection
-
-    connection.prepare()
-    from cluster import crew
-    from cluster.dataset import Means, render_dataset
-    from tests.cluster.boxes import SETTINGS, Boxes
-
-    settings = SETTINGS.model_copy(update={"views": 1})
-    taken: list[float] = []
-    run = crew.Job.run
-
-    def clocked(job: Any) -> None:
-        start = time.process_time()
-        run(job)
-        taken.append(time.process_time() - start)
-
-    crew.Job.run = clocked  # type: ignore[method-assign]
-    try:
-        with connection.connected("local", 2):
-            for turn, (assets, per_unit) in enumerate([(100, 1), (500, 1), (500, 10)]):
-                scratch = folder / f"scratch{turn}"
-                scratch.mkdir(parents=True)
-                out = str(folder / f"boxes{turn}")
-                render_dataset([Boxes(assets, str(scratch))], out, settings, per_unit, Means(workers=2))
-    finally:
-        crew.Job.run = run  # type: ignore[method-assign]
-    both = (taken[1] - taken[0]) / 400
-    unit = (taken[1] - taken[2]) / 450
-    return max(both - unit, 1e-5), max(unit, 1e-5)
-
-
-def foremen_costs(folder: Path) -> tuple[float, float]:
-    """Seconds of CPU of the driver's process for a foreman and second, and for a unit, where two foremen hand out the
-    work: from a job of many units and one of few that take long.
-    """
-    from cluster import connection
-
-    connection.prepare()
-    from cluster import foremen
-    from cluster.dataset import Means, render_dataset
-    from tests.cluster.boxes import SETTINGS, Boxes
-
-    settings = SETTINGS.model_copy(update={"views": 1})
-    taken: list[tuple[float, float]] = []
-    run = foremen._Driver.run
-
-    def clocked(driver: Any) -> None:
-        start, cpu = time.monotonic(), time.process_time()
-        run(driver)
-        taken.append((time.process_time() - cpu, 2 * (time.monotonic() - start)))
-
-    foremen._Driver.run = clocked  # type: ignore[method-assign]
-    units = (1000, 20)
-    try:
-        with connection.connected("local", 2):
-            for assets, seconds in zip(units, (0.0, 1.5)):
-                scratch = folder / f"foremen{assets}"
-                scratch.mkdir(parents=True)
-                source = Boxes(assets, str(scratch), seconds=seconds)
-                render_dataset([source], str(folder / f"out{assets}"), settings, 1, Means(workers=2, foremen=2))
-    finally:
-        foremen._Driver.run = run  # type: ignore[method-assign]
-    (cpu, time_), (cpu_few, time_few) = taken
-    unit = (cpu - cpu_few * time_ / time_few) / (units[0] - units[1] * time_ / time_few)
-    return max((cpu_few - units[1] * unit) / time_few, 1e-5), max(unit, 1e-6)
-
-
-def ledger_costs(job: Path, folder: Path, units: int = 2000) -> dict[str, float]:
-    """Seconds of CPU a unit of a folder on this disk: to write a record, to list, and to make the tables."""
-    from cluster import tables
-    from cluster.ledger import Ledger, Record
-    from shards import read_manifest
-    from shards.store import open_store
-
-    rows = read_manifest(job).to_pylist()
-    attempts = list(tables.attempts(open_store(str(job))))
-    samples = [row for row in rows if Path(row["shard"]).stem == attempts[-1].unit]
-    store = open_store(str(folder))
-    ledger = Ledger(store)
-    names = [f"{index:06d}-{index:012x}" for index in range(units)]
-    start = time.process_time()
-    for name in names:
-        moved = [{**row, "shard": f"shards/{name}.tar", "key": f"{name}{row['key']}"} for row in samples]
-        ledger.write(Record(name, moved, [replace(attempts[-1], unit=name)]))
-    written = time.process_time()
-    assert len(ledger.units()) == units
-    listed = time.process_time()
-    tables.finish(ledger, names, lambda: None)
-    finished = time.process_time()
-    return {
-        "record_seconds": (written - start) / units,
-        "list_seconds_local": (listed - written) / units,
-        "finish_seconds": (finished - listed) / units,
-    }
 
 
 def measure(assets: Path | None) -> None:
