@@ -54,10 +54,6 @@ class Found:
     def rate(self) -> float:
         return self.assets / self.seconds
 
-    @property
-    def bend(self) -> str:
-        return max(self.busy, key=lambda name: self.busy[name])
-
 
 def simulate(cluster: Cluster, assets: int, warm: float = 0.25) -> Found:
     """Run `assets` through; the rate is that between the first `warm` share of the units and the last."""
