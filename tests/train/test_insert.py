@@ -17,14 +17,16 @@ from train.prediction.prediction import Prediction
 WIDTH, HEIGHT, FOCAL = 240, 180, 210.0
 PHOTO = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
 CENTRE, RADIUS = np.array([0.5, 0.7, 4.0]), 0.5
-FLOOR, WALL = CENTRE[1] + RADIUS, 7.0  # the sphere stands on the floor
+FLOOR, WALL, SIDE = CENTRE[1] + RADIUS, 7.0, 1.2  # the sphere stands on the floor
 LAYERS = 4
 
 
 def room_depth(ray: np.ndarray) -> np.ndarray:
-    """(H,W): a floor and a back wall."""
+    """(H,W): a floor, a back wall, and a wall to the right, which stands as near to the sphere's foot as the floor."""
     with np.errstate(divide="ignore"):
-        return np.minimum(np.where(ray[..., 1] > 0, FLOOR / ray[..., 1], np.inf), WALL)
+        floor = np.where(ray[..., 1] > 0, FLOOR / ray[..., 1], np.inf)
+        side = np.where(ray[..., 0] > 0, SIDE / ray[..., 0], np.inf)
+    return np.minimum(np.minimum(floor, side), WALL)
 
 
 def scene_prediction(with_sphere: bool, scale: float = 1.0, framed: np.ndarray | None = None) -> Prediction:

@@ -29,8 +29,10 @@ from train.prediction.prediction import HIDDEN_GREY
 
 FEWEST = 30  # pixels that two predictions share, or that show the ground
 ALIKE = 0.01  # of the depth: two predictions of one surface differ by so much at least
-GROUND_UP, GROUND_DOWN, GROUND_ASIDE = 0.15, 0.25, 0.5  # of the object's box: where the ground around its foot is seen
-ROUNDS = 30  # of reweighting; the plane is settled after about ten
+GROUND_UP, GROUND_DOWN, GROUND_ASIDE = 0.15, 0.25, 0.3  # of the object's box: where the ground around its foot is seen
+TRIOS = 400  # tried planes: with a third of ground among the pixels, 15 of them lie on it
+VOTERS = 5000  # pixels that say which plane is theirs
+UPRIGHT = 0.5  # cosine of the steepest angle between the ground's normal and the image's upward direction
 LOWEST = 0.999  # the part of an object's points above the one that touches the ground: a flyer shall not carry it
 
 Place = Literal["seen", "standing"]
@@ -194,8 +196,8 @@ def _on_the_ground(
 ) -> tuple[float, int, float]:
     """(distance D, pixels, error) at which the object, moved along its rays, touches the plane around its foot.
 
-    On a plane 1 / z is affine in the image: a (u, v, 1), fitted by least absolute errors to what the scene shows around
-    the foot. In space that is n p = 1 with n = K^T a, and n p < 1 on the camera's side, so D = 1 / max n q r.
+    On a plane 1 / z is affine in the image: a (u, v, 1), found in what the scene shows around the foot. In space that
+    is n p = 1 with n = K^T a, and n p < 1 on the camera's side, so D = 1 / max n q r.
     """
     seen = there[item.there.any(axis=0)]
     (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
@@ -210,18 +212,33 @@ def _on_the_ground(
             f"{scene.name} shows {count} pixels of ground around the foot of {item.name}, fewer than {FEWEST}; a "
             "larger scene is needed, or --place seen"
         )
-    design = np.stack([u[around], v[around], np.ones(count)], axis=1)
-    inverse = 1 / scene.xyz[0, ..., 2][around].astype(np.float64)
-    weight = np.ones(count)
-    for _ in range(ROUNDS):
-        plane = np.linalg.lstsq(design * weight[:, None], inverse * weight, rcond=None)[0]
-        error = np.abs(design @ plane - inverse)
-        weight = 1 / np.sqrt(np.maximum(error, 1e-6 * inverse))
+    plane, error = _ground(u[around], v[around], 1 / scene.xyz[0, ..., 2][around].astype(np.float64), scene)
     normal = scene.K.T @ plane
     reach = float(np.quantile((q[..., None] * (rays @ normal)[None, ..., None])[item.there], LOWEST))
-    if reach <= 0 or normal[1] <= 0:
-        raise ValueError(f"what {scene.name} shows around the foot of {item.name} is no ground below it")
-    return 1 / reach, count, float(np.median(error / inverse))
+    if reach <= 0:
+        raise ValueError(f"{item.name} lies above the horizon of the ground in {scene.name}, so it cannot stand on it")
+    return 1 / reach, count, error
+
+
+def _ground(u: np.ndarray, v: np.ndarray, inverse: np.ndarray, scene: Stack) -> tuple[np.ndarray, float]:
+    """(a (3,), median error of the pixels on it): the plane 1 / z = a (u, v, 1) that most pixels lie on.
+
+    Of the planes through three pixels, drawn by a fixed generator, those that face upwards, at most 60 degrees off; the
+    best is fitted again, by least squares, to the pixels on it.
+    """
+    design = np.stack([u, v, np.ones(len(u))], axis=1)
+    trios = np.random.Generator(np.random.Philox(0)).integers(0, len(u), (TRIOS, 3))
+    trios = trios[np.abs(np.linalg.det(design[trios])) > 1]  # pixels^2: not on a line
+    planes = np.linalg.solve(design[trios], inverse[trios][..., None])[..., 0]
+    normals = planes @ scene.K
+    planes = planes[normals[:, 1] >= np.linalg.norm(normals, axis=1) * UPRIGHT]
+    if not len(planes):
+        raise ValueError(f"{scene.name} shows no ground around the object's foot, nothing there faces upwards")
+    some = slice(None, None, -(-len(u) // VOTERS))
+    votes = (np.abs(planes @ design[some].T - inverse[some]) <= ALIKE * inverse[some]).sum(axis=1)
+    best = np.abs(design @ planes[int(votes.argmax())] - inverse) <= ALIKE * inverse
+    plane = np.linalg.lstsq(design[best], inverse[best], rcond=None)[0]
+    return plane, float(np.median(np.abs(design[best] @ plane / inverse[best] - 1)))
 
 
 def _replaced(item: Stack, scene: Stack, depth: np.ndarray, tolerance: float) -> np.ndarray:

@@ -58,7 +58,7 @@ def stack_of(prediction: Prediction, index: int | None = None, flyers: bool = Fa
         raise ValueError(f"{prediction.name}: no pixel has a point in front of the camera, so there is nothing to use")
     if prediction.K is None:
         raise ValueError(
-            f"{prediction.name}: no camera is known, because too few pixels have a point; give a larger image of it"
+            f"{prediction.name}: no camera fits its points, so no pixel has a ray; predict it from a larger image"
         )
     xyz = ordered(xyz, exists)
     there = new_points(xyz, exists)
