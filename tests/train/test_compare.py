@@ -18,7 +18,7 @@ from train.evaluation import coverage, protocols, samples, table
 from train.evaluation.evaluate import Asked, Report, ask, compare
 from train.evaluation.journal import Journal
 from train.evaluation.methods import Method, Precomputed, Sampled
-from train.evaluation.metrics import stack_metrics
+from train.evaluation.metrics import distinct, stack_metrics
 from train.evaluation.truth import truth_of, truths_of
 from train.prediction.archive import write_npz
 from train.prediction.prediction import Prediction
@@ -188,6 +188,23 @@ def test_tables_ask_for_what_the_paper_says(views: shards.Dataset, clips: shards
     titles = [column.metric for column in protocols.with_surfaces(protocols.PROTOCOLS[1].columns)]
     assert titles[-1] == "surface/f@0.05"
     assert "all/cd_l1" not in titles
+
+
+def test_points_of_surfaces_take_the_place_of_all_layers(views: shards.Dataset, tmp_path: Path) -> None:
+    class Known:
+        folder = tmp_path
+
+        def points(self, view: shards.LayeredView) -> np.ndarray:
+            return distinct(view.xyz(), view.hits, 0)
+
+    method = predicted(tmp_path / "stored", views, 0.01)
+    asked = asked_for([method], views, surfaces=Known(), selected_by="surface/cd_l1")
+    report = compare([method], views, asked)
+    assert report.methods["stored"]["surface/cd_l1"] == pytest.approx(report.methods["stored"]["all/cd_l1"], abs=1e-6)
+    for row in report.samples:
+        each = [seed["surface/cd_l1"] for seed in row["each"]["stored"]]
+        assert row["stored_best"]["surface/cd_l1"] == min(each)
+    assert report.settings["surfaces"] == str(tmp_path)
 
 
 def test_table_6_judges_depth_alone_by_the_seed_of_least_absrel(views: shards.Dataset, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from train.evaluation.baselines import mean_stack, repeated_layer0
 from train.evaluation.journal import Journal
 from train.evaluation.methods import Drawn, Method, Precomputed, Sampled
 from train.evaluation.metrics import TrueStack, averaged, judge
-from train.evaluation.protocols import UNIT_TEXTS, Unit, protocol_of
+from train.evaluation.protocols import UNIT_TEXTS, Unit, longest, protocol_of
 from train.evaluation.samples import held_out, keys_of, list_hash
 from train.evaluation.truth import truths_of, views_of
 from train.prediction.batch import compile_for
@@ -125,9 +125,8 @@ def ask(
         )
     size = size or sizes.pop()
     most = [method.frames for method in methods if method.frames is not None]
-    there = max(dataset.columns(["frames"])["frames"].to_pylist(), default=1) if protocol.clips else 1
     if frames is None:
-        frames = min([there, *most]) if protocol.clips else 1
+        frames = min([longest(dataset), *most]) if protocol.clips else 1
     if not protocol.clips and frames > 1:
         raise ValueError(f"--frames {frames}: table {protocol.number} judges single frames; use --table 3 for clips")
     layers = max(of_method for of_method, _ in shapes.values())
@@ -164,8 +163,8 @@ def compare(
     settings = _settings(methods, dataset, asked, keys)
     mean = _mean_of(methods, dataset, asked) if asked.baselines else None
     sampled = [method for method in methods if isinstance(method, Sampled)]
-    for method in sampled:
-        compile_for(method.run, len(asked.rows))
+    for run in {id(method.run): method.run for method in sampled}.values():  # one run may be judged at several steps
+        compile_for(run, len(asked.rows))
     notes = Journal(journal, settings) if journal is not None else None
     done = dict(notes.done) if notes is not None else {}
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -321,7 +320,9 @@ def _settings(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked, 
         "seeds": first.seeds if first is not None else None,
         "steps": first.steps if first is not None and len({m.steps for m in sampled}) == 1 else None,
         "size": asked.size,
+        "layers": asked.layers,
         "frames": asked.frames,
+        "points": asked.points,
         "training_step": first.run.step if first is not None else None,
         "alignment": f"per-sample scale and shift, least squares on layer-0 depth: {RULE_TEXTS[asked.rule]}"
         if asked.rule != "none"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow.compute as pc
+
 import shards
 
 Unit = Literal["dataset", "median"]
@@ -86,20 +88,26 @@ OF_REGIME = {"object": 1, "scene": 2, "dynamic": 3, "rgbd": 6}
 def protocol_of(dataset: shards.Dataset, number: int | None = None) -> Protocol:
     """That of a table of the paper, or the one for the regime of most samples. ValueError for a table that is none, or
     one of clips where the dataset has none."""
-    counts = dataset.columns(["regime", "frames"]).to_pydict()
+    clips = longest(dataset) > 1
     if number is None:
-        regimes = counts["regime"]
-        number = OF_REGIME[max(sorted(set(regimes)), key=regimes.count)] if regimes else 1
-        if number == 3 and max(counts["frames"]) == 1:
+        found = pc.value_counts(dataset.columns(["regime"])["regime"]).to_pylist()
+        most = max(found, key=lambda entry: (entry["counts"], entry["values"]), default={"values": "object"})
+        number = OF_REGIME[most["values"]]
+        if number == 3 and not clips:
             number = 1
     if number not in PROTOCOLS:
         raise ValueError(f"--table {number} is none of {', '.join(map(str, PROTOCOLS))} and 5 (layers of the dataset)")
     protocol = PROTOCOLS[number]
-    if protocol.clips and max(counts["frames"], default=1) == 1:
+    if protocol.clips and not clips:
         raise ValueError(
             f"--table {number} judges clips, and {dataset.directory} has none; render with --regime dynamic"
         )
     return protocol
+
+
+def longest(dataset: shards.Dataset) -> int:
+    """Frames of the longest clip; 1 of views."""
+    return pc.max(dataset.columns(["frames"])["frames"]).as_py() or 1
 
 
 def with_surfaces(columns: Sequence[Column]) -> tuple[Column, ...]:

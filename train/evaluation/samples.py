@@ -19,7 +19,7 @@ def held_out(
 
     ValueError where the dataset has none.
     """
-    rows = np.array(sorted({int(row) for split in splits for row in dataset.rows(split)}), np.int64)
+    rows = np.unique(np.concatenate([dataset.rows(split) for split in splits]))
     if not len(rows):
         counts = ", ".join(f"{s} {len(dataset.rows(s))}" for s in shards.SPLITS)
         raise ValueError(
@@ -27,7 +27,7 @@ def held_out(
             "name another --split"
         )
     if assets is not None:
-        of_rows = np.array(dataset.columns(["asset_sha256"])["asset_sha256"].to_pylist())[rows]
+        of_rows = np.array(dataset.columns(["asset_sha256"])["asset_sha256"].take(rows).to_pylist())
         unique = np.unique(of_rows)
         if assets < len(unique):
             order = shards.Order(len(unique), 0, dataset.hash)
@@ -69,11 +69,15 @@ def read_list(path: Path, dataset: shards.Dataset) -> list[int]:
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys or len(set(keys)) < len(keys):
         raise ValueError(f"{path} lists {'a sample twice' if keys else 'no sample'}; a key per line is expected")
-    number = {key: row for row, key in enumerate(dataset.keys)}
-    missing = [key for key in keys if key not in number]
+    rows, missing = [], []
+    for key in keys:
+        try:
+            rows.append(dataset.row_of(key))
+        except KeyError:
+            missing.append(key)
     if missing:
         raise ValueError(
             f"{path}: {len(missing)} of its {len(keys)} samples are not in {dataset.directory}, {missing[0]!r} among "
             "them; it was written for another dataset (manifest hash in its first line)"
         )
-    return sorted(number[key] for key in keys)
+    return sorted(rows)
