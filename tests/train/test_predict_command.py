@@ -97,6 +97,7 @@ def test_flyers_are_left_out_where_that_is_asked(
     [
         (["p0.png", "--checkpoint", "object", "--out", "a.glb"], "nothing says where the object is"),
         (["p0.png", "--checkpoint", "object", "--out", "a.glb", "--format", "ply"], "--format is for an --out that is"),
+        (["p0.png", "--checkpoint", "object", "--out", "a.glb", "--closed"], "--closed is of meshes; give --mesh too"),
         (["p0.png", "--checkpoint", "object", "--out", "a.glb", "--kind", "clip"], "one picture is no clip"),
         (["p0.png", "--checkpoint", "scene", "--out", "a.glb", "--mask", "auto"], "a scene needs none"),
         (["p0.png", "--checkpoint", "object", "--out", "a.glb", "--mask", "no.png"], "no such image"),

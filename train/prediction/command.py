@@ -59,6 +59,9 @@ def predict(
         int | None, typer.Option(min=1, help="Stacks that are sampled together.", show_default="what fits")
     ] = None,
     mesh: Annotated[bool, typer.Option("--mesh", help="GLB and PLY: triangles, cut where depth jumps.")] = False,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="With --mesh: walls along the silhouette, for solids.")
+    ] = False,
     no_flyers: Annotated[
         bool, typer.Option("--no-flyers", help="Leave out points that hang between surfaces.")
     ] = False,
@@ -92,6 +95,8 @@ def predict(
     from train.run import device_of, load_run
 
     suffixes = tuple(each.lower().removeprefix(".") for each in formats or ["glb"])
+    if closed and not mesh:
+        raise ValueError("--closed is of meshes; give --mesh too")
     folders = [each for each in out if each.is_dir() or not each.suffix]
     if formats and not folders:
         raise ValueError("--format is for an --out that is a folder; the suffix of a file says what is written")
@@ -103,7 +108,7 @@ def predict(
     if Path(image).is_dir() and kind != "clip" and not (kind == "auto" and run.model.config.temporal):
         if len(out) != 1 or not folders:
             raise ValueError(f"{image}: a folder of pictures; give one --out DIR, and a --format for each file of each")
-        how = How(suffixes, every, steps, solver, mask, kind, stretch, mesh, hidden, no_flyers)
+        how = How(suffixes, every, steps, solver, mask, kind, stretch, mesh, closed, hidden, no_flyers)
         outcome = predict_folder(run, Path(image), out[0], how, batch, typer.echo)
         typer.echo(outcome.line(out[0]))
         raise typer.Exit(1 if outcome.rejected else 0)
@@ -113,5 +118,5 @@ def predict(
     predictions = answer(run, [asked], every, steps, solver, batch)[0]
     if no_flyers:
         predictions = [without_flyers(each) for each in predictions]
-    for line in output.write(predictions, paths, asked.truths or None, mesh=mesh, hidden=hidden):
+    for line in output.write(predictions, paths, asked.truths or None, mesh=mesh, closed=closed, hidden=hidden):
         typer.echo(line)

@@ -35,6 +35,7 @@ class How:
     kind: Kind = "auto"
     stretch: bool = False
     mesh: bool = False
+    closed: bool = False
     hidden: Hidden = "grey"
     no_flyers: bool = False
 
@@ -100,7 +101,7 @@ def predict_folder(
                 predictions = next(answers)
                 if how.no_flyers:
                     predictions = [without_flyers(each) for each in predictions]
-                lines = output.write(predictions, task.paths, mesh=how.mesh, hidden=how.hidden)
+                lines = output.write(predictions, task.paths, mesh=how.mesh, closed=how.closed, hidden=how.hidden)
             except (ValueError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())
                 ledger.add(task.picture.name, "rejected", reason=reason)
