@@ -17,7 +17,10 @@ from typer.core import TyperGroup
 # name -> (where the command lives, the line that `worldtrace --help` shows)
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("cluster.cli:render", "Render 3D assets into a layered dataset, on a local or a running Ray cluster."),
-    "cluster": ("cluster.commands:app", "Follow a render job (report), train on a Ray cluster (train)."),
+    "cluster": (
+        "cluster.commands:app",
+        "Follow a render job, train on a Ray cluster, sample surfaces: report, train, surfaces.",
+    ),
     "shards": ("shards.cli:app", "Look into a dataset: info, ls, show, verify, stats, export, order, view."),
     "train": ("train.cli:train", "Train a WT-DiT on a layered dataset."),
     "checkpoint": (
