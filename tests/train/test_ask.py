@@ -122,6 +122,16 @@ def test_a_model_of_single_frames_takes_the_first_unless_a_clip_is_asked_for(obj
     assert ask(tmp_path / "clip.webp", objects, kind="clip").frames == 6
 
 
+def test_what_is_of_clips_is_refused_for_one_picture(objects: Run, tmp_path: Path) -> None:
+    rgba = disc()
+    for more in ({"frames": 2}, {"stride": 2}):
+        with pytest.raises(ValueError, match="are of clips"):
+            ask(rgba, objects, **more)  # type: ignore[arg-type]
+    for masks in ([rgba[..., 3]] * 2, tmp_path):
+        with pytest.raises(ValueError, match="several masks for one picture"):
+            ask(rgba, objects, mask=masks)
+
+
 def test_a_sample_comes_with_its_truth(objects: Run, moving: Run, dataset: Path, clips: Path) -> None:
     import shards
 

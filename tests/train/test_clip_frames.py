@@ -77,6 +77,7 @@ def test_one_picture_is_no_clip_not_even_with_pages(tmp_path: Path) -> None:
 
 
 def test_names_are_sorted_by_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "._b2.png").write_text("what another system keeps beside a picture")
     for name in ("b2.png", "b10.png", "a.png", "b1.PNG", "10.png", "9.png"):
         Image.fromarray(frame(9)).save(tmp_path / name)
     assert [path.name for path in pictures_in(tmp_path)] == ["9.png", "10.png", "a.png", "b1.PNG", "b2.png", "b10.png"]

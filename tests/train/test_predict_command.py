@@ -101,6 +101,7 @@ def test_flyers_are_left_out_where_that_is_asked(
         (["p0.png", "--checkpoint", "object", "--out", "a.glb", "--kind", "clip"], "one picture is no clip"),
         (["p0.png", "--checkpoint", "scene", "--out", "a.glb", "--mask", "auto"], "a scene needs none"),
         (["p0.png", "--checkpoint", "object", "--out", "a.glb", "--mask", "no.png"], "no such image"),
+        ([".", "--checkpoint", "object", "--out", "{}/x", "--stride", "2"], "--frames and --stride are of clips"),
         ([".", "--checkpoint", "object", "--out", "a.glb"], "a folder of pictures; give one --out DIR"),
         ([".", "--checkpoint", "object", "--out", "{}"], "is the folder of the pictures"),
         ([".", "--checkpoint", "object", "--out", "{}/x", "--format", "gif"], "use one of"),

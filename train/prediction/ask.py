@@ -80,6 +80,8 @@ def ask(
     if kind == "clip" and not several:
         raise ValueError(f"{image if isinstance(image, str | Path) else 'the image'}: one picture is no clip")
     as_clip = several and (kind == "clip" or (kind == "auto" and run.model.config.temporal))
+    if not as_clip and (stride > 1 or (frames or 1) > 1):
+        raise ValueError("frames and stride are of clips; give --kind clip, and several frames")
     count = (frames or max(window_of(run), CLIP_FRAMES if window_of(run) == 1 else 1)) if as_clip else 1
     says: list[str] = []
     if several:
@@ -93,6 +95,8 @@ def ask(
         name = name_of(image)  # type: ignore[arg-type]  # no clip, so one picture
         pictures, names = [rgba_of(image, name)], [name]  # type: ignore[arg-type]
     an_object = kind == "object" or (kind != "scene" and isinstance(run.normalisation, ZScore))
+    if not several and (isinstance(mask, list | tuple) or (isinstance(mask, str | Path) and Path(mask).is_dir())):
+        raise ValueError(f"{name}: several masks for one picture; give the one that is its own")
     pictures, how = _masked(pictures, names, mask, stride if as_clip else 1, an_object)
     if how and how not in ("its own alpha", "the mask given"):
         says.append(f"{name}: masked by {how}")
@@ -157,6 +161,8 @@ def _sample(image: str, run: Run, kind: Kind, frames: int | None, stride: int) -
     as_clip = isinstance(found, Clip) and (kind == "clip" or (kind == "auto" and run.model.config.temporal))
     if kind == "clip" and not as_clip:
         raise ValueError(f"{image}: one picture is no clip")
+    if not as_clip and (stride > 1 or (frames or 1) > 1):
+        raise ValueError("frames and stride are of clips; give --kind clip, and a sample that is one")
     views = found.frames if isinstance(found, Clip) else (found,)
     views = tuple(views[::stride][:frames]) if as_clip else tuple(views[:1])
     layers, size, background = run.model.config.layers, run.config.data.size, run.config.augment.background

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from train.prediction.reading import MAX_PIXELS, Picture, check_pixels, rgba_of
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # a TIFF has pages, and the second picture in a phone's JPEG is no frame
 CLIP_PIXELS = 4 * MAX_PIXELS  # of all frames that are held at once: 1.6 GB of RGBA
@@ -29,7 +29,11 @@ class Frames:
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder by name, numbers in names by value (2 before 10). ValueError where there is none."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file()]
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+    ]
     if not found:
         raise ValueError(f"{folder}: no picture in this folder; {', '.join(PICTURES)} are looked for")
     return sorted(found, key=_natural)

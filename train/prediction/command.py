@@ -108,6 +108,8 @@ def predict(
     if Path(image).is_dir() and kind != "clip" and not (kind == "auto" and run.model.config.temporal):
         if len(out) != 1 or not folders:
             raise ValueError(f"{image}: a folder of pictures; give one --out DIR, and a --format for each file of each")
+        if frames or stride > 1:
+            raise ValueError("--frames and --stride are of clips; give --kind clip if these pictures are one")
         how = How(suffixes, every, steps, solver, mask, kind, stretch, mesh, closed, hidden, no_flyers)
         outcome = predict_folder(run, Path(image), out[0], how, batch, typer.echo)
         typer.echo(outcome.line(out[0]))
