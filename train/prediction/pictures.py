@@ -84,7 +84,7 @@ def _rows(frame: Shown, low: float, high: float) -> list[list[tuple[str, np.ndar
         most = float(np.percentile(frame.spread[there], 99)) if there.any() else 0.0
         pictures = [coloured(each / max(most, 1e-12), here) for each, here in zip(frame.spread, there)]
         named = [(f"deviation {l}", picture) for l, picture in enumerate(pictures)]
-        rows.append([(f"deviation of seeds: 0 to {most:.2g}", masked), *named])
+        rows.append([(f"deviation up to {most:.2g}", masked), *named])
     return rows
 
 
