@@ -8,9 +8,9 @@
 `data` renders procedural objects, of which a tenth is held out by asset, and, as a test out of distribution, the models
 in FOLDER. `train` trains the named runs, one after the other; all of one scale have the same network, data, order of
 samples, number of steps, optimizer and seed, and differ by what their name says alone. `judge` is `worldtrace eval` of
-them, side by side on the same held-out samples (held_out.json and .md, real.json and .md). `show` prints how they
-compare, with the standard error of each difference over the samples, and draws the curves of their losses and what the
-flow and the regression make of some held-out samples (curves.png, stacks.png).
+each, on the same held-out samples (held_out/NAME.json, real/NAME.json). `show` prints Markdown of how they compare,
+with the standard error of each difference over the samples, and draws the curves of their losses and what the flow and
+the regression make of some held-out samples (curves.png, stacks.png).
 
     mixture           the flow, as the paper trains it: filled layers, times of the equal mixture
     logit_normal      ... times of the logit-normal for all layers
@@ -105,54 +105,100 @@ def main() -> None:
         _worldtrace("train", first, *where, *settings, *RUNS[name], *asked.changes)
 
     if asked.what == "judge":
-        for data, name in (("objects", "held_out"), ("real", "real")):
-            _judge(asked.out, data, name, asked.names or list(RUNS), asked.seeds, asked.limit)
+        for name in asked.names or RUNS:
+            for data, judged in JUDGED.items():
+                _judge(asked.out, data, judged, name, asked.seeds, asked.limit)
     if asked.what == "show":
-        names = asked.names or [name for name in RUNS if (asked.out / "runs" / name).is_dir()]
-        for name in ("held_out", "real"):
-            if (asked.out / f"{name}.json").exists():
-                print(f"\n{name}\n\n" + compared(json.loads((asked.out / f"{name}.json").read_text())))
+        names = [name for name in asked.names or RUNS if (asked.out / "runs" / name).is_dir()]
+        for judged in JUDGED.values():
+            reports = {name: asked.out / judged / f"{name}.json" for name in names}
+            found = {name: json.loads(path.read_text()) for name, path in reports.items() if path.exists()}
+            if found:
+                values = of_samples(found)
+                print(f"\n## {judged}\n\n{table(values)}\n\n{compared(values)}")
         curves(asked.out, names)
         stacks(asked.out, [name for name in ("mixture", "regression_masks", "regression") if name in names])
 
 
-def _judge(out: Path, data: str, name: str, runs: Sequence[str], seeds: int, limit: int) -> None:
-    """Of the models from elsewhere all views are judged: none was trained on."""
+JUDGED = {"objects": "held_out", "real": "real"}  # data set: where its reports go
+
+
+def _judge(out: Path, data: str, judged: str, name: str, seeds: int, limit: int) -> None:
+    """Of the models from elsewhere views of all splits are judged: none was trained on."""
     if not (out / data).exists():
         return
-    checkpoints = [word for run in runs for word in ("--checkpoint", f"{run}={out / 'runs' / run}")]
-    which = ["--split", "train+val+test"] if data == "real" else ["--limit", limit]
-    files = ["--out", out / f"{name}.json", "--out", out / f"{name}.md", "--plots", out / f"{name}_plots"]
-    _worldtrace("eval", "--data", out / data, "--table", "1", *checkpoints, "--seeds", seeds, *which, *files)
+    split = "train+val+test" if data == "real" else "val+test"
+    where = ["--data", out / data, "--split", split, "--limit", limit, "--out", out / judged / f"{name}.json"]
+    _worldtrace("eval", "--table", "1", "--checkpoint", f"{name}={out / 'runs' / name}", "--seeds", seeds, *where)
 
 
-PAIRS = (
-    ("mixture_best", "regression_masks", ("hidden/cd_l2", "visible/cd_l2", "visible/cd_l1", "depth/absrel")),
-    ("mixture", "regression_masks", ("hidden/cd_l2", "visible/cd_l2", "visible/cd_l1", "depth/absrel")),
-    ("mixture_best", "regression", ("hidden/cd_l2", "visible/cd_l2", "visible/cd_l1", "depth/absrel")),
-    ("mixture_best", "logit_normal_best", ("visible/cd_l2", "hidden/cd_l2", "all/cd_l2")),
-    ("mixture_best", "plateaued_best", ("visible/cd_l2", "hidden/cd_l2", "all/cd_l2")),
-    ("mixture_best", "flow_masks_best", ("visible/cd_l2", "hidden/cd_l2", "all/cd_l2")),
-    ("regression", "regression_masks", ("visible/cd_l2", "hidden/cd_l2", "all/cd_l2")),
-)
+METRICS = {
+    "depth/absrel": "L0 AbsRel",
+    "visible/cd_l2": "L0 CD-L2",
+    "hidden/cd_l2": "hidden CD-L2",
+    "all/cd_l2": "all CD-L2",
+    "all/cd_l1": "all CD-L1",
+    "all/f@0.05": "all F@0.05",
+}
+Values = dict[str, dict[str, np.ndarray]]
 
 
-def compared(report: dict) -> str:
-    """Markdown: of each pair the two means, the ratio, and the mean difference over samples with its standard error."""
-    lines = ["| metric | first | second | first | second | ratio | difference |", "|---|---|---|---|---|---|---|"]
-    for first, second, metrics in PAIRS:
-        for metric in metrics:
-            both = [
-                (s[first].get(metric), s[second].get(metric)) for s in report["samples"] if {first, second} <= s.keys()
-            ]
-            values = np.array([pair for pair in both if None not in pair], np.float64)
-            if not len(values):
-                continue
-            (a, b), change = values.mean(axis=0), values[:, 0] - values[:, 1]
-            error = change.std(ddof=1) / np.sqrt(len(change))
-            difference = f"{change.mean():+.5f} ± {error:.5f}"
-            lines.append(f"| {metric} | {first} | {second} | {a:.5f} | {b:.5f} | {a / b:.3f} | {difference} |")
+def of_samples(reports: dict[str, dict]) -> Values:
+    """row -> metric -> (N,) over the samples. Of a flow NAME, one seed (the mean over all); "NAME, best of K" chosen by
+    all/cd_l1, as eval does; and "NAME, best L0 of K", chosen by layer-0 AbsRel, as the paper's Table 6 does."""
+    lists = {report["settings"]["list_hash"] for report in reports.values()}
+    if len(lists) != 1:
+        raise SystemExit(f"the reports are of different samples ({', '.join(sorted(lists))}); judge them again")
+    found: Values = {}
+    for name, report in reports.items():
+        each = [sample["each"][name] for sample in report["samples"]]
+        seeds = len(each[0])
+        choices = {name: None}
+        if seeds > 1:
+            choices |= {f"{name}, best of {seeds}": "all/cd_l1", f"{name}, best L0 of {seeds}": "depth/absrel"}
+        for row, by in choices.items():
+            chosen = [of if by is None else [min(of, key=lambda seed, by=by: seed[by])] for of in each]
+            found[row] = {
+                metric: np.array([np.mean([seed[metric] for seed in of]) for of in chosen]) for metric in METRICS
+            }
+    first = next(iter(reports.values()))
+    for row, key in (("mean of the training set", "mean"), ("true layer 0 repeated", "layer0")):
+        if key in first["samples"][0]:
+            found[row] = {metric: np.array([s[key][metric] for s in first["samples"]]) for metric in METRICS}
+    return found
+
+
+def table(values: Values) -> str:
+    """Markdown: the mean over samples, a row for each way of choosing a seed."""
+    lines = [f"| | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
+    for row, metrics in values.items():
+        lines.append(f"| {row} | {' | '.join(f'{metrics[metric].mean():.4f}' for metric in METRICS)} |")
     return "\n".join(lines)
+
+
+def compared(values: Values) -> str:
+    """Markdown: of each pair of rows the ratio of the means, and the mean difference over samples with its standard
+    error (paired: both were judged on the same samples)."""
+    best = next((row.removeprefix("mixture, ") for row in values if row.startswith("mixture, best of")), "")
+    flows = ("logit_normal", "plateaued", "flow_masks")
+    regressions = ("regression_masks", "regression")
+    pairs = [(f"mixture, {best}", f"{name}, {best}") for name in flows] + [("mixture", name) for name in flows]
+    pairs += [(row, name) for name in regressions for row in values if row.split(",")[0] == "mixture"]
+    pairs += [("regression", "regression_masks")]
+    shown = ("depth/absrel", "visible/cd_l2", "hidden/cd_l2", "all/cd_l2")
+    lines = [f"| first | second | {' | '.join(METRICS[m] for m in shown)} |", "|---|---|" + "---:|" * len(shown)]
+    for first, second in pairs:
+        if first in values and second in values:
+            cells = [_ratio(values[first][metric], values[second][metric]) for metric in shown]
+            lines.append(f"| {first} | {second} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> str:
+    """Of the means, and how many standard errors their difference is."""
+    change = a - b
+    error = change.std(ddof=1) / np.sqrt(len(change))
+    return f"{a.mean() / b.mean():.3f} ({change.mean() / error:+.1f} σ)"
 
 
 def curves(out: Path, names: Sequence[str]) -> Path:
