@@ -14,9 +14,7 @@ import numpy as np
 
 from train.prediction.prediction import REPEAT, Prediction
 
-STEEP = (
-    75.0  # degrees between a pixel-to-pixel segment and the image plane (more precisely, the line of sight's normal)
-)
+STEEP = 75.0  # degrees between the way to the next pixel and what is square to the line of sight
 JUMP = 0.005  # of the distance to the camera: what is steep but no longer than this is noise on a surface
 CLEAR = 0.1  # of the way from surface to surface: nearer to its end a point still belongs there (the limb of a sphere)
 WIDTH = 3  # pixels that a jump is smeared over at most; a longer steep way is a surface that recedes
