@@ -20,8 +20,9 @@ def cells_of(z_LHW: Tensor, there_LHW: Tensor, focal: float) -> tuple[Tensor, Te
     so that its step from pixel to pixel stays the same.
 
     Cells of the rim close a body at its outline, where front and back meet within a pixel: they span two neighbours
-    and the two layers in between which the ray is inside (0 and 1, 2 and 3, ...), where both layers end and lie at most
-    40 pixel widths apart. A body of less than some 400 pixels' radius has no larger gap there.
+    and the two layers between which the ray is inside (0 and 1, 2 and 3, ...), at most 40 pixel widths apart, where a
+    ray beside them meets nothing from the one's depth to the other's. A body of less than some 400 pixels' radius has
+    no larger gap there.
     """
     inverse = torch.where(there_LHW, 1 / torch.where(there_LHW, z_LHW, 1), torch.nan)  # a gap compares as not smooth
     across, down = (_smooth_steps(inverse.movedim(axis, -1), focal).movedim(-1, axis) for axis in (-1, -2))
@@ -30,38 +31,37 @@ def cells_of(z_LHW: Tensor, there_LHW: Tensor, focal: float) -> tuple[Tensor, Te
     layer, row, column = whole.nonzero().unbind(1)
     first = (layer * height + row) * width + column
     smooth = torch.stack([first, first + 1, first + width, first + width + 1], dim=1)
-    closing = _rim_cells(z_LHW, there_LHW, across, down, focal)
+    closing = _rim_cells(z_LHW, there_LHW, focal)
     rim = torch.arange(len(smooth) + len(closing), device=first.device) >= len(smooth)
     return torch.cat([smooth, closing]), rim
 
 
-def _rim_cells(z_LHW: Tensor, there_LHW: Tensor, across: Tensor, down: Tensor, focal: float) -> Tensor:
+def _rim_cells(z_LHW: Tensor, there_LHW: Tensor, focal: float) -> Tensor:
     """(N,4): two neighbours p, q on the outline of a body, and two layers of it: (l,p), (l,q), (l+1,p), (l+1,q)."""
     layers, height, width = z_LHW.shape
     pairs = layers // 2
     front, back = z_LHW[0 : 2 * pairs : 2], z_LHW[1 : 2 * pairs : 2]
     both = there_LHW[0 : 2 * pairs : 2] & there_LHW[1 : 2 * pairs : 2]
+    reach = SLOPE / focal * front
+    depth = torch.where(there_LHW, z_LHW, torch.inf)
     ends = torch.zeros_like(both)  # on some side; the border of the image ends nothing
-    for steps, axis in ((across, 2), (down, 1)):
-        stop = ~(steps[0 : 2 * pairs : 2] | steps[1 : 2 * pairs : 2])
-        ends.narrow(axis, 0, stop.shape[axis]).logical_or_(stop)
-        ends.narrow(axis, 1, stop.shape[axis]).logical_or_(stop)
+    for axis in (1, 2):
+        count = z_LHW.shape[axis] - 1
+        for here, beside in ((0, 1), (1, 0)):
+            low, high = (edge.narrow(axis, here, count) for edge in (front - reach, back + reach))
+            goes_on = torch.zeros_like(low, dtype=torch.bool)
+            for layer in depth.narrow(axis, beside, count):
+                goes_on |= (layer >= low) & (layer <= high)
+            ends.narrow(axis, here, count).logical_or_(~goes_on)
     rim = both & ends & (back - front <= RIM / focal * front)
     found = []
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        rows, columns = (
-            (slice(0, height - dy), slice(dy, height)),
-            (
-                slice(max(0, -dx), width - max(0, dx)),
-                slice(max(0, dx), width - max(0, -dx)),
-            ),
-        )
-        p, q = (slice(None), rows[0], columns[0]), (slice(None), rows[1], columns[1])
-        close = ((front[p] - front[q]).abs() <= SLOPE / focal * front[p]) & (
-            (back[p] - back[q]).abs() <= SLOPE / focal * front[p]
-        )
+        left, right = max(0, -dx), max(0, dx)
+        p = (slice(None), slice(0, height - dy), slice(left, width - right))
+        q = (slice(None), slice(dy, height), slice(right, width - left))
+        close = ((front[p] - front[q]).abs() <= reach[p]) & ((back[p] - back[q]).abs() <= reach[p])
         pair, row, column = (rim[p] & rim[q] & close).nonzero().unbind(1)
-        first = (2 * pair * height + row) * width + column + columns[0].start
+        first = (2 * pair * height + row) * width + column + left
         next_to = first + dy * width + dx
         found.append(torch.stack([first, next_to, first + height * width, next_to + height * width], dim=1))
     return torch.cat(found)
