@@ -1,17 +1,29 @@
 """A small real dataset: spheres with analytic layers, written with the shards room's own writer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import shards
 from tests.shards.scenes import spheres_clip, spheres_view
+from tests.threads import one_thread
 from train.config import Config, from_dict
 
+__all__ = ["one_thread"]  # for all tests here
+
 SIZE = 28
+MICRO: dict[str, Any] = {
+    "preset": "tiny",
+    "width": 32,
+    "heads": 2,
+    "decoder_blocks": 3,
+    "head_blocks": 1,
+    "patch": 7,
+    "encoder": {"width": 32, "depth": 2, "heads": 2},
+}  # takes a step in milliseconds
 
 
 def write_dataset(directory: Path, samples: list[shards.Sample], size: int) -> Path:
@@ -42,15 +54,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A micro model gains nothing from threads, and waits for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
 def no_licence_said_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marks of what this user was told lie elsewhere, and none is left in the real cache."""
     monkeypatch.setattr("train.weights.marks", lambda: tmp_path / "told")
@@ -66,15 +69,7 @@ def settings(dataset: Path, tmp_path: Path) -> Settings:
     def make(**changes: Any) -> Config:
         tree: dict[str, Any] = {
             "data": {"path": str(dataset), "split": "all", "size": SIZE, "batch": 4, "workers": 0},
-            "model": {
-                "preset": "tiny",
-                "width": 32,
-                "heads": 2,
-                "decoder_blocks": 3,
-                "head_blocks": 1,
-                "patch": 7,
-                "encoder": {"width": 32, "depth": 2, "heads": 2},
-            },
+            "model": deepcopy(MICRO),  # `changes` reach into it
             "augment": {"enabled": False},
             "objective": {"shared_times_from": 5},
             "optimizer": {"lr": 2e-3, "min_lr": 2e-4, "warmup": 5},
