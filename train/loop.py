@@ -1,4 +1,4 @@
-"""Training, top to bottom: config, data, model, step, log, save (paper, sections 3.1 and 3.3, App. B).
+"""Training, top to bottom: open (opening.py), step, log, save (paper, sections 3.1 and 3.3, App. B).
 
 Samples, times and noise are functions of (seed, global sample index), so a run killed at any moment and started again
 takes the same steps it would have taken: with as many ranks on the same kind of machine bit for bit on a CPU, and on
@@ -14,7 +14,7 @@ under way is dropped, and the one before it saved.
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -25,14 +25,15 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model import Loss, WTDiT, preset, training_flops
-from model import normalisation as maps
-from train import checkpoints, config, resume, signals
+from model import Loss, WTDiT, training_flops
+from model.times import Phase
+from train import config, signals
 from train.checkpoints import Checkpoints
 from train.config import Config
-from train.data.batch import Unusable
+from train.data.batch import Batch, Unusable
 from train.data.sizes import enlarged
-from train.data.stream import Damage, Schedule, Stream, batches
+from train.data.stream import Damage, Schedule, batches
+from train.opening import Opened, opened
 from train.plan import gpus
 from train.ranks import heartbeat, parallel, sharding
 from train.ranks.heartbeat import Heartbeat
@@ -45,13 +46,11 @@ from train.reports.log import events
 from train.reports.reports import Reports, Silence
 from train.reports.speed import Utilisation
 from train.reports.validation import HeldOut, validate
-from train.run import build, normalisation_for
 from train.step import compute
-from train.step.curriculum import Curriculum
 from train.step.loss import loss_of
 from train.step.rate import learning_rate
-from train.step.tally import tally
-from train.step.update import Update
+from train.step.tally import Tally, tally
+from train.step.update import Verdict
 
 
 @dataclass(frozen=True)
@@ -106,192 +105,206 @@ def train(
 def _run(
     settings: Config, ranks: Ranks, heart: Heartbeat, held: ExitStack, console: Console, caught: list[signal.Signals]
 ) -> Outcome:
-    out, device, patience = Path(settings.out), ranks.device, settings.parallel.timeout * heartbeat.BACKSTOP
-
-    # Data: the sequence of samples, and what this run has noted about it.
-    with ranks.together():
-        layers = preset(settings.model.preset, **settings.model.overrides).layers
-        stream = Stream(settings.data, settings.augment, layers, settings.seed, on_device=device.type == "cuda")
-        Schedule(0, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
-        held_out = HeldOut.open(settings, partial(_say, console))
-    judged = "" if held_out is None else f"held-out samples of hash {held_out.hash}"
-    ranks.agree({**config.alike(settings), "data.path": f"samples of hash {stream.hash}", "evaluation.split": judged})
-    ranks.check_folder(out)
-    held.enter_context(resume.alone_in(out, ranks))
-    saved = checkpoints.latest(out, partial(_say, console), ranks)
-    with ranks.together():
-        if saved is not None:
-            resume.check_config(out, saved, settings)
-        history = resume.history_of(out, saved, settings, stream) if ranks.first else None
-    stream.follow(ranks.tell(history))
-    first = saved.step if saved else 0
-
-    # Model: rank 0 has the weights, `prepare` gives each rank its part of them.
-    known: dict[str, Any] = saved.state["normalisation"] if saved else {}
-    with ranks.together():
-        model, inherited = build(settings, resumed=saved is not None, meta=not ranks.first, say=partial(_say, console))
-        if saved is not None:
-            resume.check_model(out, saved, settings, model)
-        elif ranks.first:
-            known = maps.to_dict(normalisation_for(stream, settings.model.normalisation, inherited))
-    normalisation = maps.from_dict(ranks.tell(known))
-    twice = compute.prepare(model, settings, ranks)
-    update = Update(model, settings)
-    curriculum = Curriculum(settings.objective.shared_times_from, layers, settings.optimizer.warmup, device)
-    if saved is not None:
-        with ranks.together():
-            checkpoints.load(saved, update.tensors())
-        curriculum.load(saved.state["curriculum"])
-    with ranks.together():
-        if ranks.first:
-            config.save(settings, out / "config.yaml")
-            if history is not None:
-                history.write(out)
-
-    def save(step: int, last: bool) -> None:
-        """The ranks copy what they hold, and it is written while training goes on; the last one is waited for."""
-        state = {
-            "config": config.to_dict(settings),
-            "model": model.config.to_dict(),
-            "normalisation": maps.to_dict(normalisation),
-            "data": stream.hash,
-            "generations": len(stream.sequence.generations),
-            "curriculum": curriculum.state(),
-        }
-        heart.at(step, "saves a checkpoint")
-        with log.aside("checkpoint"):
-            saver.save(step, update.tensors(), state, wait=last)
-
-    def settle() -> None:
-        """Note the checkpoint that has become whole, if one has."""
-        if (whole := saver.settle()) is not None:
-            log.event("checkpoint", whole.step, seconds=round(whole.seconds, 3), blocked=round(whole.blocked, 3))
-
-    def hear() -> tuple[signal.Signals | None, float]:
-        """What the ranks have just told each other: a signal that one has caught, the longest wait for data; of
-        samples that were replaced, a note is made."""
-        beats = pulse.read()
-        assert beats is not None
-        if beats[:, 1].any():
-            found = [line for lines in ranks.gather_objects(untold) for line in lines]
-            untold.clear()
-            of = found[0].index // settings.data.batch + 1  # this step, or the one before
-            log.event("damaged", of, count=len(found))
-            with ranks.together():
-                if damage is not None:
-                    damage.note(found, of * settings.data.batch)
-        return _signal(beats[:, 0]), float(beats[:, 2].max())
-
-    def signalled() -> signal.Signals | None:
-        """A signal that any rank has caught by now. All of them ask together, and wait for one another."""
-        return _signal(ranks.gather(torch.tensor([_number(caught)], dtype=torch.float64)))
-
-    def stops() -> bool:
-        """Asked between the batches of an evaluation."""
-        heart.at(step, "evaluates")
-        return signalled() is not None
-
-    def evaluate(held_out: HeldOut) -> signal.Signals | None:
-        """Judge the averaged weights; a signal ends it at once, on all ranks together."""
-        heart.at(step, "evaluates")
-        with log.aside("evaluation"), update.averaged():
-            found = validate(model, normalisation, held_out, ranks, stops, step, out, log.say)
-        if found is None:
-            return signalled()
-        log.evaluated(step, found)
-        return None
-
-    schedule = Schedule(first, settings.steps, settings.data.batch, settings.accumulation, ranks.rank, ranks.world)
-    damage = Damage(out / "damaged.jsonl", first * settings.data.batch, partial(_say, console)) if ranks.first else None
-    step, stopped_by = first, None
-    untold: list[Unusable] = []
-    waited = 0.0
+    say = partial(_say, console)
+    run = opened(settings, ranks, held, say)
+    batch, first = settings.data.batch, run.first
+    schedule = Schedule(first, settings.steps, batch, settings.accumulation, ranks.rank, ranks.world)
+    damage = Damage(run.out / "damaged.jsonl", first * batch, say) if ranks.first else None
     with (
-        batches(stream, schedule, pin=device.type == "cuda") as incoming,
-        _reports(settings, model, ranks, console, first) as log,
-        Checkpoints(out, settings.checkpoint.keep, ranks, log.say, settings.parallel.timeout) as saver,
+        batches(run.stream, schedule, pin=ranks.device.type == "cuda") as incoming,
+        _reports(settings, run.model, ranks, console, first) as log,
+        Checkpoints(run.out, settings.checkpoint.keep, ranks, log.say, settings.parallel.timeout) as saver,
         compute.attention(settings.compute),
     ):
-        pulse = Pulse(ranks, patience)
-        saver.prepare(update.tensors())
-        log.about(first, world=ranks.world, precision=settings.precision)
-        for line in (_opening(settings, model, stream, ranks, first, twice), *log.opening()):
-            log.say(line)
-        if ranks.first and (small := enlarged(stream.sources, settings.data.size)):
-            log.say(small)
-        if len(grown := stream.sequence.generations) > 1 and grown[-1].first == first * settings.data.batch:
-            log.say(f"the data have grown from {sum(grown[-2].rows)} to {sum(grown[-1].rows)} samples")
-        if held_out is not None and ranks.tell(_missed(settings, first)):
-            stopped_by = evaluate(held_out)
-        for step in range(first + 1, settings.steps + 1) if stopped_by is None else ():
-            phase = curriculum.phase(step)
-            rate = learning_rate(step - 1, settings.steps, settings.optimizer)
-            parts: list[Loss] = []
-            longest = 0.0
-            for part in range(settings.accumulation):
-                heart.at(step, "waits for data")
-                pulse.beat([_number(caught), len(untold), waited])
-                asked = time.perf_counter()
-                batch = next(incoming)
-                waited = time.perf_counter() - asked
-                stopped_by, wait = hear()
-                if stopped_by:
-                    break
-                longest += wait
-                untold += batch.damaged
-                heart.at(step, "computes" if step > first + 1 else "computes its first step")
-                sharding.accumulating(model, last=part == settings.accumulation - 1)
-                with ranks.answering():
-                    loss = loss_of(model, model.config.time_shift, normalisation, batch.to(device), settings, phase)
-                    (loss.total / settings.accumulation).backward()
-                parts.append(Loss(*(x.detach() for x in loss)))
-            if stopped_by:  # the weights are still those of the step before
-                step -= 1
-                break
-            with ranks.answering():
-                of_all = tally(ranks, parts, update.norm())
-            verdict = update.step(of_all.loss, of_all.norm, rate, warm=step > settings.optimizer.warmup)
-            if curriculum.note(step, of_all.error_L, of_all.weight_L, taken=verdict.refused == 0):
-                log.event("phase", step, next="shared", **curriculum.cause())
-                log.say(switch_in_words(step, curriculum.cause()))
-
-            heart.at(step, "reports")
-            last = step == settings.steps
-            due = last or step % settings.checkpoint.every == 0
-            judging = held_out is not None and (last or step % settings.evaluation.every == 0)
-            if due or judging:  # whoever goes on from here knows of all samples that were replaced before
-                pulse.beat([0.0, len(untold), 0.0])
-                hear()
-            slowest, late = pulse.slowest()
-            values = {
-                "loss": of_all.loss,
-                "endpoint": of_all.endpoint,
-                "monotonicity": of_all.monotonicity,
-                "layers": of_all.layers_L,
-                "lr": rate,
-                "grad_norm": of_all.norm,
-                "phase": phase,
-                "skipped": update.skipped,
-                "damaged": len(damage) if damage is not None else 0,
-                **({"slowest_rank": slowest, "slowest_by": late} if ranks.world > 1 else {}),
-            }
-            log.step(step, values, settings.data.batch, longest, verdict)
-            if last or step % settings.log.every == 0:
-                update.counts()  # ends a run that refuses every step
-            if due:
-                save(step, last)
-            settle()
-            if held_out is not None and judging:
-                stopped_by = evaluate(held_out)
-                if stopped_by:
-                    break
-        if stopped_by and (step > first or saved is None):
-            save(step, last=True)
-        settle()  # the one before, if both have become whole together
-        settle()
+        pulse = Pulse(ranks, settings.parallel.timeout * heartbeat.BACKSTOP)
+        steps = _Steps(run, ranks, heart, pulse, incoming, log, saver, damage, caught)
+        steps.begin()
+        while steps.stopped_by is None and steps.done < settings.steps:
+            steps.take()
+        steps.end()
     if ranks.first:
-        curves.draw(out)
-    return Outcome(step, settings.steps, stopped_by, ranks.first)
+        curves.draw(run.out)
+    return Outcome(steps.done, settings.steps, steps.stopped_by, ranks.first)
+
+
+class _Steps:
+    """The steps of an opened run. `done`: how many count; `stopped_by`: the signal that ends it before the last one.
+
+    All ranks make it, and call its methods, together.
+    """
+
+    def __init__(
+        self,
+        run: Opened,
+        ranks: Ranks,
+        heart: Heartbeat,
+        pulse: Pulse,
+        incoming: Iterator[Batch],
+        log: Reports | Silence,
+        saver: Checkpoints,
+        damage: Damage | None,
+        caught: list[signal.Signals],
+    ) -> None:
+        self.run, self.settings, self.ranks, self.heart, self.pulse = run, run.settings, ranks, heart, pulse
+        self.incoming, self.log, self.saver, self.damage, self.caught = incoming, log, saver, damage, caught
+        self.done = run.first
+        self.stopped_by: signal.Signals | None = None
+        self._untold: list[Unusable] = []  # samples replaced on this rank, of which the others do not know yet
+        self._waited = 0.0  # seconds for the batch before
+
+    def begin(self) -> None:
+        """What is said first, and the evaluation that the run before was stopped at."""
+        run, settings, log = self.run, self.settings, self.log
+        self.saver.prepare(run.update.tensors())
+        log.about(run.first, world=self.ranks.world, precision=settings.precision)
+        for line in (_opening(run, self.ranks), *log.opening()):
+            log.say(line)
+        if self.ranks.first and (small := enlarged(run.stream.sources, settings.data.size)):
+            log.say(small)
+        grown = run.stream.sequence.generations
+        if len(grown) > 1 and grown[-1].first == run.first * settings.data.batch:
+            log.say(f"the data have grown from {sum(grown[-2].rows)} to {sum(grown[-1].rows)} samples")
+        if run.held_out is not None and self.ranks.tell(_missed(settings, run.first)):
+            self.stopped_by = self._evaluate(run.held_out)
+
+    def take(self) -> None:
+        """One step; a signal drops the one that is under way, and the weights are those of the step before."""
+        settings, update = self.settings, self.run.update
+        step = self.done + 1
+        phase = self.run.curriculum.phase(step)
+        rate = learning_rate(step - 1, settings.steps, settings.optimizer)
+        parts, longest = self._gradient(step, phase)
+        if self.stopped_by:
+            return
+        with self.ranks.answering():
+            of_all = tally(self.ranks, parts, update.norm())
+        verdict = update.step(of_all.loss, of_all.norm, rate, warm=step > settings.optimizer.warmup)
+        self.done = step
+        self._follow(of_all, verdict, phase, rate, longest)
+
+    def end(self) -> None:
+        """Save what a signal found unsaved, and note the checkpoints that have become whole."""
+        if self.stopped_by and (self.done > self.run.first or not self.run.resumed):
+            self._save(last=True)
+        self._settle()  # the one before, if both have become whole together
+        self._settle()
+
+    def _gradient(self, step: int, phase: Phase) -> tuple[list[Loss], float]:
+        """The losses of the micro-batches, whose gradients the weights have now, and the longest wait for data, summed
+        over them. Fewer where a signal has come, which is then in `stopped_by`.
+        """
+        run, settings, heart = self.run, self.settings, self.heart
+        parts: list[Loss] = []
+        longest = 0.0
+        for part in range(settings.accumulation):
+            heart.at(step, "waits for data")
+            self.pulse.beat([_number(self.caught), len(self._untold), self._waited])
+            asked = time.perf_counter()
+            batch = next(self.incoming)
+            self._waited = time.perf_counter() - asked
+            self.stopped_by, wait = self._hear()
+            if self.stopped_by:
+                break
+            longest += wait
+            self._untold += batch.damaged
+            heart.at(step, "computes" if step > run.first + 1 else "computes its first step")
+            sharding.accumulating(run.model, last=part == settings.accumulation - 1)
+            with self.ranks.answering():
+                loss = loss_of(
+                    run.model,
+                    run.model.config.time_shift,
+                    run.normalisation,
+                    batch.to(self.ranks.device),  # by no name: none of it is held while gradients are computed
+                    settings,
+                    phase,
+                )
+                (loss.total / settings.accumulation).backward()
+            parts.append(Loss(*(x.detach() for x in loss)))
+        return parts, longest
+
+    def _follow(self, of_all: Tally, verdict: Verdict, phase: Phase, rate: float, longest: float) -> None:
+        """What follows a step: the next one's phase, the report, the checkpoint and the evaluation that are due."""
+        run, settings, log, step = self.run, self.settings, self.log, self.done
+        if run.curriculum.note(step, of_all.error_L, of_all.weight_L, taken=verdict.refused == 0):
+            log.event("phase", step, next="shared", **run.curriculum.cause())
+            log.say(switch_in_words(step, run.curriculum.cause()))
+
+        self.heart.at(step, "reports")
+        last = step == settings.steps
+        due = last or step % settings.checkpoint.every == 0
+        judging = run.held_out is not None and (last or step % settings.evaluation.every == 0)
+        if due or judging:  # whoever goes on from here knows of all samples that were replaced before
+            self.pulse.beat([0.0, len(self._untold), 0.0])
+            self._hear()
+        slowest, late = self.pulse.slowest()
+        values = {
+            "loss": of_all.loss,
+            "endpoint": of_all.endpoint,
+            "monotonicity": of_all.monotonicity,
+            "layers": of_all.layers_L,
+            "lr": rate,
+            "grad_norm": of_all.norm,
+            "phase": phase,
+            "skipped": run.update.skipped,
+            "damaged": len(self.damage) if self.damage is not None else 0,
+            **({"slowest_rank": slowest, "slowest_by": late} if self.ranks.world > 1 else {}),
+        }
+        log.step(step, values, settings.data.batch, longest, verdict)
+        if last or step % settings.log.every == 0:
+            run.update.counts()  # ends a run that refuses every step
+        if due:
+            self._save(last)
+        self._settle()
+        if run.held_out is not None and judging:
+            self.stopped_by = self._evaluate(run.held_out)
+
+    def _save(self, last: bool) -> None:
+        """The ranks copy what they hold, and it is written while training goes on; the last one is waited for."""
+        state = self.run.state()
+        self.heart.at(self.done, "saves a checkpoint")
+        with self.log.aside("checkpoint"):
+            self.saver.save(self.done, self.run.update.tensors(), state, wait=last)
+
+    def _settle(self) -> None:
+        """Note the checkpoint that has become whole, if one has."""
+        if (whole := self.saver.settle()) is not None:
+            self.log.event("checkpoint", whole.step, seconds=round(whole.seconds, 3), blocked=round(whole.blocked, 3))
+
+    def _evaluate(self, held_out: HeldOut) -> signal.Signals | None:
+        """Judge the averaged weights; a signal ends it at once, on all ranks together, and is returned."""
+        run, log = self.run, self.log
+
+        def stops() -> bool:
+            """Asked between the batches."""
+            self.heart.at(self.done, "evaluates")
+            return self._signalled() is not None
+
+        self.heart.at(self.done, "evaluates")
+        with log.aside("evaluation"), run.update.averaged():
+            found = validate(run.model, run.normalisation, held_out, self.ranks, stops, self.done, run.out, log.say)
+        if found is None:
+            return self._signalled()
+        log.evaluated(self.done, found)
+        return None
+
+    def _hear(self) -> tuple[signal.Signals | None, float]:
+        """What the ranks have just told each other: a signal that one has caught, the longest wait for data; of
+        samples that were replaced, a note is made."""
+        beats = self.pulse.read()
+        assert beats is not None
+        if beats[:, 1].any():
+            found = [line for lines in self.ranks.gather_objects(self._untold) for line in lines]
+            self._untold.clear()
+            of = found[0].index // self.settings.data.batch + 1  # this step, or the one before
+            self.log.event("damaged", of, count=len(found))
+            with self.ranks.together():
+                if self.damage is not None:
+                    self.damage.note(found, of * self.settings.data.batch)
+        return _signal(beats[:, 0]), float(beats[:, 2].max())
+
+    def _signalled(self) -> signal.Signals | None:
+        """A signal that any rank has caught by now. All of them ask together, and wait for one another."""
+        return _signal(self.ranks.gather(torch.tensor([_number(self.caught)], dtype=torch.float64)))
 
 
 def _reports(settings: Config, model: WTDiT, ranks: Ranks, console: Console, first: int) -> Reports | Silence:
@@ -306,16 +319,17 @@ def _reports(settings: Config, model: WTDiT, ranks: Ranks, console: Console, fir
     return Reports(out, first, settings.steps, settings.log.every, console, device, boards, use)
 
 
-def _opening(settings: Config, model: WTDiT, stream: Stream, ranks: Ranks, first: int, twice: int) -> str:
-    total, trainable = (count / 1e6 for count in model.parameter_counts())
+def _opening(run: Opened, ranks: Ranks) -> str:
+    settings, first = run.settings, run.first
+    total, trainable = (count / 1e6 for count in run.model.parameter_counts())
     size, batch = settings.data.size, settings.data.batch
     kind = "samples" if settings.data.frames == 1 else f"clips of {settings.data.frames} frames"
     start = "starts" if not first else f"goes on at step {first}" if first < settings.steps else "is done"
     return (
         f"{settings.out} {start}: {settings.model.preset}, {total:.1f}M parameters, {trainable:.1f}M trainable; "
-        f"{stream.samples} {kind} at {size}x{size}; batch {batch} on {ranks.device}"
+        f"{run.stream.samples} {kind} at {size}x{size}; batch {batch} on {ranks.device}"
         + (f", over {ranks.world} ranks" if ranks.world > 1 else "")
-        + (f"; {twice} blocks are computed twice" if twice else "")
+        + (f"; {run.twice} blocks are computed twice" if run.twice else "")
     )
 
 

@@ -23,16 +23,13 @@ step after each change within 1e-5. A table comes last; exits 1 if anything diff
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -42,13 +39,12 @@ from typing import Any
 import torch
 
 from tests.shards.scenes import spheres_view
-from tests.train.conftest import write_dataset
+from tests.train import ranks
+from tests.train.conftest import MICRO, write_dataset
 from train import checkpoints, config
 from train.config import Config
 from train.reports.log import read_lines
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot", "pandas"])
 WAIT = 240.0  # seconds after which a process that should have moved has not; this machine may be busy
 CLOSE = 1e-5
 TIMES = (
@@ -71,15 +67,7 @@ def settings_of(folder: Path, name: str, steps: int, every: int, workers: int, *
         write_dataset(path, [spheres_view(i, 48, 48) for i in range(8)], 48)
     tree = {
         "data": {"path": str(path), "split": "all", "size": 28, "batch": 8, "workers": workers},
-        "model": {
-            "preset": "tiny",
-            "width": 32,
-            "heads": 2,
-            "decoder_blocks": 3,
-            "head_blocks": 1,
-            "patch": 7,
-            "encoder": {"width": 32, "depth": 2, "heads": 2},
-        },
+        "model": MICRO,
         "objective": {"shared_times_from": steps // 2},
         "optimizer": {"lr": 2e-3, "min_lr": 2e-4, "warmup": 5},
         "log": {"every": 1, "tensorboard": False},
@@ -98,11 +86,9 @@ def settings_of(folder: Path, name: str, steps: int, every: int, workers: int, *
 
 def start(settings: Config, world: int, attempt: int) -> list[BaseProcess]:
     """`world` ranks of the run; each notes what it did in `Attempt.file`, and says what it says in a .log beside it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ranks.free_port()
     processes = [
-        _CONTEXT.Process(target=_rank, args=(config.to_dict(settings), rank, world, port, attempt))
+        ranks.CONTEXT.Process(target=_rank, args=(config.to_dict(settings), rank, world, port, attempt))
         for rank in range(world)
     ]
     for process in processes:
@@ -117,29 +103,15 @@ def notes(settings: Config, attempt: int, rank: int) -> Path:
 def _rank(tree: dict[str, Any], rank: int, world: int, port: int, attempt: int) -> None:
     settings = config.from_dict(tree)
     path = notes(settings, attempt, rank)
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    with path.with_suffix(".log").open("w", buffering=1) as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-        sys.stdout = sys.stderr = said
-        torch.set_num_threads(1)
-        from train import loop
-        from train.ranks import parallel
+    ranks.become(rank, world, port)
 
-        parallel.FOLDER_SECONDS = 1.0
+    def prepare() -> None:
+        from train import loop
+
         _note(loop, path, settings.data.batch)
-        try:
-            outcome = loop.train(settings)
-        except (ValueError, OSError) as error:
-            print(f"worldtrace train: {' '.join(str(error).split())}", flush=True)
-            os._exit(2)
-        except BaseException:
-            traceback.print_exc()
-            said.flush()
-            os._exit(1)
-        print(f"ended at {outcome.step}", flush=True)
+
+    outcome = ranks.trained(settings, path.with_suffix(".log"), prepare)
+    print(f"ended at {outcome.step}", flush=True)
 
 
 def _note(loop: Any, path: Path, batch: int) -> None:

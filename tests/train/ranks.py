@@ -8,16 +8,19 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from train import config
 from train.config import Config
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot", "pandas"])  # pyarrow imports it
+if TYPE_CHECKING:
+    from train.loop import Outcome
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["train.loop", "torch._dynamo", "matplotlib.pyplot", "pandas"])  # pyarrow imports it
 
 
 Faults = Sequence[tuple[str, int]]  # (what befalls a rank, at which step), see _inject
@@ -37,12 +40,10 @@ def start(
 
     What a rank prints is in out-RANK.log beside `out`; at last the hashes of what it holds.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     befalls = faults or ({rank: [(fault, step)]} if fault else {})
     processes = [
-        _CONTEXT.Process(
+        CONTEXT.Process(
             target=_rank,
             args=(
                 config.to_dict(other or settings) if k == rank else config.to_dict(settings),
@@ -60,7 +61,47 @@ def start(
     return processes
 
 
-def join(processes: Sequence[BaseProcess], seconds: float = 60) -> list[int | None]:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def become(rank: int, world: int, port: int) -> None:
+    """Let this process be a rank of this machine, of one thread."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def trained(settings: Config, path: Path, prepare: Callable[[], Any]) -> "Outcome":
+    """Train in this process, which is a rank of its own making, once `prepare` was called; all that it says goes to
+    `path`. After an error it ends as `worldtrace train` does: by 2 and one sentence, or by 1 and a traceback.
+    """
+    log = path.open("w", buffering=1)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = log
+    from train import loop
+    from train.ranks import parallel
+
+    parallel.FOLDER_SECONDS = 1.0
+    prepare()
+    try:
+        return loop.train(settings)
+    except (ValueError, OSError) as error:
+        print(f"worldtrace train: {' '.join(str(error).split())}", flush=True)
+        os._exit(2)
+    except BaseException:
+        traceback.print_exc()
+        log.flush()
+        os._exit(1)
+
+
+def join(processes: Sequence[BaseProcess], seconds: float = 120) -> list[int | None]:
     """Exit codes; None of a rank that did not end in time (it is killed then)."""
     for process in processes:
         process.join(seconds)
@@ -99,33 +140,17 @@ def _log_of(out: str, rank: int) -> Path:
 
 def _rank(text: dict, path: Path, rank: int, world: int, port: int, faults: Faults) -> None:
     settings = config.from_dict(text)
-    log = path.open("w", buffering=1)
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    sys.stdout = sys.stderr = log
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    import torch
-
-    torch.set_num_threads(1)
-    from train import loop
-    from train.ranks import parallel
-
-    parallel.FOLDER_SECONDS = 1.0
+    become(rank, world, port)
     made: list[Any] = []
-    sound = loop.Update
-    loop.Update = lambda *given: made.append(sound(*given)) or made[-1]  # type: ignore[assignment, misc, return-value, func-returns-value]
-    _inject(loop, settings, faults)
-    try:
-        outcome = loop.train(settings)
-    except (ValueError, OSError) as error:
-        print(f"worldtrace train: {' '.join(str(error).split())}", flush=True)
-        os._exit(2)
-    except BaseException:
-        traceback.print_exc()
-        log.flush()
-        os._exit(1)
+
+    def prepare() -> None:
+        from train import loop, opening
+
+        sound = opening.Update
+        opening.Update = lambda *given: made.append(sound(*given)) or made[-1]  # type: ignore[assignment, misc, return-value, func-returns-value]
+        _inject(loop, settings, faults)
+
+    outcome = trained(settings, path, prepare)
     print(_holds(made[-1].tensors()))
     print(f"ended at {outcome.step}, {outcome.stopped_by}", flush=True)
 

@@ -1,7 +1,5 @@
 """A function on several ranks of this machine, over gloo or NCCL: a process each, forked from the server of `ranks`."""
 
-import os
-import socket
 import traceback
 from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection, wait
@@ -22,12 +20,10 @@ def on(
 
     AssertionError with the traceback of a rank that raised. What becomes of `lost` ranks does not matter.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pipes = [ranks._CONTEXT.Pipe(duplex=False) for _ in range(world)]
+    port = ranks.free_port()
+    pipes = [ranks.CONTEXT.Pipe(duplex=False) for _ in range(world)]
     processes = [
-        ranks._CONTEXT.Process(target=_rank, args=(k, world, port, device, sender, function, arguments))
+        ranks.CONTEXT.Process(target=_rank, args=(k, world, port, device, sender, function, arguments))
         for k, (_, sender) in enumerate(pipes)
     ]
     for process in processes:
@@ -56,12 +52,7 @@ def on(
 def _rank(
     rank: int, world: int, port: int, device: str, sender: Connection, function: Callable[..., Any], arguments: Any
 ) -> None:
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    import torch
-
-    torch.set_num_threads(1)
+    ranks.become(rank, world, port)
     from train.ranks import parallel
 
     try:

@@ -143,11 +143,9 @@ def error() -> None:
 
 def ended(folder: Path, fault: str, bad: int = 1, world: int = 3) -> tuple[list[int | None], list[str], float]:
     """Exit codes, what each rank said, and the seconds that the run took."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ranks.free_port()
     logs = [folder / f"{rank}.log" for rank in range(world)]
-    made = ranks._CONTEXT.Process
+    made = ranks.CONTEXT.Process
     processes = [made(target=each, args=(k, world, port, logs[k], bad, fault)) for k in range(world)]
     began = time.monotonic()
     for process in processes:
