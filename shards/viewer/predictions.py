@@ -20,19 +20,21 @@ from .points import Stack
 
 SUFFIXES = (".npz", ".ply", ".glb")
 LARGEST = 4 << 30  # bytes of an array: 64 seeds of six layers at 504x504 are 1.2 GB
+NEAREST = 0.1  # as in train/evaluation/alignment.py
 REPEAT = 0.005  # of the median depth: nearer to the layer before it, a point repeats it (train/prediction/predict.py)
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """S seeds of a stack: xyz (S,L,H,W,3) float32, camera frame, in the model's units; rgb (H,W,3) uint8 as the model
-    saw it; valid (H,W) bool.
+    saw it; valid (H,W) bool; exists (S,L,H,W) bool: of a model with masks a layer is not there at all valid pixels.
     """
 
     xyz: np.ndarray
     rgb: np.ndarray
     valid: np.ndarray
     seeds: tuple[int, ...]
+    exists: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,27 +97,34 @@ def read_npz(path: Path) -> Prediction:
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-        if largest := [name for name in names if sizes.get(name, 0) > LARGEST]:
+        if largest := [name for name in (*names, "exists") if sizes.get(name, 0) > LARGEST]:
             raise ValueError(f"its {largest[0]} has {sizes[largest[0]]} bytes, more than the {LARGEST} that are read")
         if missing := [name for name in names if name not in sizes]:
             raise ValueError(f"it has no array {missing[0]}")
         with np.load(path, allow_pickle=False) as arrays:
             xyz, rgb, valid, seeds = (arrays[name] for name in names)
+            exists = arrays["exists"] if "exists" in sizes else np.broadcast_to(valid, xyz.shape[:-1])
     except (OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError, MemoryError) as error:
         raise ValueError(f"{path} is no prediction ({error}): write it with `worldtrace predict --out`") from None
+    if xyz.ndim == 6:
+        raise ValueError(
+            f"{path} is of a clip of {xyz.shape[1]} frames, which are not compared; predict its frames alone"
+        )
     shape = xyz.shape[2:4]
     fits = xyz.ndim == 5 and xyz.shape[4] == 3 and min(xyz.shape) > 0 and seeds.shape == xyz.shape[:1]
     if not fits or rgb.shape != (*shape, 3) or valid.shape != shape or xyz.dtype.kind != "f" or rgb.dtype.kind != "f":
         raise ValueError(f"{path}: xyz {xyz.shape}, rgb {rgb.shape} and valid {valid.shape} do not fit each other")
+    if exists.shape != xyz.shape[:-1] or exists.dtype != bool:
+        raise ValueError(f"{path}: exists {exists.shape} of {exists.dtype} does not fit xyz {xyz.shape}")
     valid = valid.astype(bool) & np.isfinite(xyz).all(axis=(0, 1, 4))
     colours = np.rint(np.clip(np.nan_to_num(rgb), 0, 1) * 255).astype(np.uint8)
-    return Prediction(np.where(valid[..., None], xyz, 0).astype(np.float32), colours, valid, tuple(map(int, seeds)))
+    points = np.where(valid[..., None], xyz, 0).astype(np.float32)
+    return Prediction(points, colours, valid, tuple(map(int, seeds)), exists & valid)
 
 
 def stack_of(prediction: Prediction, seed: int, *, filled: bool) -> Stack:
     """Seed number `seed` (of those in the file). Unless `filled`, without the points that repeat the layer before."""
-    xyz = prediction.xyz[seed]
-    there = np.repeat(prediction.valid[None], len(xyz), axis=0)
+    xyz, there = prediction.xyz[seed], prediction.exists[seed].copy()
     if not filled and prediction.valid.any():
         tolerance = REPEAT * float(np.median(xyz[0, ..., 2][prediction.valid]))
         last = xyz[0]
@@ -148,8 +157,9 @@ def on_grid(view: LayeredView, layers: int, size: tuple[int, int]) -> tuple[np.n
 
 
 def aligned(xyz: np.ndarray, true: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """A stack (L,H,W,3) under the scale and shift in z that bring its layer-0 depth nearest to the true one, as
-    `worldtrace eval` does before it judges (least squares over `valid`; a shift alone where that would mirror it).
+    """A stack (L,H,W,3) under the scale and shift of depth that bring its layer 0 nearest to the true one, each point
+    moved along its own ray, as `worldtrace eval` does before it judges (least squares over `valid`; a shift alone where
+    that would mirror it; a point nearer than a tenth of the median depth moves as if it were there).
     """
     p, t = xyz[0, ..., 2][valid].astype(np.float64), true[0, ..., 2][valid].astype(np.float64)
     if not p.size:
@@ -158,7 +168,10 @@ def aligned(xyz: np.ndarray, true: np.ndarray, valid: np.ndarray) -> np.ndarray:
     variance = float(centred @ centred)
     scale = float(centred @ (t - t.mean())) / variance if variance > 1e-12 * max(1.0, float(p @ p)) else 1.0
     scale = scale if scale > 0 else 1.0
-    moved = xyz.astype(np.float64) * scale + np.array([0.0, 0.0, t.mean() - scale * p.mean()])
+    z = xyz[..., 2].astype(np.float64)
+    at = scale * z + t.mean() - scale * p.mean()
+    moved = xyz * (at / np.maximum(z, max(NEAREST * float(np.median(p)), 1e-12)))[..., None]
+    moved[..., 2] = at
     return moved.astype(np.float32)
 
 
@@ -181,9 +194,9 @@ def _read_report(path: Path) -> dict[str, dict[str, Any]]:
         samples = json.loads(path.read_bytes())["samples"]
         return {
             str(sample["key"]): {
-                method: {name: float(value) for name, value in metrics.items()}
+                method: {name: float(value) for name, value in metrics.items() if value is not None}
                 for method, metrics in sample.items()
-                if isinstance(metrics, dict)
+                if isinstance(metrics, dict) and method != "each"  # all seeds of all methods
             }
             for sample in samples
         }

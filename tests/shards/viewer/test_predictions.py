@@ -43,6 +43,19 @@ def test_an_npz_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert isinstance(Predictions(tmp_path / f"{VIEW.key}.npz", "another").of("another"), predicted.Prediction)
 
 
+def test_layers_that_a_model_denies_are_not_shown(tmp_path: Path) -> None:
+    exists = np.broadcast_to(VIEW.valid, (2, *VIEW.depth.shape)).copy()
+    exists[1, 2:] = False
+    found = predicted.read_npz(written(tmp_path / "a.npz", exists=exists))
+    stacks = [predicted.stack_of(found, seed, filled=True) for seed in (0, 1)]
+    np.testing.assert_array_equal(np.stack([stack.there for stack in stacks]), exists)
+    with pytest.raises(ValueError, match="does not fit"):
+        predicted.read_npz(written(tmp_path / "b.npz", exists=exists[:, :3]))
+    clip = np.zeros((2, 3, 6, 48, 48, 3), np.float32)
+    with pytest.raises(ValueError, match="clip of 3 frames"):
+        predicted.read_npz(written(tmp_path / "c.npz", xyz=clip))
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".glb"])
 @pytest.mark.parametrize("count", [0, 17])
 def test_points_come_back_as_they_were(tmp_path: Path, suffix: str, count: int) -> None:
@@ -146,7 +159,7 @@ def test_a_perfect_prediction_has_no_error_and_alignment_undoes_a_scale(tmp_path
 @pytest.mark.parametrize(("height", "width", "size", "layers"), [(48, 48, 24, 6), (40, 56, 32, 4), (56, 40, 64, 8)])
 def test_the_truth_is_that_of_the_trainer(height: int, width: int, size: int, layers: int) -> None:
     pytest.importorskip("torch")
-    from train.evaluation.metrics import align_points, align_scale_shift
+    from train.evaluation.alignment import align_along_rays, align_scale_shift
     from train.evaluation.truth import truth_of
 
     view = spheres_view(4, height, width)
@@ -158,7 +171,7 @@ def test_the_truth_is_that_of_the_trainer(height: int, width: int, size: int, la
     np.testing.assert_allclose(xyz, truth.xyz, atol=1e-5)
     guess = (1.3 * truth.xyz + 0.2 + 0.05 * RNG.normal(size=truth.xyz.shape)).astype(np.float32)
     scale, shift = align_scale_shift(guess[0, ..., 2][truth.valid], truth.xyz[0, ..., 2][truth.valid])
-    expected = align_points(guess, scale, shift)
+    expected = align_along_rays(guess, scale, shift, float(np.median(guess[0, ..., 2][truth.valid])))
     np.testing.assert_allclose(predicted.aligned(guess, xyz, truth.valid), expected, atol=1e-4)
 
 
@@ -173,7 +186,8 @@ def test_a_single_layer_is_judged_by_its_first() -> None:
 
 
 def test_metrics_of_a_report_are_found_by_key(tmp_path: Path) -> None:
-    report = {"samples": [{"key": "k", "model": {"all/cd_l1": 0.25}, "layer0": {"all/cd_l1": 0.5}}]}
+    sample = {"key": "k", "model": {"all/cd_l1": 0.25, "all/cd_l2": None}, "layer0": {"all/cd_l1": 0.5}}
+    report = {"samples": [{**sample, "each": {"model": [{"all/cd_l1": 0.2}, {"all/cd_l1": 0.3}]}}]}
     (tmp_path / "report.json").write_text(json.dumps(report))
     for place in (tmp_path, tmp_path / "report.json"):
         known = Predictions(place)
