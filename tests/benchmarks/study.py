@@ -8,9 +8,9 @@
 `data` renders procedural objects, of which a tenth is held out by asset, and, as a test out of distribution, the models
 in FOLDER. `train` trains the named runs, one after the other; all of one scale have the same network, data, order of
 samples, number of steps, optimizer and seed, and differ by what their name says alone. `judge` is `worldtrace eval` of
-each, on the same held-out samples (held_out/NAME.json, real/NAME.json). `show` prints Markdown of how they compare,
-with the standard error of each difference over the samples, and draws the curves of their losses and what the flow and
-the regression make of some held-out samples (curves.png, stacks.png).
+each, on the same held-out samples (judged/held_out/NAME.json, judged/real/NAME.json). `show` prints Markdown of how
+they compare, with the standard error of each difference over the samples, and draws the curves of their losses and what
+the flow and the regression make of some held-out samples (curves.png, stacks.png).
 
     mixture           the flow, as the paper trains it: filled layers, times of the equal mixture
     logit_normal      ... times of the logit-normal for all layers
@@ -120,7 +120,7 @@ def main() -> None:
         stacks(asked.out, [name for name in ("mixture", "regression_masks", "regression") if name in names])
 
 
-JUDGED = {"objects": "held_out", "real": "real"}  # data set: where its reports go
+JUDGED = {"objects": "judged/held_out", "real": "judged/real"}  # data set: where its reports go
 
 
 def _judge(out: Path, data: str, judged: str, name: str, seeds: int, limit: int) -> None:
