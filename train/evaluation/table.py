@@ -96,14 +96,15 @@ def seeds_of(report: Report, name: str) -> int:
 
 
 def title(settings: Mapping[str, Any]) -> str:
-    seen = "not trained on"
+    seen = " (not trained on)"
     if settings["seen_in_training"]:
-        seen = "SEEN IN TRAINING"
-        if len(settings["judged"]) > 1:
-            seen += f" by {', '.join(settings['trained_on_these'])}"
+        by = f" by {', '.join(settings['trained_on_these'])}" if len(settings["judged"]) > 1 else ""
+        seen = f" (SEEN IN TRAINING{by})"
+    elif not any("run" in about for about in settings["judged"].values()):
+        seen = ""  # of stored predictions nobody knows
     how = f", {settings['steps']} steps, K = {settings['seeds']} seeds" if settings["steps"] is not None else ""
     frames = f" of {settings['frames']} frames" if settings["frames"] > 1 else ""
-    return f"{settings['samples']} samples{frames} of {'+'.join(settings['splits'])} ({seen}){how}"
+    return f"{settings['samples']} samples{frames} of {'+'.join(settings['splits'])}{seen}{how}"
 
 
 def footnote(settings: Mapping[str, Any]) -> str:
