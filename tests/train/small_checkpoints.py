@@ -1,5 +1,8 @@
 """Checkpoints of a few small tensors of several dtypes."""
 
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -40,3 +43,12 @@ def same(one: dict[str, dict[str, Tensor]], two: dict[str, dict[str, Tensor]]) -
         one[g].keys() == two[g].keys() and all(torch.equal(one[g][n], two[g][n]) for n in one[g])
         for g in one.keys() | two.keys()
     )
+
+
+def reseal(step: Path, change: Callable[[dict], object]) -> None:
+    """Let the state say something else, as one would who can compute a hash."""
+    state = json.loads((step / "state.json").read_text())
+    del state["sha256"]
+    change(state)
+    body = json.dumps(state).removeprefix("{").encode()
+    (step / "state.json").write_bytes(b'{"sha256": "%s",' % hashlib.sha256(body).hexdigest().encode() + body)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from model import Normalisation, WTDiT, ZScore, released_normalisation, to_released
 from model import normalisation as maps
-from tests.train.test_checkpoints import reseal
+from tests.train.small_checkpoints import reseal
 from train import config
 from train.checkpoints import Checkpoints
 from train.checkpoints.commands import app

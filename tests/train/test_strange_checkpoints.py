@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
 
-from tests.train.test_checkpoints import ALONE, STATE, names, reseal, same, tensors, write
+from tests.train.small_checkpoints import ALONE, STATE, names, reseal, same, tensors, write
 from train import checkpoints
 from train.checkpoints import GROUPS, Checkpoints, layout, reading
 
@@ -141,3 +141,80 @@ def test_a_folder_in_which_nothing_can_be_written_is_said(tmp_path: Path, monkey
     monkeypatch.setattr(layout, "TemporaryFile", refuse)
     with pytest.raises(ValueError, match=rf"out: {tmp_path}/checkpoints cannot be written to: Read-only file system; "):
         ALONE.check_folder(tmp_path)
+
+
+def _lead_out(state: dict) -> None:
+    state["files"]["../../../secret.safetensors"] = next(iter(state["files"].values()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _lead_out,
+        lambda s: s["files"].update({"/etc/passwd": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda s: s["files"].update({"model/../../a.safetensors": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda s: s.update(files=[]),
+        lambda s: s.update(files={"model/0.safetensors": 3}),
+        lambda s: s.update(format=3),
+        lambda s: s.update(step=-1),
+        lambda s: s.update(step="7"),
+        lambda s: s.pop("files"),
+    ],
+)
+def test_a_hostile_state_leads_nowhere(tmp_path: Path, change: Callable[[dict], object]) -> None:
+    write(tmp_path, 10)
+    step = tmp_path / "checkpoints" / "step-000010"
+    reseal(step, lambda state: None)
+    assert checkpoints.check(step).step == 10
+    reseal(step, change)
+    with pytest.raises(ValueError, match=r"step-000010/state\.json"):
+        checkpoints.check(step)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "", '{"step": ' + "9" * 5000 + "}", "\x00" * 50])
+def test_a_state_that_is_none_is_damage(tmp_path: Path, text: str) -> None:
+    write(tmp_path, 10)
+    (tmp_path / "checkpoints" / "step-000010" / "state.json").write_text(text)
+    with pytest.raises(ValueError, match=r"step-000010/state\.json"):
+        checkpoints.check(tmp_path / "checkpoints" / "step-000010")
+
+
+def test_links_are_not_followed_and_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 10)
+    step = tmp_path / "checkpoints" / "step-000010"
+    file = step / "ema" / "00000-000.safetensors"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is no plain file"):
+        checkpoints.check(step)
+    monkeypatch.setattr(layout, "STATE_BYTES", 100)
+    with pytest.raises(ValueError, match="is no file of at most 100 bytes"):
+        checkpoints.check(step)
+
+
+def _repacked(step: Path, group: str, content: dict[str, Tensor], corners: object) -> None:
+    """Files that are not ours, with hashes that are right."""
+    file = step / group / "00000-000.safetensors"
+    save_file(content, file, {"DCP_SHARDING_INFO": json.dumps(corners)})
+    entry = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    reseal(step, lambda state: state["files"].update({f"{group}/00000-000.safetensors": entry}))
+
+
+@pytest.mark.parametrize(
+    ("corners", "told"),
+    [
+        ({"w": {"saved_offsets": [10**12, 0]}}, "a part is missing"),  # memory for 10^12 rows is not asked for
+        ({"w": {"saved_offsets": [1, 0]}}, "a part is missing"),
+        ({"w": {"saved_offsets": [-1, 0]}}, "begins at"),
+        ({"w": {"saved_offsets": [0]}}, "begins at"),
+        ({"w": {}}, "saved_offsets"),
+        ({"w": 3}, "holds no pieces"),
+        ([1], "holds no pieces"),
+    ],
+)
+def test_hostile_offsets_are_refused(tmp_path: Path, corners: object, told: str) -> None:
+    write(tmp_path, 10)
+    step = tmp_path / "checkpoints" / "step-000010"
+    _repacked(step, "model", {"w": torch.zeros(3, 4)}, corners)
+    with pytest.raises(ValueError, match=told):
+        checkpoints.read(checkpoints.check(step), ("model",))
