@@ -13,7 +13,9 @@ from cluster import connection
 connection.prepare()
 
 from cluster.dataset import Means, render_dataset  # noqa: E402  (after prepare: this imports ray)
+from cluster.sources import access  # noqa: E402
 from tests.cluster.boxes import SETTINGS, Boxes  # noqa: E402
+from tests.cluster.hub import Hub  # noqa: E402
 
 COUNT = 9
 ALONE = Means(workers=1)
@@ -41,6 +43,23 @@ def scratch(tmp_path: Path) -> str:
     folder = tmp_path / "scratch"
     folder.mkdir()
     return str(folder)
+
+
+@pytest.fixture
+def hub(shop: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The `shop` of a module that has one, as if nobody had been there, in the place of the real hub."""
+    shop.asked.clear()
+    shop.ills.clear()
+    monkeypatch.setenv("HF_ENDPOINT", shop.url)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("objaverse.BASE_PATH", str(tmp_path / "home"))
+    return shop
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause between two requests to a store that fails."""
+    monkeypatch.setattr(access, "PAUSE", 0.01)
 
 
 def contents(folder: Path) -> dict[str, str]:
