@@ -9,7 +9,7 @@ import mmap
 import posixpath
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,26 @@ def bring_companions(main: Path, bring: Callable[[str], Path | None]) -> None:
                     once(texture, False)
 
 
-def destination(folder: Path, name: str) -> tuple[str, Path] | None:
+def beside(folder: Path, name: str, bring: Callable[[str, Path], object], absent: Collection[str]) -> Path | None:
+    """The companion `name` of the asset in `folder`, where the asset looks for it. `bring(plain, to)` brings it unless
+    it is there: by the plain form of its name, to the path `to`. None where no file can lie there, or where bringing
+    was Rejected for one of the reasons `absent`.
+    """
+    found = _destination(folder, name)
+    if found is None:
+        return None
+    plain, to = found
+    if not to.exists():
+        try:
+            bring(plain, to)
+        except Rejected as error:
+            if error.reason in absent:
+                return None
+            raise
+    return to
+
+
+def _destination(folder: Path, name: str) -> tuple[str, Path] | None:
     """The plain form of a companion's `name`, and where the asset in `folder` looks for it; what is there already was
     brought, and stays: "x/../asset.obj" is the main file. None where no file can lie there.
     """

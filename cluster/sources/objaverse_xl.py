@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from cluster.sources import hub, query
 from cluster.sources.base import AssetRef, uid_of
-from cluster.sources.companions import bring_companions, destination
+from cluster.sources.companions import beside, bring_companions
 from cluster.sources.download import PATIENT, Policy, download
 from cluster.sources.licences import normal
 from cluster.sources.objaverse import ObjaverseSource, load, object_paths, package_base
@@ -203,22 +203,11 @@ class _GitHub:
             url = self._raw(repository, path)
             download(url, main, limit=DEFAULT.file_bytes, sha256=sha256, policy=self._in_time())
 
-        def companion(name: str) -> Path | None:
-            found = destination(self.folder, name)
-            if found is None:
-                return None
-            plain, to = found
-            if to.exists():
-                return to
-            try:
-                self._file(repository, posixpath.join(posixpath.dirname(path), plain), to, None)
-            except Rejected as rejected:
-                if rejected.reason in ("missing", "refused"):  # what the loader says of it
-                    return None
-                raise
-            return to
+        def bring(plain: str, to: Path) -> None:
+            self._file(repository, posixpath.join(posixpath.dirname(path), plain), to, None)
 
-        bring_companions(main, companion)
+        # refused: what the loader says of it
+        bring_companions(main, lambda name: beside(self.folder, name, bring, ("missing", "refused")))
 
     def _file(self, repository: str, path: str, to: Path, sha256: str | None) -> str:
         """Its sha256. A pointer of Git LFS, which a raw address gives as it is, is followed."""

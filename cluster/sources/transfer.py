@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from cluster.sources import access
 from cluster.sources.base import Unavailable
-from cluster.sources.companions import destination
+from cluster.sources.companions import beside
 from cluster.sources.download import Policy, download
 from render import Rejected
 from render.limits import DEFAULT
@@ -59,20 +59,12 @@ class Transfer:
         """The file `name`, relative to the folder of the main file, put where the asset looks for it; None where there
         is none. Stores tell upper from lower case. Rejected: file_too_large.
         """
-        found = destination(self.folder, name)
-        if found is None:
-            return None
-        plain, to = found
-        if to.exists():
-            return to
-        key = f"{self.parent}/{quote(plain) if self.on_web else plain}"
-        try:
-            self._bring(Place(key), to)
-        except Rejected as error:
-            if error.reason in ("missing", "forbidden"):  # who may not list a store is told 403 of what is not there
-                return None
-            raise
-        return to
+
+        def bring(plain: str, to: Path) -> None:
+            self._bring(Place(f"{self.parent}/{quote(plain) if self.on_web else plain}"), to)
+
+        # who may not list a store is told 403 of what is not there
+        return beside(self.folder, name, bring, ("missing", "forbidden"))
 
     def _bring(self, place: Place, to: Path) -> None:
         """A file that is cut short leaves nothing behind."""

@@ -67,16 +67,6 @@ def shop() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture
-def hub(shop: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    shop.asked.clear()
-    shop.ills.clear()
-    monkeypatch.setenv("HF_ENDPOINT", shop.url)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(objaverse, "BASE_PATH", str(tmp_path / "home"))
-    return shop
-
-
 def parse(text: str, cache: Path | None = None) -> ObjaverseSource:
     if cache is not None:
         text += f"{'&' if '?' in text else '?'}cache={cache}"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import objaverse
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -93,16 +92,6 @@ def shop() -> Iterator[Hub]:
         hub.put(XL + "sketchfab/sketchfab.parquet", table(fab), linked=True)
         hub.put(XL + "sketchfab/alignment.parquet", table(fab[:1]), linked=True)
         yield hub
-
-
-@pytest.fixture
-def hub(shop: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    shop.asked.clear()
-    shop.ills.clear()
-    monkeypatch.setenv("HF_ENDPOINT", shop.url)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(objaverse, "BASE_PATH", str(tmp_path / "home"))
-    return shop
 
 
 def parse(hub: Hub, text: str) -> ObjaverseXLSource:
