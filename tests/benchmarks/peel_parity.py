@@ -23,10 +23,10 @@ import numpy as np
 import open3d as o3d
 import trimesh
 from peel_speed import windowed_keys
+from peers import MERGED, merged
 
 from render.peel import Scene
 
-MERGED = 1e-5
 SUFFIXES = {".glb", ".gltf", ".obj", ".ply", ".stl"}
 
 
@@ -45,15 +45,6 @@ def load(path: Path, most: int) -> tuple[np.ndarray, np.ndarray] | str:
     vertices = (mesh.vertices - (used.min(axis=0) + used.max(axis=0)) / 2) / np.ptp(used, axis=0).max()
     turn = trimesh.transformations.euler_matrix(np.pi - 0.35, 0.6, 0.05)[:3, :3]
     return (vertices @ turn.T + [0, 0, 1.9]).astype(np.float32), faces
-
-
-def merged(depth: np.ndarray) -> np.ndarray:
-    """depth (S,P) sorted, inf where empty; a hit closer than MERGED to the one before is dropped, the rest move up."""
-    with np.errstate(invalid="ignore"):
-        close = np.diff(depth, axis=0) < MERGED * depth[:-1]
-    depth = depth.copy()
-    depth[1:][close] = np.inf
-    return np.sort(depth, axis=0)
 
 
 def open3d_depth(scene: o3d.t.geometry.RaycastingScene, rays: o3d.core.Tensor, focal: float, slots: int) -> np.ndarray:
