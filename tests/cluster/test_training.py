@@ -19,7 +19,7 @@ from cluster.training import Workers, settled, train_on_cluster
 from tests.cluster.nodes import until
 from tests.train import ranks
 from tests.train.conftest import Settings, dataset, settings  # noqa: F401  (fixtures)
-from tests.train.test_loop import final, losses, same_weights
+from tests.train.runs import final, losses, same_weights
 from train.loop import train
 from train.reports import log
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.train import ranks
 from tests.train.conftest import Settings
-from tests.train.test_loop import final, losses, same_tensors
+from tests.train.runs import final, losses, same_tensors
 from train import checkpoints
 from train.config import Config
 from train.reports import log

@@ -17,7 +17,7 @@ import yaml
 import shards
 from tests.train import ranks
 from tests.train.conftest import Settings
-from tests.train.test_loop import final, losses, quiet, same_tensors, same_weights
+from tests.train.runs import final, losses, quiet, same_tensors, same_weights, under_way
 from train import checkpoints, config
 from train.config import Config
 from train.data.stream import Schedule
@@ -260,11 +260,7 @@ def test_torchrun_runs_the_same_code_and_hands_on_a_signal(settings: Settings, t
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
-        until = time.monotonic() + 90
-        while len(log.read(Path(c.out))) < 3:
-            assert process.poll() is None, process.stdout and process.stdout.read()
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        under_way(process, c.out, 90)
         os.kill(process.pid, signal.SIGTERM)
         text, _ = process.communicate(timeout=40)
     finally:
