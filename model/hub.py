@@ -24,8 +24,8 @@ def parsed(source: str, default: str | None = None) -> tuple[str, str]:
 def fetched(source: str, default: str | None = None, say: Callable[[str], None] = lambda text: None) -> str:
     """The local path of what `source` names. What lies in the hub's cache is taken from there, and nothing is asked.
 
-    ValueError: no such name, huggingface_hub is not installed, a file of more than `MOST` bytes. OSError: it cannot be
-    fetched (no connection, no such repository or file, a repository that wants to be asked for access first).
+    ValueError: no such name, huggingface_hub is not installed, a file of more than `MOST` bytes or of unknown size.
+    OSError: it cannot be fetched (no connection, no such repository or file, a repository that wants to be asked first).
     """
     repository, file = parsed(source, default)
     try:
@@ -40,12 +40,15 @@ def fetched(source: str, default: str | None = None, say: Callable[[str], None] 
             return str(hf_hub_download(repository, file, local_files_only=True))
         # Once, for 10 seconds: offline, a download would try again and again, and say so in many lines.
         size = getattr(get_hf_file_metadata(hf_hub_url(repository, file), timeout=10), "size", None)
-        if size is None or size <= MOST:
-            if size is not None:
-                say(f"{source}: fetches {file} of {repository}, {size / 1e9:.1f} GB, once")
+        if size is not None and size <= MOST:
+            say(f"{source}: fetches {file} of {repository}, {size / 1e9:.1f} GB, once")
             return str(hf_hub_download(repository, file))
     except Exception as error:  # the hub's, its HTTP client's and the system's have no common base, and some lines each
         raise OSError(_why(error, source, repository, file)) from None
+    if size is None:  # whatever came would be written until the disk is full
+        raise ValueError(
+            f"{source}: the server does not say how large {file} is; download it yourself and give its path"
+        )
     raise ValueError(f"{source} has {size / 1e9:.0f} GB, and at most {MOST / 1e9:.0f} GB are fetched")
 
 

@@ -16,7 +16,7 @@ class Hub:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files: dict[str, int] = {}
+        self.files: dict[str, int | None] = {}
         self.cached: set[str] = set()
         self.broken: Exception | None = None
         self.asked: list[str] = []
