@@ -86,6 +86,50 @@ def test_what_cannot_be_done_is_said_before_anything_is_computed(judged: tuple[s
         run("--data", data, "--predictions", perfect, "--samples-list", str(tmp_path / "list"), "--limit", "3")
 
 
+def test_what_was_judged_outlasts_a_report_that_cannot_be_written(
+    judged: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, perfect = judged
+    out = tmp_path / "report.json"
+    asked = ("--data", data, "--predictions", perfect, "--split", "train+val+test", "--limit", "2", "--out", str(out))
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("in the table")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "committed", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(*asked)
+    journal = tmp_path / "report.json.partial"
+    assert not out.exists()
+    assert len(journal.read_text().splitlines()) == 3
+    monkeypatch.setattr("train.evaluation.evaluate._judged", None)  # nothing is judged again
+    with monkeypatch.context() as patch:
+        patch.setattr("train.evaluation.table.show", broken)
+        with pytest.raises(RuntimeError, match="in the table"):
+            run(*asked)
+    assert len(json.loads(out.read_text())["samples"]) == 2
+    assert journal.exists()
+    run(*asked)
+    assert not journal.exists()
+
+
+def test_outputs_that_cannot_be_written_are_named_first(judged: tuple[str, str], tmp_path: Path) -> None:
+    data, perfect = judged
+    (tmp_path / "dir.json").mkdir()
+    (tmp_path / "file").write_text("")
+    for option, value, problem in (
+        ("--out", "dir.json", "is a folder; name a file in it"),
+        ("--plots", "file", "is a file; name a folder"),
+        ("--out", "file/r.json", "file"),
+    ):
+        with pytest.raises((ValueError, OSError), match=problem):
+            run("--data", data, "--predictions", perfect, option, str(tmp_path / value))
+
+
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from train.evaluation import command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

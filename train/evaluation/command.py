@@ -104,7 +104,7 @@ def evaluate(
     from train.evaluation import table as tables
     from train.evaluation.surfaces import Surfaces
 
-    written = _outputs(out or [])
+    written = _outputs(out or [], plots)
     whole = shards.open(data, where=where)
     if samples_list is not None and samples_list.exists() and (limit or assets or split):
         raise ValueError(f"{samples_list} says which samples are judged; leave out --limit, --assets and --split")
@@ -142,30 +142,48 @@ def evaluate(
 
         report = evaluate.compare(methods, whole, asked, advance, journal)
     heading = f"Table {protocol.number}: {protocol.title}"
-    tables.show(report, columns if table is not None else None, console)
     report.settings["table"] = protocol.number
     content = report.to_dict()
     _write(written, json.dumps(content, indent=1, allow_nan=False), tables.markdown(report, columns, heading))
+    tables.show(report, columns if table is not None else None, console)
     if plots is not None:
         from train.evaluation import plots as curves
         from train.evaluation import showing
 
         for path in [*curves.write(content, plots), *showing.write(content, methods, whole, plots, asked.rule)]:
             console.print(f"wrote {path}")
+    if journal is not None:  # hours of judging, which must outlast whatever goes wrong above
+        journal.unlink(missing_ok=True)
 
 
-def _outputs(out: list[Path]) -> list[Path]:
-    """ValueError, before anything is computed, for an output that nothing writes."""
+def _outputs(out: list[Path], plots: Path | None) -> list[Path]:
+    """The outputs, JSON first. ValueError or OSError, before anything is computed, for one that cannot be written."""
+    import tempfile
+
     for path in out:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--out {path}: its suffix says what is written; use one of {', '.join(SUFFIXES)}")
-    return out
+        if path.is_dir():
+            raise ValueError(f"--out {path} is a folder; name a file in it")
+    if plots is not None and plots.exists() and not plots.is_dir():
+        raise ValueError(f"--plots {plots} is a file; name a folder")
+    for folder in {path.parent for path in out} | ({plots} if plots is not None else set()):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            error.filename = str(folder)
+            raise
+    return sorted(out, key=lambda path: SUFFIXES.index(path.suffix))
 
 
 def _write(out: list[Path], as_json: str, as_markdown: str) -> None:
+    import shards
+
     for path in out:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(as_json if path.suffix == ".json" else as_markdown)
+        with shards.committed(path) as file:
+            file.write((as_json if path.suffix == ".json" else as_markdown).encode())
 
 
 def _rows(

@@ -145,7 +145,8 @@ def compare(
 
     Every prediction gets the same alignment per sample (alignment.py); a sample without a valid pixel is left out. The
     mean is that of the split `train` of the same dataset, and left out where that is empty. Samples are judged in
-    threads while the next one is sampled. With a `journal`, what was judged before is not judged again.
+    threads while the next one is sampled. With a `journal`, what was judged before is not judged again; the file stays,
+    for the caller to take away once the report is written.
 
     ValueError where no sample has a valid pixel, or where a precomputed prediction is missing and `allow_missing` is
     not set.
@@ -204,8 +205,6 @@ def compare(
     samples = [done[key] for key in keys if not done[key].get("empty")]
     if not samples:
         raise ValueError(f"{dataset.directory}: none of its {len(keys)} samples has a valid pixel to judge")
-    if notes is not None:
-        notes.finish()
     settings["samples"] = len(samples)
     for name, lost in missing.items():
         settings["judged"][name]["missing"] = len(lost)

@@ -66,7 +66,8 @@ class Sampled:
     def about(self) -> dict[str, Any]:
         how = {} if self.deterministic else {"steps": self.steps, "solver": self.solver}
         seeds = 1 if self.deterministic else self.seeds
-        return {"run": str(self.run.path), "training_step": self.run.step, "seeds": seeds, **how}
+        weights = {"run": str(self.run.path), "training_step": self.run.step, "changed": _changed(self.run.path)}
+        return {**weights, "seeds": seeds, **how}
 
     def draw(self, sample: Sample, size: int, frames: int) -> Drawn:
         """Stacks for the first `frames` frames of a sample; where no pixel is valid there are no points.
@@ -137,3 +138,9 @@ class Precomputed:
             raise ValueError(f"{self.path(key)} has {len(found)} frames, and {frames} are judged; set --frames")
         chosen = found[:frames]
         return Drawn(np.stack([p.xyz for p in chosen], 1), np.stack([p.exists for p in chosen], 1))
+
+
+def _changed(path: Path) -> int:
+    """When the newest file of a checkpoint was written, in nanoseconds: another training may have come to its place."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
