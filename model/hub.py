@@ -25,7 +25,7 @@ def fetched(source: str, default: str | None = None, say: Callable[[str], None] 
     """The local path of what `source` names. What lies in the hub's cache is taken from there, and nothing is asked.
 
     ValueError: no such name, huggingface_hub is not installed, a file of more than `MOST` bytes or of unknown size.
-    OSError: it cannot be fetched (no connection, no such repository or file, a repository that wants to be asked first).
+    OSError: it cannot be fetched (no connection, no such repository or file, one that wants to be asked first).
     """
     repository, file = parsed(source, default)
     try:

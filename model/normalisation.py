@@ -1,5 +1,6 @@
 """Camera-space points <-> the network's normalised space, per regime (paper, App. A: Eq. 5 and 6)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -17,7 +18,8 @@ class ZScore:
     kind: ClassVar[str] = "zscore"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        known = len(self.mean) == len(self.std) == 3 and all(map(math.isfinite, (*self.mean, *self.std)))
+        if not known or min(self.std) <= 0:
             raise ValueError(
                 f"z-score: needs three means and three positive deviations, got {self.mean} and {self.std}"
             )

@@ -28,6 +28,8 @@ from train.config.shape import shape_of
 from train.data.stream import Stream
 from train.weights import Weights
 
+LARGEST = 4096  # pixels a side that a file may ask for; the release's largest is 840
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -61,6 +63,10 @@ def run_of(found: Weights, device: torch.device | str = "cpu") -> Run:
         normalisation = maps.from_dict(found.about["normalisation"])
         settings = config.from_dict(found.about["config"])
         blocks = shape.decoder_blocks + shape.head_blocks + shape.encoder.depth
+        if settings.data.size % shape.patch or settings.data.size > LARGEST:
+            raise ValueError(
+                f"data.size {settings.data.size} is no multiple of its patch, {shape.patch}, up to {LARGEST} pixels"
+            )
         if blocks > found.count:  # each has weights; millions would be built for ever
             raise others
         with torch.device("meta"):  # the weights that are read become the model's own: there is never a second copy

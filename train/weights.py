@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ SOURCES = (
     "a run's folder, one of its checkpoints, an exported .safetensors, a released model.pt, hf://OWNER/REPO or one of "
     f"{', '.join(RELEASED)}"
 )
+LONGEST_LICENCE = 500  # characters; the release's has 190
 _STARTS = 8  # trainings, each of which began with the weights of the one before, that are followed back
 _PRESETS = {"object": "wt_o", "scene": "wt_s", "dynamic": "wt_d"}
 
@@ -72,7 +72,8 @@ def find(source: str | Path, say: Say = print) -> Weights:
 def licence_of(found: Weights) -> str | None:
     """Of the weights, or of released ones that they were trained from; None where no such start is known.
 
-    A start that was a run is asked what it started from, as long as its folder is there.
+    A start that was a run is asked what it started from, as long as its folder is there. Nothing is fetched for that:
+    a stranger's file may name any start.
     """
     for _ in range(_STARTS):
         if found.licence is not None:
@@ -82,6 +83,8 @@ def licence_of(found: Weights) -> str | None:
             return None
         if start in RELEASED or start.startswith(tuple(f"{HUB}{each.repository}" for each in RELEASED.values())):
             return LICENCE
+        if "://" in start:
+            return None
         try:
             found = find(start, say=lambda text: None)
         except (ValueError, OSError):
@@ -123,14 +126,14 @@ def _folder(path: Path, say: Say) -> Weights:
         found.path,
         found.path / "state.json",
         len(checkpoints.stored(found, "model")),
-        partial(checkpoints.weights, found),
+        lambda: _floats(checkpoints.weights(found), found.path),
     )
 
 
 def _file(path: Path, source: str, say: Say) -> Weights:
     """Of one file: exported by us, or in the release's names."""
     if path.suffix == ".safetensors" and (export := checkpoints.read_export(path)) is not None:
-        tensors, about = export
+        tensors, about = _floats(export[0], path), export[1]
         step, licence = about.pop("step", 0), about.pop("licence", None)
     else:
         read = read_released(path)
@@ -144,8 +147,27 @@ def _file(path: Path, source: str, say: Say) -> Weights:
         if note is None:
             _look(read, source, say)
     if licence is not None:
-        _say_licence(str(licence), source, say)
+        licence = _plain(licence)
+        _say_licence(licence, source, say)
     return Weights(about, step if type(step) is int else 0, path, path, len(tensors), lambda: tensors, licence)
+
+
+def _floats(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same as float32; those that are so already stay where they are. ValueError for what is no weights."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{path}: {name[:100]} has numbers of {tensor.dtype}; weights are floats")
+        if not tensor.float().sum().isfinite() and not tensor.isfinite().all():
+            raise ValueError(
+                f"{path}: {name[:100]} has numbers that are not finite; the file is damaged, or its training diverged"
+            )
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _plain(licence: Any) -> str:
+    """What a stranger's file says of its licence, as a terminal may show it."""
+    words = " ".join(str(licence)[:LONGEST_LICENCE].split())
+    return "".join(c if c.isprintable() else "?" for c in words)
 
 
 def _look(read: ReleasedWeights, source: str, say: Say) -> None:

@@ -214,6 +214,9 @@ def test_an_exported_file_from_the_hub_is_a_run(hub: Path, settings: Settings) -
         ({"model": [1]}, "describes no run that this version can read"),
         ({"config": {"colour": 3}}, "describes no run that this version can read"),
         ({"normalisation": {"kind": "none"}}, "describes no run that this version can read"),
+        ({"normalisation": {"kind": "zscore", "mean": [1e400] * 3, "std": [1] * 3}}, "three positive deviations"),
+        ({"config": {"data": {"size": 15}}}, "data.size 15 is no multiple of its patch"),
+        ({"config": {"data": {"size": 112000}}}, "data.size 112000 is no multiple of its patch, 7, up to 4096"),
     ],
 )
 def test_an_exported_file_that_describes_another_model_is_refused(
@@ -226,12 +229,57 @@ def test_an_exported_file_that_describes_another_model_is_refused(
     with safe_open(file, "pt") as opened:
         about = opened.metadata()
     for name, value in change.items():
-        whole = not isinstance(value, dict) or name != "model"
-        about[name] = json.dumps(value if whole else {**json.loads(about[name]), **value})
+        said = json.loads(about[name])
+        if name == "config":
+            value["data"] = said["data"] | value.get("data", {})
+        whole = not isinstance(value, dict) or name == "normalisation"
+        about[name] = json.dumps(value if whole else {**said, **value})
     save_file(load_file(file), file, about)
     with pytest.raises(ValueError, match=told) as error:
         load_run(file)
     assert "\n" not in str(error.value)
+
+
+def test_an_exported_file_of_a_stranger_is_checked_like_a_released_one(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = settings()
+    trained(c)
+    file = tmp_path / "wt.safetensors"
+    export(c.out, "--out", file)
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    before = state(load_run(file))
+    first = next(iter(before))
+
+    def write_with(change: dict[str, Tensor], **said: str) -> None:
+        save_file({**before, **change}, file, {**about, **said})
+
+    write_with({first: before[first].to(torch.int8)})
+    with pytest.raises(ValueError, match=r"has numbers of torch\.int8; weights are floats"):
+        load_run(file)
+    write_with({first: torch.full_like(before[first], torch.nan)})
+    with pytest.raises(ValueError, match="has numbers that are not finite"):
+        load_run(file)
+    with pytest.raises(ValueError, match=r"model\.start: .*not finite"):
+        build(settings(model__start=str(file)))
+    write_with({name: tensor.double() for name, tensor in before.items()})
+    assert same(state(load_run(file)), before)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_with({}, licence=json.dumps("\x1b]0;mine\x07\x1b[2J" + "x" * 10_000))
+    said: list[str] = []
+    load_run(file, say=said.append)
+    assert said[0].isprintable()
+    assert len(said[0]) < 1000
+
+
+def test_a_strangers_start_is_never_fetched_for_its_licence(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = settings(model__start="hf://a/stranger/huge.pt")
+    _as_if_trained(c)
+    monkeypatch.setattr(weights, "fetched", None)
+    assert weights.licence_of(weights.find(c.out)) is None
 
 
 def test_released_weights_are_exported_with_their_licence(hub: Path, tmp_path: Path) -> None:
