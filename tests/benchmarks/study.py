@@ -145,34 +145,36 @@ Values = dict[str, dict[str, np.ndarray]]
 
 def of_samples(reports: dict[str, dict]) -> Values:
     """row -> metric -> (N,) over the samples. Of a flow NAME, one seed (the mean over all); "NAME, best of K" chosen by
-    all/cd_l1, as eval does; and "NAME, best L0 of K", chosen by layer-0 AbsRel, as the paper's Table 6 does."""
+    all/cd_l1, as eval does; and "NAME, best L0 of K", chosen by layer-0 AbsRel, as the paper's Table 6 does (of single
+    seeds a report keeps some metrics only)."""
     lists = {report["settings"]["list_hash"] for report in reports.values()}
     if len(lists) != 1:
         raise SystemExit(f"the reports are of different samples ({', '.join(sorted(lists))}); judge them again")
-    found: Values = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     for name, report in reports.items():
-        each = [sample["each"][name] for sample in report["samples"]]
-        seeds = len(each[0])
-        choices = {name: None}
+        samples = report["samples"]
+        seeds = len(samples[0]["each"][name])
+        rows[name] = [sample[name] for sample in samples]
         if seeds > 1:
-            choices |= {f"{name}, best of {seeds}": "all/cd_l1", f"{name}, best L0 of {seeds}": "depth/absrel"}
-        for row, by in choices.items():
-            chosen = [of if by is None else [min(of, key=lambda seed, by=by: seed[by])] for of in each]
-            found[row] = {
-                metric: np.array([np.mean([seed[metric] for seed in of]) for of in chosen]) for metric in METRICS
-            }
-    first = next(iter(reports.values()))
+            rows[f"{name}, best of {seeds}"] = [sample[f"{name}_best"] for sample in samples]
+            rows[f"{name}, best L0 of {seeds}"] = [
+                min(sample["each"][name], key=lambda seed: seed["depth/absrel"]) for sample in samples
+            ]
+    first = next(iter(reports.values()))["samples"]
     for row, key in (("mean of the training set", "mean"), ("true layer 0 repeated", "layer0")):
-        if key in first["samples"][0]:
-            found[row] = {metric: np.array([s[key][metric] for s in first["samples"]]) for metric in METRICS}
-    return found
+        if key in first[0]:
+            rows[row] = [sample[key] for sample in first]
+    return {
+        row: {metric: np.array([each.get(metric, np.nan) for each in of], np.float64) for metric in METRICS}
+        for row, of in rows.items()
+    }
 
 
 def table(values: Values) -> str:
     """Markdown: the mean over samples, a row for each way of choosing a seed."""
     lines = [f"| | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for row, metrics in values.items():
-        lines.append(f"| {row} | {' | '.join(f'{metrics[metric].mean():.4f}' for metric in METRICS)} |")
+        lines.append(f"| {row} | {' | '.join(_mean(metrics[metric]) for metric in METRICS)} |")
     return "\n".join(lines)
 
 
@@ -194,8 +196,14 @@ def compared(values: Values) -> str:
     return "\n".join(lines)
 
 
+def _mean(values: np.ndarray) -> str:
+    return f"{values.mean():.4f}" if np.isfinite(values).all() else "–"
+
+
 def _ratio(a: np.ndarray, b: np.ndarray) -> str:
     """Of the means, and how many standard errors their difference is."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return "–"
     change = a - b
     error = change.std(ddof=1) / np.sqrt(len(change))
     return f"{a.mean() / b.mean():.3f} ({change.mean() / error:+.1f} σ)"
