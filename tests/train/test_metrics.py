@@ -13,9 +13,23 @@ def test_alignment_recovers_scale_and_shift_and_never_mirrors() -> None:
     assert align_scale_shift((z - 0.7) / 2.5, z) == pytest.approx((2.5, 0.7))
     assert align_scale_shift(-z, z)[0] == 1.0
     scale, shift = align_scale_shift(np.full(500, 9.0), z)
-    assert scale == 1.0
-    assert shift + 9.0 == pytest.approx(z.mean())
+    assert scale == pytest.approx(np.median(z) / 9.0)
+    assert scale * 9.0 + shift == pytest.approx(z.mean())
+    assert align_scale_shift(np.zeros(500), z) == pytest.approx((1.0, z.mean()))
     assert align_points(np.array([1.0, 2.0, 3.0]), 2.0, 0.5).tolist() == [2.0, 4.0, 6.5]
+
+
+@pytest.mark.parametrize("tilt", [0.5, -0.3, 0.0])
+@pytest.mark.parametrize("rule", ["ray", "similar"])
+def test_a_prediction_is_judged_alike_in_any_unit(tilt: float, rule: Rule) -> None:
+    """Also where the fit would mirror it, or its visible depth is constant."""
+    ray = rays(np.array([[24.0, 0, 12], [0, 24, 12], [0, 0, 1]]), 24, 24)
+    depth = 2 + np.array([0, 0.3, 0.6])[:, None, None] + np.zeros((3, 24, 24))
+    true, predicted = ((depth + slope * ray[..., 0])[..., None] * ray for slope in (1.0, tilt))
+    hits = np.full((24, 24), 3)
+    metres, *others = (stack_metrics(predicted * unit, true, hits, rule=rule) for unit in (1, 1e-6, 0.1, 1000))
+    for other in others:
+        assert other == pytest.approx(metres, rel=1e-6, abs=1e-9)
 
 
 def test_depth_metrics_of_a_constant_ratio() -> None:

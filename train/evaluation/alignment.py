@@ -23,8 +23,9 @@ NEAREST = 0.1  # of the median predicted depth: a point nearer than that has no 
 def align_scale_shift(predicted_z: np.ndarray, true_z: np.ndarray) -> tuple[float, float]:
     """(s, b) minimising sum (s * predicted + b - true)^2 over the given pixels: the per-sample alignment of Table 1.
 
-    Where the fit would mirror the scene (s <= 0) or the prediction is constant, only the shift is fitted (s = 1), so
-    that a prediction that knows no relief is not given any. ValueError without a pixel.
+    Where the fit would mirror the scene (s <= 0) or the prediction is constant, s is the ratio of the median depths and
+    only b is fitted: a prediction that knows no relief is not given any, and in whatever unit it comes, it is judged
+    alike. ValueError without a pixel.
     """
     p, t = np.asarray(predicted_z, np.float64).ravel(), np.asarray(true_z, np.float64).ravel()
     if p.size == 0:
@@ -32,10 +33,11 @@ def align_scale_shift(predicted_z: np.ndarray, true_z: np.ndarray) -> tuple[floa
     mean = float(p.mean())
     centred = p - mean  # sums of products, not `@`: BLAS would wake all its threads for them
     variance = float((centred * centred).sum())
-    known = variance > 1e-12 * max(1.0, variance + p.size * mean**2)
-    scale = float((centred * (t - t.mean())).sum()) / variance if known else 1.0
+    known = variance > 1e-12 * (variance + p.size * mean**2)
+    scale = float((centred * (t - t.mean())).sum()) / variance if known else 0.0
     if scale <= 0.0:
-        scale = 1.0
+        of_predicted, of_true = abs(float(np.median(p))), abs(float(np.median(t)))
+        scale = of_true / of_predicted if of_true and of_predicted else 1.0
     return scale, float(t.mean() - scale * mean)
 
 
