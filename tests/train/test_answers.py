@@ -12,6 +12,7 @@ from PIL import Image
 
 import train
 from tests.train.micro import SIZE, disc, micro_run
+from train.downstream.stack import stack_of
 from train.prediction import predict as predicting
 from train.prediction.ask import ask
 from train.prediction.batch import Stacks, predict_batch
@@ -48,7 +49,7 @@ def test_the_public_functions_are_what_notebooks_rely_on() -> None:
     public = {name for name in dir(Prediction) if not name.startswith("_")}
     fields = {"rgb", "valid", "xyz", "K", "seeds", "exists", "name", "framed_from_image", "image_size"}
     assert set(Prediction.__dataclass_fields__) == fields
-    assert public - fields == {"depth", "K_image", "field_of_view", "typical", "point_cloud"}
+    assert public - fields == {"depth", "K_image", "field_of_view", "typical", "camera", "point_cloud"}
 
 
 def test_a_file_an_image_and_an_array_are_one_question(objects: Run, tmp_path: Path) -> None:
@@ -188,6 +189,25 @@ def test_a_frame_that_shows_nothing_has_no_points(moving: Run, objects: Run) -> 
         assert got[1].K is None
         assert got[2].exists.any()
         assert len(got[1].point_cloud()[0]) == 0
+
+
+def test_a_seed_that_no_camera_fits_leaves_the_others_theirs() -> None:
+    depth = 2 + np.random.default_rng(0).random((3, 12, 12))
+    v, u = np.meshgrid(np.arange(12) + 0.5, np.arange(12) + 0.5, indexing="ij")
+    xyz = np.stack([(u - 6) / 10 * depth, (v - 6) / 10 * depth, depth], axis=-1)[:, None].astype(np.float32)
+    xyz[1, ..., :2] = 0  # all on one line of sight
+    valid = np.ones((12, 12), bool)
+    K = predicting._cameras(Stacks(xyz, np.ones(xyz.shape[:-1], bool)), valid)
+    assert K is not None
+    assert np.isnan(K[1]).all()
+    np.testing.assert_allclose(K[[0, 2]], np.broadcast_to([[10, 0, 6], [0, 10, 6], [0, 0, 1]], (2, 3, 3)), rtol=1e-4)
+    made = Prediction(np.zeros((12, 12, 3)), valid, xyz, K, (0, 1, 2))
+    assert made.field_of_view is not None
+    assert np.isnan(made.field_of_view).any(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"no camera fits the points of seed 1, .* give another --seed"):
+        stack_of(made, 1)
+    assert np.isfinite(stack_of(made, 0).K).all()
+    assert predicting._cameras(Stacks(xyz[1:2], np.ones((1, 1, 12, 12), bool)), valid) is None
 
 
 def test_a_clip_of_more_points_than_memory_should_hold_is_refused(moving: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def predicted(seed: int = 0, **changes: object) -> Prediction:
         rgb=rng.random((HEIGHT, WIDTH, 3)).astype(np.float32),
         valid=valid,
         xyz=np.where(valid[..., None], xyz, 0).astype(np.float32),
-        K=rng.random((SEEDS, 3, 3)),
+        K=np.array([[[9.0 + seed, 0, 4], [0, 8, 3], [0, 0, 1]], [[7, 0, 4], [0, 7.5, 3 + seed], [0, 0, 1]]]),
         seeds=(3, 9),
         name="cup",
         framed_from_image=np.array([[2.0, 0, 1], [0, 2, -3], [0, 0, 1]]),
@@ -67,6 +67,48 @@ def test_the_frames_of_a_clip_are_one_file(tmp_path: Path) -> None:
     assert stored["xyz"].shape == (SEEDS, 4, LAYERS, HEIGHT, WIDTH, 3)
     assert stored["valid"].shape == (4, HEIGHT, WIDTH)
     assert stored["K"].shape == (SEEDS, 4, 3, 3)
+
+
+def test_a_seed_that_no_camera_fits_has_none(tmp_path: Path) -> None:
+    made = predicted()
+    assert made.K is not None
+    half = replace(made, K=np.stack([made.K[0], np.full((3, 3), np.nan)]))
+    (back,) = read_npz(write_npz(tmp_path / "a.npz", [half]))
+    same(half, back)
+    assert back.camera(1) is None
+    np.testing.assert_array_equal(back.camera(0), made.K[0])
+    assert back.field_of_view is not None
+    assert np.isfinite(back.field_of_view).all(axis=1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((archive.MOST_SEEDS + 1, 1, 1, 1, 3), "1025 seeds are more than the 1024"),
+        ((1, archive.MOST_FRAMES + 1, 1, 1, 1, 3), "10001 frames are more"),
+        ((1, archive.MOST_LAYERS + 1, 1, 1, 3), "257 layers are more"),
+    ],
+)
+def test_a_small_file_can_not_ask_for_long_work(tmp_path: Path, shape: tuple[int, ...], said: str) -> None:
+    frames = shape[1:2] if len(shape) == 6 else ()
+    np.savez_compressed(
+        tmp_path / "a.npz",
+        xyz=np.ones(shape, np.float32),
+        valid=np.ones((*frames, 1, 1), bool),
+        rgb=np.ones((*frames, 1, 1, 3), np.float32),
+    )
+    with pytest.raises(ValueError, match=said):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    seeds = archive.MOST_SEEDS + 1
+    many = Prediction(
+        np.ones((1, 1, 3)), np.ones((1, 1), bool), np.ones((seeds, 1, 1, 1, 3)), None, tuple(range(seeds))
+    )
+    with pytest.raises(ValueError, match="1025 seeds are more"):
+        write_npz(tmp_path / "a.npz", [many])
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_that_do_not_agree_are_not_one_file(tmp_path: Path) -> None:
@@ -133,6 +175,9 @@ def stored(path: Path, **changes: object) -> Path:
         ({"rgb": np.zeros((6, 8, 3), np.uint8)}, r"its rgb is uint8, not a float \(rgb in \[0, 1\]\)"),
         ({"rgb": np.full((6, 8, 3), 255.0)}, "its rgb is not within"),
         ({"K": np.full((2, 3, 3), np.inf)}, "its K is not finite"),
+        ({"K": np.stack([np.eye(3), np.diag([1.0, 0, 1])])}, "its K is no matrix of intrinsics"),
+        ({"K": np.stack([np.eye(3), np.eye(3)[::-1]])}, "its K is no matrix of intrinsics"),
+        ({"xyz": np.full((2, 3, 6, 8, 3), 1e30, np.float32)}, r"its points reach to 1e\+30"),
         ({"framed_from_image": np.zeros((3, 3))}, "inverted"),
         ({"image_size": np.array([0, 4])}, "its image_size"),
         ({"seeds": np.array([{}, []], object)}, "its seeds holds object, not numbers"),

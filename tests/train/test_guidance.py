@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.analytic_stacks import camera, rays, sphere_depths, sphere_prediction, stack_prediction
 from train.downstream.cameras import Cameras, cameras, centre_of, read_cameras, write_cameras
@@ -340,3 +342,17 @@ def test_the_command(tmp_path: Path, capsys) -> None:
         captured = capsys.readouterr()
         assert exit_.value.code == code, captured.err
         assert says in captured.out + captured.err
+
+
+def test_what_a_gpu_lacks_is_not_asked_of_it(sphere: Stack) -> None:
+    """CUDA multiplies no matrices of integers; here such a product is an error too."""
+
+    class NoIntegerProducts(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func._opname in ("mm", "mv", "addmm", "addmv", "bmm", "dot"):
+                assert all(x.is_floating_point() for x in args if isinstance(x, torch.Tensor)), func
+            return func(*args, **(kwargs or {}))
+
+    with NoIntegerProducts():
+        seen = look(sphere, np.eye(4))
+    np.testing.assert_array_equal(seen.layer == 0, sphere.there[0])

@@ -10,6 +10,7 @@ import torch
 
 from model import WTDiT, ZScore, preset
 from train import config
+from train.prediction import prediction
 from train.prediction.ask import Asked
 from train.prediction.batch import compile_for, predict_batch
 from train.prediction.predict import answer
@@ -105,3 +106,28 @@ def test_the_typical_stack_is_the_one_amid_the_others() -> None:
     valid = np.ones((2, 2), bool)
     base = np.random.default_rng(0).normal(size=(3, 2, 2, 3))
     assert typical(np.stack([base - 1, base + 0.1, base + 1, base + 9]), valid) == 1
+
+
+def test_the_typical_stack_is_the_one_of_least_mean_distance() -> None:
+    rng = np.random.default_rng(1)
+    xyz, valid = rng.normal(size=(9, 2, 5, 4, 3)), rng.random((5, 4)) < 0.6
+    apart = [[np.linalg.norm(one[:, valid] - other[:, valid], axis=-1).mean() for one in xyz] for other in xyz]
+    assert typical(xyz, valid) == int(np.sum(apart, axis=1).argmin())
+    assert typical(xyz, np.zeros((5, 4), bool)) == 0
+
+
+def test_of_many_seeds_some_pixels_tell_which_is_typical(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    root = np.sqrt
+
+    def counted(x: np.ndarray) -> np.ndarray:
+        nonlocal compared
+        compared += x.size
+        return np.asarray(root(x))
+
+    monkeypatch.setattr(np, "sqrt", counted)
+    monkeypatch.setattr(prediction, "MOST_DISTANCES", 1 << 22)
+    off = np.random.default_rng(2).permutation(np.arange(1024) - 511)
+    xyz = np.broadcast_to(off[:, None, None, None, None], (1024, 2, 40, 40, 3)).astype(np.float32)
+    assert abs(off[typical(xyz, np.ones((40, 40), bool))]) <= 1
+    assert 1 << 20 < compared <= 1 << 22

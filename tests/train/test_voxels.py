@@ -1,9 +1,12 @@
 """Voxels of a stack: those of the analytic surface, in the decoders' frame, and a transform that leads back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.train.analytic_stacks import camera, sphere_prediction, stack_prediction
+from train.downstream import voxels
 from train.downstream.stack import Stack, stack_of
 from train.downstream.voxels import GLB_FROM_CANONICAL, SparseStructure, upright, voxelize, write_sparse
 from train.prediction.archive import write_npz
@@ -127,6 +130,24 @@ def test_stray_points_do_not_shrink_the_object(sphere: Stack) -> None:
     stray = stack_of(type(prediction)(prediction.rgb, prediction.valid, xyz, prediction.K, (0,), name="x"), flyers=True)
     clean = voxelize(sphere, 64)
     np.testing.assert_allclose(voxelize(stray, 64).canonical_from_camera, clean.canonical_from_camera, atol=2e-2)
+
+
+def test_points_off_their_rays_cost_no_more(sphere: Stack) -> None:
+    """x and y of a hostile file: neighbours far apart would be filled with samples, 4 GB of them at 64 x 64."""
+    x_y = np.random.default_rng(0).normal(size=(*sphere.there.shape, 2)).astype(np.float32)
+    torn = replace(sphere, xyz=np.concatenate([x_y, sphere.xyz[..., 2:]], axis=-1))
+    np.testing.assert_array_equal(voxelize(torn, 32).coords, voxelize(sphere, 32).coords)
+
+
+def test_samples_are_taken_some_at_a_time_and_not_without_end(sphere: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = voxelize(sphere, 32)
+    monkeypatch.setattr(voxels, "AT_ONCE", 1000)
+    parts = voxelize(sphere, 32)
+    np.testing.assert_array_equal(parts.coords, whole.coords)
+    np.testing.assert_array_equal(parts.rgb, whole.rgb)
+    monkeypatch.setattr(voxels, "MOST_SAMPLES", 10_000)
+    with pytest.raises(ValueError, match="so torn that they take"):
+        voxelize(sphere, 32)
 
 
 def test_one_point_is_one_voxel_in_the_middle() -> None:

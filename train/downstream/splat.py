@@ -69,12 +69,13 @@ def surfaces(stack: Stack, hidden: Hidden = "grey", device: torch.device | str =
     corners, rim = cells_of(z, there, focal)
     surrounded = torch.bincount(corners[~rim].flatten(), minlength=there.numel()).view(there.shape) == 4
     index = torch.cumsum(there.flatten(), 0) - 1  # from the grid to the points that are there
+    _, row, column = there.nonzero().unbind(1)
     layer = torch.arange(layers, dtype=torch.uint8, device=z.device)[:, None, None].expand(layers, height, width)
     return Surfaces(
         xyz[there],
         rgb[there],
         layer[there],
-        there.nonzero()[:, 1:] @ torch.tensor([width, 1], device=z.device),
+        row * width + column,
         z[there] / focal,
         ~surrounded[there],
         index[corners],

@@ -56,9 +56,11 @@ def stack_of(prediction: Prediction, index: int | None = None, flyers: bool = Fa
     exists = prediction.exists[index] & prediction.valid & (xyz[..., 2] > 0)
     if not exists.any():
         raise ValueError(f"{prediction.name}: no pixel has a point in front of the camera, so there is nothing to use")
-    if prediction.K is None:
+    K = prediction.camera(index)
+    if K is None:
         raise ValueError(
-            f"{prediction.name}: no camera fits its points, so no pixel has a ray; predict it from a larger image"
+            f"{prediction.name}: no camera fits the points of seed {prediction.seeds[index]}, so no pixel has a ray; "
+            "give another --seed, or predict it from a larger image"
         )
     xyz = ordered(xyz, exists)
     there = new_points(xyz, exists)
@@ -72,7 +74,7 @@ def stack_of(prediction: Prediction, index: int | None = None, flyers: bool = Fa
         xyz,
         there,
         np.asarray(prediction.rgb, np.float32),
-        np.asarray(prediction.K[index], np.float64),
+        K,
         prediction.framed_from_image,
         prediction.name,
     )

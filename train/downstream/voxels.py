@@ -9,7 +9,8 @@ A single view does not say where up is: the camera is taken as level unless told
 transform are kept, so that a decoded mesh can be put back where the image saw the object.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +20,17 @@ from scipy import ndimage
 
 from shards import committed, write_points
 from train.downstream.cells import cells_of, dice
+from train.downstream.splat import slopes
 from train.downstream.stack import Stack
+from train.prediction.prediction import HIDDEN_GREY
 
 RESOLUTIONS = (8, 256)
 STRAY = 1e-3  # of the points: an island of fewer is not the object
 ISLANDS = 32  # voxels a side to look for islands in
 ROUNDS = 8  # a far stray point makes the voxels coarse; without it they are fine enough to see the next one
 PER_VOXEL = 2  # samples along each side of a voxel
+AT_ONCE = 1 << 21  # samples held in memory, 28 bytes each and some copies
+MOST_SAMPLES = 1 << 28  # an object at 504 pixels has some 2 million; minutes of work
 
 # What the exporters of TRELLIS and TRELLIS.2 do to a mesh before they write a .glb, which is y-up: (x, z, -y).
 GLB_FROM_CANONICAL = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -70,27 +75,27 @@ def voxelize(
 
     fill: `surface` takes every voxel that a point, or the surface between neighbouring points, falls into. `solid` adds
     the voxels between a ray's entry and its exit (layers 0 and 1, 2 and 3, ...), which takes the object for closed.
-    ValueError for a resolution outside 8 to 256.
+    Points are put on the rays of the recovered camera at their own depth, as guidance and insertion have them.
+    ValueError for a resolution outside 8 to 256, or surfaces too torn to be filled.
     """
     low, high = RESOLUTIONS
     if not low <= resolution <= high:
         raise ValueError(f"--resolution {resolution}: give {low} to {high} (TRELLIS takes 64, TRELLIS.2 32 or 64)")
     rotation = upright(elevation, azimuth, up)
+    stack = _on_rays(stack)
     turned_LHW3 = stack.xyz @ rotation.T.astype(np.float32)
     there = stack.there & _without_strays(turned_LHW3, stack.there)
     transform = _into_cube(turned_LHW3[there], resolution)
     transform[:3, :3] = transform[:3, :3] @ rotation
-    xyz, rgb, weight = _samples(stack, there, transform, resolution)
-    occupied = np.zeros((resolution,) * 3, bool)
-    index = np.clip(np.floor((xyz + 0.5) * resolution).astype(np.int64), 0, resolution - 1)
-    occupied[tuple(index.T)] = True
+    occupied, seen, colour = _collected(_samples(stack, there, transform, resolution), resolution)
     if fill == "solid":
-        occupied |= _between(stack, transform, resolution)
-    coords = np.argwhere(occupied)
+        occupied |= _between(stack, transform, resolution).ravel()
+    coords = np.argwhere(occupied.reshape((resolution,) * 3))
     batch = np.zeros((len(coords), 1), np.int64)
+    mean = np.divide(colour, seen[:, None], out=np.full(colour.shape, HIDDEN_GREY / 255), where=seen[:, None] > 0)
     return SparseStructure(
         np.hstack([batch, coords]).astype(np.int32),
-        _colours(index, rgb, weight, coords, resolution),
+        np.round(np.clip(mean[occupied], 0, 1) * 255).astype(np.uint8),
         resolution,
         transform,
     )
@@ -171,11 +176,15 @@ def _without_strays(xyz_LHW3: np.ndarray, there: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _samples(
-    stack: Stack, there: np.ndarray, transform: np.ndarray, resolution: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points and the surface between them, two to a voxel's side: canonical positions (M,3), colours (M,3) in [0,1],
-    and weights (M,), 0 for what is hidden, so that it does not colour a voxel that is seen."""
+def _on_rays(stack: Stack) -> Stack:
+    x, y = slopes(stack.K, *stack.there.shape[1:])
+    z = stack.xyz[..., 2]
+    return replace(stack, xyz=np.stack([z * x, z * y, z], axis=-1))
+
+
+def _samples(stack: Stack, there: np.ndarray, transform: np.ndarray, resolution: int) -> Iterator[np.ndarray]:
+    """Points and the surface between them, two to a voxel's side, some at a time: (M,7) canonical positions, colours in
+    [0,1], and weights, 0 for what is hidden, so that it does not colour a voxel that is seen."""
     layers, height, width = there.shape
     xyz = np.concatenate([stack.xyz, np.ones((*there.shape, 1), np.float32)], axis=-1) @ transform[:3].T
     rgb = np.broadcast_to(stack.rgb, (layers, height, width, 3))
@@ -194,9 +203,35 @@ def _samples(
         longest = torch.stack([edge.norm(dim=1) for edge in edges]).amax(dim=0)
         return (longest * resolution * PER_VOXEL).ceil().clamp_min(1).long()
 
-    between, _ = dice(corners_N4C, pieces(b - a, d - c), pieces(c - a, d - b))
-    every = np.concatenate([values[there.ravel()], between.numpy()])
-    return every[:, :3], every[:, 3:6], every[:, 6]
+    across, down = pieces(b - a, d - c), pieces(c - a, d - b)
+    until = (across * down).cumsum(0)
+    total = int(until[-1]) if len(until) else 0
+    if total > MOST_SAMPLES:
+        raise ValueError(
+            f"{stack.name}: its surfaces are so torn that they take {total:.1e} samples, and at most "
+            f"{MOST_SAMPLES:.1e} are taken; give a smaller --resolution than {resolution}"
+        )
+    yield values[there.ravel()]
+    start = 0
+    while start < len(until):
+        done = int(until[start - 1]) if start else 0
+        stop = max(start + 1, int(torch.searchsorted(until, done + AT_ONCE, right=True)))
+        yield dice(corners_N4C[start:stop], across[start:stop], down[start:stop])[0].numpy()
+        start = stop
+
+
+def _collected(parts: Iterable[np.ndarray], resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of R^3 voxels: is there a sample, the number of visible ones (both R^3,), their sum of colours (R^3,3)."""
+    voxels = resolution**3
+    occupied, seen, colour = np.zeros(voxels, bool), np.zeros(voxels), np.zeros((voxels, 3))
+    for part in parts:
+        index = np.clip(np.floor((part[:, :3] + 0.5) * resolution).astype(np.int64), 0, resolution - 1)
+        flat = np.ravel_multi_index(tuple(index.T), (resolution,) * 3)
+        occupied[flat] = True
+        seen += np.bincount(flat, part[:, 6], voxels)
+        for channel in range(3):
+            colour[:, channel] += np.bincount(flat, part[:, 6] * part[:, 3 + channel], voxels)
+    return occupied, seen, colour
 
 
 def _between(stack: Stack, transform: np.ndarray, resolution: int) -> np.ndarray:
@@ -218,13 +253,3 @@ def _between(stack: Stack, transform: np.ndarray, resolution: int) -> np.ndarray
     occupied = np.zeros(resolution**3, bool)
     occupied[inside] = filled
     return occupied.reshape((resolution,) * 3)
-
-
-def _colours(index: np.ndarray, rgb: np.ndarray, weight: np.ndarray, coords: np.ndarray, resolution: int) -> np.ndarray:
-    """(N,3) uint8: the mean colour of what is visible in each voxel, grey where nothing is."""
-    flat = np.ravel_multi_index(tuple(index.T), (resolution,) * 3)
-    voxels = np.ravel_multi_index(tuple(coords.T), (resolution,) * 3)
-    total = np.bincount(flat, weight, resolution**3)[voxels]
-    sums = np.stack([np.bincount(flat, weight * rgb[:, c], resolution**3)[voxels] for c in range(3)], axis=1)
-    mean = np.divide(sums, total[:, None], out=np.full(sums.shape, 150 / 255), where=total[:, None] > 0)
-    return np.round(np.clip(mean, 0, 1) * 255).astype(np.uint8)

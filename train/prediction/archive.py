@@ -5,7 +5,7 @@
     rgb (H,W,3) float         the image as the model saw it, in [0, 1]
     seeds (S,) int            optional (0, 1, ...)
     exists (S,L,H,W) bool     optional (`valid` at every layer): where the model says that a layer is there
-    K (S,3,3) float           optional: intrinsics of each seed, in pixels of `rgb`
+    K (S,3,3) float           optional: intrinsics of each seed, in pixels of `rgb`; nan of one that no camera fits
     framed_from_image (3,3)   optional: from pixels of the picture that was asked about to those of `rgb`
     image_size (2,) int       optional: height and width of that picture
     true_xyz (L,H,W,3)        optional, and only written: the truth
@@ -27,6 +27,8 @@ from shards import committed
 from train.prediction.prediction import Prediction
 
 LARGEST = 4 << 30  # bytes of all arrays of a file: 64 seeds of six layers at 504x504 are 1.2 GB
+MOST_SEEDS, MOST_FRAMES, MOST_LAYERS = 1024, 10_000, 256  # zeros pack a thousandfold: a small file could have millions
+FARTHEST = 1e12  # units of the prediction; squares of what is farther leave float32
 NEEDED = ("xyz", "valid", "rgb")
 OPTIONAL = ("seeds", "exists", "K", "framed_from_image", "image_size")
 # Level 1 of zlib: 146 MB (8 seeds at 504, 40 % valid) become 55 MB in 1.3 s, at level 6 54 MB in 1.6 s; reading takes
@@ -36,9 +38,13 @@ LEVEL = 1
 
 def write_npz(path: Path, predictions: Sequence[Prediction], true_xyz: np.ndarray | None = None) -> Path:
     """Write one prediction, or those of the frames of a clip, which agree in size and seeds; true_xyz as described
-    above. ValueError where they do not.
+    above. ValueError where they do not, and for more seeds, frames or layers than are read.
     """
     first = predictions[0]
+    try:
+        _check_counts(len(first.seeds), len(predictions), first.xyz.shape[1])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if any(each.xyz.shape != first.xyz.shape or each.seeds != first.seeds for each in predictions):
         raise ValueError(
             f"{path}: the frames of a clip must have one size and the same seeds to be written as one file"
@@ -57,7 +63,7 @@ def write_npz(path: Path, predictions: Sequence[Prediction], true_xyz: np.ndarra
     }
     if any((each.exists != each.valid).any() for each in predictions):  # one that fills need not say so per layer
         arrays["exists"] = joined([each.exists for each in predictions], 1)
-    if any(each.K is not None for each in predictions):  # a frame whose camera is not determined has nan
+    if any(each.K is not None for each in predictions):
         arrays["K"] = joined([unknown if each.K is None else each.K for each in predictions], 1)
     for name in ("framed_from_image", "image_size"):
         known = [getattr(each, name) for each in predictions]
@@ -108,13 +114,13 @@ def _prediction(arrays: Mapping[str, np.ndarray], name: str) -> Prediction:
         )
     if not (np.isfinite(rgb).all() and rgb.min(initial=0) >= -1e-3 and rgb.max(initial=0) <= 1 + 1e-3):
         raise ValueError("its rgb is not within [0, 1]")
+    if (farthest := float(np.abs(xyz).max(where=exists[..., None], initial=0))) > FARTHEST:
+        raise ValueError(f"its points reach to {farthest:.3g}, and at most {FARTHEST:.0e} is read")
     if not finite.all():
         xyz = np.where(finite[..., None], xyz, 0)
     K = arrays.get("K")
-    if K is not None and not np.isfinite(K).all():
-        if not np.isnan(K).all():
-            raise ValueError("its K is not finite")
-        K = None
+    if K is not None:
+        K = _cameras(K)
     framed, size = arrays.get("framed_from_image"), arrays.get("image_size")
     if framed is not None and not (np.isfinite(framed).all() and abs(np.linalg.det(framed)) > 0):
         raise ValueError("its framed_from_image is not a map that can be inverted")
@@ -131,6 +137,18 @@ def _prediction(arrays: Mapping[str, np.ndarray], name: str) -> Prediction:
         framed_from_image=framed,
         image_size=None if size is None else (int(size[0]), int(size[1])),
     )
+
+
+def _cameras(K: np.ndarray) -> np.ndarray | None:
+    """K (S,3,3) if each is a camera, or nan where no camera fits a seed; None if that is so of all."""
+    fits = ~np.isnan(K).all(axis=(1, 2))
+    known = K[fits]
+    if not np.isfinite(known).all():
+        raise ValueError("its K is not finite")
+    focal = known[:, [0, 1], [0, 1]]
+    if (known[:, 2] != [0, 0, 1]).any() or (focal < 1 / FARTHEST).any() or (np.abs(known) > FARTHEST).any():
+        raise ValueError("its K is no matrix of intrinsics, with positive focal lengths and the last row 0 0 1")
+    return K if fits.any() else None
 
 
 def _frame(arrays: Mapping[str, np.ndarray], t: int | None) -> dict[str, np.ndarray]:
@@ -150,6 +168,7 @@ def _check(arrays: dict[str, np.ndarray], frames: int | None) -> None:
     if xyz.ndim not in (5, 6) or xyz.shape[-1] != 3 or min(xyz.shape) == 0:
         raise ValueError(f"its xyz is {_by(xyz.shape)}, not (S,L,H,W,3), nor (S,T,L,H,W,3) of a clip")
     seeds, layers, height, width = xyz.shape[0], *xyz.shape[-4:-1]
+    _check_counts(seeds, frames or 1, layers)
     time = () if frames is None else (xyz.shape[1],)
     expected = {
         "xyz": xyz.shape,
@@ -172,6 +191,16 @@ def _check(arrays: dict[str, np.ndarray], frames: int | None) -> None:
             wanted = {"b": "bool", "iu": "an integer", "f": "a float (rgb in [0, 1])"}[kind]
             raise ValueError(f"its {name} is {array.dtype}, not {wanted}")
         arrays[name] = array.astype(dtype, copy=False)
+
+
+def _check_counts(seeds: int, frames: int, layers: int) -> None:
+    for count, most, what in (
+        (seeds, MOST_SEEDS, "seeds"),
+        (frames, MOST_FRAMES, "frames"),
+        (layers, MOST_LAYERS, "layers"),
+    ):
+        if count > most:
+            raise ValueError(f"{count} {what} are more than the {most} that a file of predictions may have")
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

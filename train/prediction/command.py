@@ -35,7 +35,9 @@ def predict(
             "--format", help="For --out DIR: glb, ply, png, exr, depth.png, npz. Repeatable.", show_default="glb"
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Stacks to sample; the one most like the others is written.")] = 4,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1024, help="Stacks to sample; the one most like the others is written.")
+    ] = 4,
     seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the ODE solver (paper: 20).")] = 20,
     solver: Annotated[

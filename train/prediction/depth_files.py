@@ -86,5 +86,5 @@ def _depth(prediction: Prediction, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _about(prediction: Prediction, index: int) -> dict[str, object]:
-    K = None if prediction.K is None else np.asarray(prediction.K[index], np.float64).tolist()
-    return {"key": prediction.name, "seed": prediction.seeds[index], "K": K}
+    K = prediction.camera(index)
+    return {"key": prediction.name, "seed": prediction.seeds[index], "K": None if K is None else K.tolist()}

@@ -180,7 +180,7 @@ def _summary(predictions: Sequence[Prediction], chosen: int) -> str:
     name, seed = first.name or "prediction", first.seeds[chosen]
     text = f"{name}: {visible} visible and {total - visible} hidden points{frames} (seed {seed})"
     K, view = first.K_image, first.field_of_view
-    if K is None or view is None:
+    if K is None or view is None or first.camera(chosen) is None:
         return text + "; no camera fits its points"
     K = K[chosen]
     text += f"; camera fx {K[0, 0]:.1f} fy {K[1, 1]:.1f} cx {K[0, 2]:.1f} cy {K[1, 2]:.1f} px of the input"

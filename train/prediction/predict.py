@@ -211,11 +211,16 @@ def _prediction(asked: Asked, frame: int, stacks: Stacks, seeds: tuple[int, ...]
 
 
 def _cameras(stacks: Stacks, valid: np.ndarray) -> np.ndarray | None:
-    try:
-        usable = torch.from_numpy(np.repeat(valid[None], len(stacks.xyz), 0))
-        return np.asarray(fit_intrinsics(torch.from_numpy(stacks.xyz[:, 0]), usable).numpy())
-    except ValueError:
-        return None  # fewer than ten pixels, or all on one line of sight: no camera is determined by them
+    """(S,3,3), nan for a seed whose points no camera fits: fewer than ten, or all on one line of sight; None where that
+    is so of all."""
+    usable = torch.from_numpy(valid[None])
+    found = np.full((len(stacks.xyz), 3, 3), np.nan)
+    for K, xyz in zip(found, stacks.xyz):
+        try:
+            K[:] = fit_intrinsics(torch.from_numpy(xyz[:1]), usable)[0].numpy()
+        except ValueError:
+            continue
+    return None if np.isnan(found).all() else found
 
 
 @contextmanager
