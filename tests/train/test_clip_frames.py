@@ -110,3 +110,24 @@ def test_a_phone_held_upright_films_upright(tmp_path: Path) -> None:
 
     turned = SimpleNamespace(rotation=-90, to_ndarray=lambda format: frame(20))
     assert np.array_equal(clips._upright(turned), np.rot90(frame(20), -1))
+
+
+def test_a_video_is_what_it_is_called_and_opens_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colon is no protocol, a title need not be UTF-8, and a list of other files is no video."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width = stream.height = 16
+        container.metadata["title"] = "titre"
+        for _ in range(2):
+            picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    content = (tmp_path / "clip.avi").read_bytes()
+    assert b"titre" in content
+    (tmp_path / "12:30.avi").write_bytes(content.replace(b"titre", b"titr\xe9"))
+    monkeypatch.chdir(tmp_path)
+    assert len(frames_of("12:30.avi", 8).rgba) == 2
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile clip.avi\n")
+    with pytest.raises(ValueError, match=r"list\.mp4: not a readable video"):
+        frames_of("list.mp4", 8)

@@ -1,6 +1,7 @@
 """A folder of pictures: one set of outputs each, bad ones told and passed over, and on from where it was stopped."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from train.prediction.archive import read_npz
 from train.prediction.ask import Asked, ask
 from train.prediction.folder import LEDGER, How, Outcome, predict_folder
 from train.prediction.predict import answer
+from train.prediction.prediction import Prediction
 from train.run import Run
 
 HOW = How(("npz",), seeds=(0, 1), steps=1)
@@ -96,19 +98,24 @@ def test_it_goes_on_where_it_was_stopped(
     assert predict_folder(run, pictures, out, HOW, say=quiet) == Outcome(0, 3, 0)
 
 
-@pytest.mark.parametrize("change", ["seeds", "weights", "bytes", "file", "format", "mask"])
+@pytest.mark.parametrize("change", ["seeds", "weights", "other weights", "bytes", "file", "format", "mask"])
 def test_what_was_asked_otherwise_is_predicted_again(run: Run, pictures: Path, tmp_path: Path, change: str) -> None:
     out, masks = tmp_path / "out", tmp_path / "masks"
     masks.mkdir()
     for k in range(3):
         Image.fromarray(disc(centre=(30, 25 + 10 * k), radius=10)[..., 3]).save(masks / f"p{k}.jpg")
     how = replace(HOW, mask=str(masks))
+    run = replace(run, path=tmp_path / "weights")
+    run.path.write_text("one")
     predict_folder(run, pictures, out, how, say=quiet)
     again = Outcome(1, 2, 0)
     if change == "seeds":
         how, again = replace(how, seeds=(0, 2)), Outcome(3, 0, 0)
     elif change == "weights":
         run, again = replace(run, step=7), Outcome(3, 0, 0)
+    elif change == "other weights":
+        run.path.write_text("others")
+        again = Outcome(3, 0, 0)
     elif change == "bytes":
         Image.fromarray(disc(radius=9)).save(pictures / "p1.png")
     elif change == "mask":
@@ -153,3 +160,54 @@ def test_outputs_never_collide_nor_replace_a_picture(run: Run, pictures: Path, t
         predict_folder(run, pictures, pictures, replace(HOW, formats=("png",)))
     with pytest.raises(ValueError, match="use one of"):
         predict_folder(run, pictures, out, replace(HOW, formats=("gif",)))
+
+
+def test_a_file_that_is_gone_is_missed_whatever_is_called_alike(run: Run, pictures: Path, tmp_path: Path) -> None:
+    Image.fromarray(disc()).save(pictures / "p0.Large.png")
+    out = tmp_path / "out"
+    how = replace(HOW, formats=("npz", "depth.png"))
+    predict_folder(run, pictures, out, how, say=quiet)
+    for gone in ("p0.npz", "p1.L1.depth.png"):
+        (out / gone).unlink()
+        assert predict_folder(run, pictures, out, how, say=quiet) == Outcome(1, 3, 0)
+        assert (out / gone).is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "formats", "called"),
+    [
+        (["a.png", "a.jpg", "a.png.png"], ["png"], ["a.png.png", "a.jpg.png", "a.png.png.png"]),
+        (["x.png", "x.L0.depth.png"], ["png", "depth.png"], ["x.png", "x.L0.depth.png.png"]),
+        (["x.depth.jpg"], ["png"], ["x.depth.jpg.png"]),
+    ],
+)
+def test_every_picture_has_outputs_of_its_own(names: list[str], formats: list[str], called: list[str]) -> None:
+    made = folders._names([Path(name) for name in names])
+    assert [f"{made[Path(name)]}.{formats[0]}" for name in names] == called
+    stack = Prediction(np.zeros((1, 1, 3)), np.ones((1, 1), bool), np.ones((1, 2, 1, 1, 3)), None, (0,))
+    files = [file for name in made.values() for f in formats for file in folders._files(Path(f"{name}.{f}"), stack)]
+    assert len({str(file).lower() for file in files}) == len(files)
+
+
+def test_blocks_are_compiled_where_all_frames_have_one_size(
+    run: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[int] = []
+    monkeypatch.setattr(folders, "compile_for", lambda run, batches: compiled.append(batches))
+    scenes = micro_run(scene=True)
+    predict_folder(scenes, pictures, tmp_path / "a", HOW, say=quiet)  # as many sizes as aspect ratios
+    assert not compiled
+    predict_folder(scenes, pictures, tmp_path / "b", replace(HOW, stretch=True), say=quiet)
+    predict_folder(run, pictures, tmp_path / "c", HOW, say=quiet)
+    assert len(compiled) == 2
+
+
+def test_a_name_commands_no_terminal_and_stops_nothing(run: Run, pictures: Path, tmp_path: Path) -> None:
+    for name in (b"a\x1b]0;PWN\x07.png", b"caf\xe9.png"):
+        (pictures / os.fsdecode(name)).write_bytes((pictures / "p0.png").read_bytes())
+    (pictures / os.fsdecode(b"\xe9.jpg")).write_text("nothing")
+    said: list[str] = []
+    assert predict_folder(run, pictures, tmp_path / "out", HOW, say=said.append) == Outcome(5, 0, 1)
+    assert len(said) == 6
+    assert all(line.isprintable() and line.encode() for line in said)
+    assert predict_folder(run, pictures, tmp_path / "out", HOW, say=said.append) == Outcome(0, 5, 1)

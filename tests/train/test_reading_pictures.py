@@ -110,3 +110,11 @@ def test_what_is_no_picture_is_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:50])
     with pytest.raises(ValueError, match="not a readable image"):
         rgba_of(tmp_path / "cut.png")
+
+
+def test_a_program_that_calls_itself_a_picture_is_not_run(tmp_path: Path) -> None:
+    """PIL gives PostScript to Ghostscript, if it is there."""
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "photo.png").write_text(text)
+    with pytest.raises(ValueError, match=r"photo\.png: not a readable image \(cannot identify"):
+        rgba_of(tmp_path / "photo.png")

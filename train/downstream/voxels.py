@@ -221,7 +221,7 @@ def _samples(stack: Stack, there: np.ndarray, transform: np.ndarray, resolution:
 
 
 def _collected(parts: Iterable[np.ndarray], resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of R^3 voxels: is there a sample, the number of visible ones (both R^3,), their sum of colours (R^3,3)."""
+    """Of each of R^3 voxels: is there a sample, the number of visible ones (both R^3,), their summed colour (R^3,3)."""
     voxels = resolution**3
     occupied, seen, colour = np.zeros(voxels, bool), np.zeros(voxels), np.zeros((voxels, 3))
     for part in parts:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from train.prediction.reading import MAX_PIXELS, Picture, check_pixels, rgba_of
+from train.prediction.reading import MAX_PIXELS, Picture, check_pixels, open_picture, rgba_of
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+CONTAINERS = "mov,matroska,avi"  # what FFmpeg may take a file for: its lists and playlists open other files
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # a TIFF has pages, and the second picture in a phone's JPEG is no frame
 CLIP_PIXELS = 4 * MAX_PIXELS  # of all frames that are held at once: 1.6 GB of RGBA
 
@@ -49,7 +50,7 @@ def is_clip(picture: Picture | Sequence[Picture]) -> bool:
     if path.is_dir() or path.suffix.lower() in VIDEOS:
         return True
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False  # whoever reads it says why
@@ -107,7 +108,7 @@ def _every(clip: Picture | Sequence[Picture], stride: int) -> Iterator[tuple[str
 
 def _of_animation(path: Path, stride: int) -> Iterator[tuple[str, np.ndarray]]:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             check_pixels(image.width, image.height, str(path))
             for index, frame in enumerate(ImageSequence.Iterator(image)):
                 if index % stride == 0:
@@ -127,7 +128,11 @@ def _of_video(path: Path, stride: int) -> Iterator[tuple[str, np.ndarray]]:
             "folder of frames"
         ) from None
     try:
-        with av.open(str(path)) as container:
+        with av.open(
+            f"file:{path}",  # a colon in a name is no protocol
+            container_options={"format_whitelist": CONTAINERS},
+            metadata_errors="ignore",
+        ) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: no video in this file")
             stream = container.streams.video[0]

@@ -88,6 +88,7 @@ def predict(
     worldtrace predict 'out/data#heldout' --checkpoint out/run --out sample.glb
         (a sample that the run was not trained on, judged against its truth)
     """
+    from shards.terminal import say
     from train.prediction import output
     from train.prediction.ask import ask
     from train.prediction.edges import without_flyers
@@ -102,7 +103,7 @@ def predict(
     folders = [each for each in out if each.is_dir() or not each.suffix]
     if formats and not folders:
         raise ValueError("--format is for an --out that is a folder; the suffix of a file says what is written")
-    name = image.rpartition("#")[2] if not Path(image).exists() else Path(image).resolve().stem
+    name = image.rpartition("#")[2] if not Path(image).exists() else output.name_for(Path(image).resolve())
     paths = [p for each in out for p in ([each / f"{name}.{s}" for s in suffixes] if each in folders else [each])]
     output.check(paths, [Path(image), *([Path(mask)] if mask and mask not in FOUND else [])])
     run = load_run(checkpoint, device_of(device), typer.echo)
@@ -118,9 +119,9 @@ def predict(
         raise typer.Exit(1 if outcome.rejected else 0)
     asked = ask(image, run, mask, kind, frames, stride, stretch)
     for line in asked.says:
-        typer.echo(line)
+        say(line)
     predictions = answer(run, [asked], every, steps, solver, batch)[0]
     if no_flyers:
         predictions = [without_flyers(each) for each in predictions]
     for line in output.write(predictions, paths, asked.truths or None, mesh=mesh, closed=closed, hidden=hidden):
-        typer.echo(line)
+        say(line)

@@ -1,6 +1,5 @@
 """All pictures of a folder: a set of outputs for each, a ledger of what became of it, and on from there if stopped."""
 
-import glob
 import hashlib
 import json
 from collections import Counter
@@ -9,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from train.prediction import output
+from model import ZScore
+from shards.printable import printable
+from train.prediction import depth_files, output
 from train.prediction.ask import Asked, Kind, ask
 from train.prediction.clips import pictures_in
 from train.prediction.edges import without_flyers
@@ -71,6 +72,7 @@ def predict_folder(
     if out.resolve() == folder.resolve():
         raise ValueError(f"--out {out} is the folder of the pictures; give another one, such as {out / 'predicted'}")
     names = _names(pictures)
+    weights = _weights(run)
     paths = {picture: [out / f"{names[picture]}.{each}" for each in how.formats] for picture in pictures}
     output.check([path for each in paths.values() for path in each], pictures)
     out.mkdir(parents=True, exist_ok=True)
@@ -78,8 +80,8 @@ def predict_folder(
     todo = []
     kept = 0
     for picture in pictures:
-        asked_for = _digest(run, picture, how)
-        if ledger.done.get(picture.name) == asked_for and all(_there(path) for path in paths[picture]):
+        asked_for = _digest(weights, picture, how, paths[picture])
+        if ledger.kept(picture.name, asked_for):
             kept += 1
         else:
             todo.append(_Task(picture, paths[picture], asked_for))
@@ -91,7 +93,8 @@ def predict_folder(
         if good:
             if not compiled:
                 at_once = batch or stacks_at_once(run, good[0][1])
-                compile_for(run, -(-len(todo) * len(how.seeds) // at_once))
+                if _one_size(run, how):
+                    compile_for(run, -(-len(todo) * len(how.seeds) // at_once))
                 compiled = True
             answers = iter(answer(run, [asked for _, asked in good], how.seeds, how.steps, how.solver, batch))
         for task, asked in group:
@@ -105,11 +108,12 @@ def predict_folder(
             except (ValueError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())
                 ledger.add(task.picture.name, "rejected", reason=reason)
-                say(f"{task.picture.name}: rejected: {reason}")
+                say(printable(f"{task.picture.name}: rejected: {reason}"))
                 rejected += 1
             else:
-                ledger.add(task.picture.name, "done", asked=task.asked, outputs=[path.name for path in task.paths])
-                say(lines[0])
+                files = [file.name for path in task.paths for file in _files(path, predictions[0])]
+                ledger.add(task.picture.name, "done", asked=task.asked, outputs=files)
+                say(printable(lines[0]))
                 done += 1
     return Outcome(done, kept, rejected)
 
@@ -122,23 +126,29 @@ class _Task:
 
 
 class _Ledger:
-    """A line of JSON for each picture, appended. `done`: picture -> what was asked, where its last line says done."""
+    """A line of JSON for each picture, appended. `done`: picture -> what was asked, and the files that were written,
+    where its last line says done."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done: dict[str, str] = {}
+        self.done: dict[str, tuple[str, list[str]]] = {}
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
                 if entry["state"] == "done":
-                    self.done[str(entry["picture"])] = str(entry["asked"])
+                    self.done[str(entry["picture"])] = str(entry["asked"]), [str(each) for each in entry["outputs"]]
                 else:
                     self.done.pop(str(entry["picture"]), None)
             except (ValueError, LookupError, TypeError):
                 continue  # a line that was being written when the machine stopped
         if text and not text.endswith("\n"):
             self._append("\n")
+
+    def kept(self, picture: str, asked: str) -> bool:
+        """Whether it was asked so, and every file is there that was written then."""
+        before, files = self.done.get(picture, ("", []))
+        return before == asked and bool(files) and all((self.path.parent / Path(each).name).is_file() for each in files)
 
     def add(self, picture: str, state: str, **facts: Any) -> None:
         self._append(json.dumps({"picture": picture, "state": state, **facts}) + "\n")
@@ -180,21 +190,35 @@ def _mask_of(picture: Path, mask: str | None) -> str | None:
 
 
 def _names(pictures: Sequence[Path]) -> dict[Path, str]:
-    """What the outputs of each picture are called: its stem, or all of its name where two share the stem."""
-    stems = Counter(picture.stem for picture in pictures)
-    return {picture: picture.stem if stems[picture.stem] == 1 else picture.name for picture in pictures}
+    """What the outputs of each picture are called: its stem, or all of its name where another has that."""
+    taken = Counter(name.lower() for picture in pictures for name in (picture.stem, picture.name))
+    return {picture: output.name_for(picture, taken[picture.stem.lower()] > 1) for picture in pictures}
 
 
-def _there(path: Path) -> bool:
-    """Whether an output is there; depth layers are a file each."""
-    suffix = output.suffix_of(path)
-    layers = glob.escape(path.name[: -len(suffix)]) + ".L*" + glob.escape(suffix)
-    return path.is_file() or any(path.parent.glob(layers))
+def _files(path: Path, prediction: Prediction) -> list[Path]:
+    """What is written for an output of one picture; depth layers are a file each."""
+    if output.suffix_of(path) != depth_files.SUFFIX:
+        return [path]
+    return depth_files.depth_names(path, prediction.xyz.shape[1])
 
 
-def _digest(run: Run, picture: Path, how: How) -> str:
-    """Of the weights, of the way and of the picture's and its mask's bytes."""
-    digest = hashlib.sha256(json.dumps([str(run.path), run.step, asdict(how)]).encode())
+def _one_size(run: Run, how: How) -> bool:
+    """Whether all pictures have frames of one size: blocks are compiled for each size anew, and for so many at most."""
+    an_object = how.kind == "object" or (how.kind != "scene" and isinstance(run.normalisation, ZScore))
+    return an_object or how.stretch
+
+
+def _weights(run: Run) -> list[object]:
+    """Which they are. Others may have come to their place: of that, the files' sizes and times tell."""
+    files = sorted(run.path.iterdir()) if run.path.is_dir() else [run.path]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return [str(run.path), run.step, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]]
+
+
+def _digest(weights: list[object], picture: Path, how: How, paths: Sequence[Path]) -> str:
+    """Of the weights, of the way, of what the outputs are called, and of the picture's and its mask's bytes."""
+    asked = [weights, asdict(how), [path.name for path in paths]]
+    digest = hashlib.sha256(json.dumps(asked).encode())
     try:
         mask = _mask_of(picture, how.mask)
         for path in [picture, *([Path(mask)] if mask is not None and mask not in FOUND else [])]:

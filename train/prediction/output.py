@@ -47,6 +47,12 @@ def check(paths: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
         seen.add(path.resolve())
 
 
+def name_for(picture: Path, whole: bool = False) -> str:
+    """What the outputs of a picture are called: its stem, or all of its name (`whole`), which x.depth.jpg needs too:
+    x.depth.png would be depth layers."""
+    return picture.name if whole or picture.stem.lower().endswith(".depth") else picture.stem
+
+
 def suffix_of(path: Path) -> str:
     """.depth.png is a suffix of its own."""
     return depth_files.SUFFIX if path.name.lower().endswith(depth_files.SUFFIX) else path.suffix.lower()

@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 Picture = str | Path | Image.Image | np.ndarray
 
 MAX_PIXELS = 100_000_000  # 400 MB of RGBA
+# Every other reader of PIL stays shut: a photo.png that is PostScript inside would be run by Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 SIXTEEN_BITS = 257  # 65535 / 255
 
 
@@ -34,12 +36,18 @@ def rgba_of(picture: Picture, name: str = "the image") -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 check_pixels(image.width, image.height, str(path))
                 ImageOps.exif_transpose(image, in_place=True)
                 return _from_upright(image, str(path))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({error}); give a PNG, JPEG or WebP") from None
+
+
+def open_picture(path: Path) -> Image.Image:
+    """As `PIL.Image.open` does it, of the formats that pictures have."""
+    Image.init()  # a PIL without AVIF says so only then
+    return Image.open(path, formats=[each for each in FORMATS if each in Image.OPEN])
 
 
 def name_of(picture: Picture) -> str:
