@@ -40,7 +40,7 @@ class SurfacePoints:
         if time is None:
             raise ValueError("the asset moves, and the sample does not say at what time it shows it")
         nearest = int(np.argmin(np.abs(self.times - time)))
-        if abs(self.times[nearest] - time) > SAME:
+        if not abs(self.times[nearest] - time) <= SAME:  # which NaN is not
             raise ValueError(f"no points of the time {time:.4f} s: they were made for another dataset")
         return np.asarray(self.points[nearest])
 
@@ -84,8 +84,9 @@ def read_surface(folder: Path, origin: Origin) -> SurfacePoints:
         points = points[None] if points.ndim == 2 else points
     if asset != _asset(origin) or points.ndim != 3 or points.shape[2] != 3 or not points.size:
         raise ValueError(f"{path} does not hold the points of {origin.source}/{origin.uid} ({shape}); make it again")
-    if (times is not None and times.shape != points.shape[:1]) or not np.isfinite(points).all():
-        raise ValueError(f"{path} holds points that are not finite, or not of its times ({shape}); make it again")
+    timed = times is None or (times.shape == points.shape[:1] and np.isfinite(times).all())
+    if not timed or not np.isfinite(points).all():
+        raise ValueError(f"{path} holds points or times that are not finite, or do not fit ({shape}); make it again")
     return SurfacePoints(points.astype(np.float64), times)
 
 

@@ -64,11 +64,12 @@ class ETH3D:
 
     @property
     def _root(self) -> Path:
-        return self.folder / "training" if (self.folder / "training").is_dir() else self.folder
+        """Where the scenes are, within the folder."""
+        return Path("training" if (self.folder / "training").is_dir() else "")
 
     def scenes(self) -> Iterable[Scene]:
         outside = set(self.outdoor.split(","))
-        found = [name for name in listing(self._root) if (self._depths(name)).is_dir()]
+        found = [name for name in listing(self.folder / self._root) if self._depths(name).is_dir()]
         for name in sorted(found, key=lambda name: (name in outside, name)):
             yield Scene(f"{'outdoor' if name in outside else 'indoor'}/{name}", name)
 
@@ -94,7 +95,7 @@ class ETH3D:
         return Frame(image, depth, K, pose)
 
     def _depths(self, scene: str) -> Path:
-        return self._root / scene / "ground_truth_depth" / "dslr_images"
+        return self.folder / self._root / scene / "ground_truth_depth" / "dslr_images"
 
     def _camera(self, folder: Path, frame: str) -> tuple[colmap.Lens, np.ndarray]:
         """(lens, world_from_camera)."""

@@ -30,6 +30,7 @@ from .geometry import rescaled
 INDEX = ".index.txt"
 INSTANCES = 1 << 20
 INFINITE = 65535
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_log_depth(path: Path) -> np.ndarray:
         values = np.asarray(image).astype(np.int64)
         image.load()
         near, far, unit = (_number(image.info.get(name, default)) for name, default in _TEXTS)
-    if not 0 < near <= far or unit <= 0:
+    if not 0 < near <= far or unit <= 0 or unit * far > _LARGEST:
         raise Unreadable("unreadable_depth", f"{path.name} says near {near:g}, far {far:g}, unit {unit:g}")
     share = (values - 1) / (INFINITE - 2)
     depth = unit * np.exp((1 - share) * math.log(near) + share * math.log(far))

@@ -21,6 +21,7 @@ toolbox itself unprojects pixels counted from 1 by the same numbers: by one pixe
 """
 
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,9 @@ CROPS = {"toolbox": (44, 471, 40, 601), "border": (7, 474, 7, 632), "none": (0, 
 DEPTHS = {"raw": "rawDepths", "filled": "depths"}
 EXPORTED = re.compile(r"rgb_(\d{1,6})\.(jpg|png)\Z")
 FRAMES = 1 << 20
+NUMBERS = {"single", "double", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}  # of MATLAB
 TEXT = 256  # characters of a scene's name
+TEXT_CHUNK = 1 << 12  # numbers that are unpacked to read one
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class NYU:
     def scenes(self) -> Iterable[Scene]:
         if not self._labelled:
             for part in ("test", "train"):
-                for kind in listing(self._exported / part):
-                    if (self._exported / part / kind).is_dir():
+                for kind in listing(self.folder / self._exported / part):
+                    if (self.folder / self._exported / part / kind).is_dir():
                         yield Scene(f"{part}/{kind}")
             return
         try:
@@ -84,7 +87,7 @@ class NYU:
         """Their numbers in the file, from 1, as the split counts them."""
         if self._labelled:
             return self._rooms().get(scene.name, ())
-        return [name for name in listing(self._exported / scene.name) if EXPORTED.match(name)]
+        return [name for name in listing(self.folder / self._exported / scene.name) if EXPORTED.match(name)]
 
     def read(self, scene: Scene, frame: str) -> Frame:
         top, bottom, left, right = CROPS[self.crop]
@@ -102,9 +105,9 @@ class NYU:
         return (self.folder / LABELLED).exists()
 
     @property
-    def _exported(self) -> Path:
-        inner = self.folder / "official_splits"
-        return inner if inner.is_dir() else self.folder
+    def _exported(self) -> str:
+        """Where train and test are, within the folder."""
+        return "official_splits" if (self.folder / "official_splits").is_dir() else ""
 
     def _rooms(self) -> dict[str, tuple[str, ...]]:
         """Scene -> its frames."""
@@ -121,12 +124,12 @@ class NYU:
             return np.asarray(images[number - 1]).transpose(2, 1, 0), np.asarray(depths[number - 1]).T
 
     def _of_folder(self, scene: Scene, frame: str) -> tuple[np.ndarray, np.ndarray]:
-        root = str(self._exported / scene.name)
         number = EXPORTED.match(frame)
         if number is None:
             raise Unreadable("missing_file", f"{frame} is not rgb_NNNNN.jpg")
-        depth = read_depth_png(inside(self.folder, root, f"sync_depth_{number[1]}.png"))
-        return read_image(inside(self.folder, root, frame)), depth.astype(np.float32) / np.float32(1000)
+        root = (self._exported, scene.name)
+        depth = read_depth_png(inside(self.folder, *root, f"sync_depth_{number[1]}.png"))
+        return read_image(inside(self.folder, *root, frame)), depth.astype(np.float32) / np.float32(1000)
 
 
 @lru_cache(maxsize=2)
@@ -148,14 +151,16 @@ def _parts(path: Path) -> dict[int, str]:
     """Frame -> train or test."""
     import scipy.io
 
+    keys = {"trainNdxs": "train", "testNdxs": "test"}
     data = io.BytesIO(read_bytes(path, 1 << 16))  # the real one has 2.6 kB
     with _plainly("unreadable_scene", path.name):
-        lists = scipy.io.loadmat(data, variable_names=["trainNdxs", "testNdxs"])
-        return {
-            int(number): part
-            for part, key in (("train", "trainNdxs"), ("test", "testNdxs"))
-            for number in np.asarray(lists[key]).ravel()
-        }
+        # structs and cells are read element by element, as many as they claim, which takes for ever
+        for name, shape, kind in scipy.io.whosmat(data):
+            if name in keys and (kind not in NUMBERS or math.prod(shape) > FRAMES):
+                raise Unreadable("unreadable_scene", f"{name} of {path.name} is no list of numbers, but {shape} {kind}")
+        data.seek(0)
+        lists = scipy.io.loadmat(data, variable_names=list(keys))
+        return {int(number): part for key, part in keys.items() for number in np.asarray(lists[key]).ravel()}
 
 
 @contextmanager
@@ -173,20 +178,25 @@ def _dataset(file: Any, name: str, dimensions: int, kinds: str = "uf") -> Any:
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise Unreadable("unreadable_scene", f"{LABELLED} has no array {name!r} of its own")
     found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.ndim != dimensions:
+    if not _of_its_own(found) or found.ndim != dimensions:
         raise Unreadable("unreadable_scene", f"{name!r} of {LABELLED} is not an array of {dimensions} dimensions")
-    cells = max(int(np.prod(found.shape[1:], dtype=np.float64)), int(np.prod(found.chunks or (0,), dtype=np.float64)))
-    if found.dtype.kind not in kinds or cells > PIXEL_LIMIT:
+    if found.dtype.kind not in kinds or max(math.prod(found.shape[1:]), math.prod(found.chunks or ())) > PIXEL_LIMIT:
         raise Unreadable("unreadable_scene", f"{name!r} of {LABELLED} holds {found.shape} {found.dtype}")
     return found
 
 
-def _text(file: Any, reference: Any) -> str:
-    """A MATLAB text: a column of UTF-16 codes. Names of scenes become parts of names of files."""
+def _of_its_own(found: Any) -> bool:
+    """Whether it is an array whose numbers are in the file itself: other files may be anywhere, and pipes."""
     import h5py
 
+    return isinstance(found, h5py.Dataset) and not found.is_virtual and not found.external
+
+
+def _text(file: Any, reference: Any) -> str:
+    """A MATLAB text: a column of UTF-16 codes. Names of scenes become parts of names of files."""
     letters = file[reference]
-    if not isinstance(letters, h5py.Dataset) or letters.dtype.kind != "u" or not 0 < letters.size <= TEXT:
+    plain = _of_its_own(letters) and letters.dtype.kind == "u" and math.prod(letters.chunks or ()) <= TEXT_CHUNK
+    if not plain or letters.size is None or not 0 < letters.size <= TEXT:
         raise Unreadable("unreadable_scene", f"the name of a scene in {LABELLED} is no text")
     text = "".join(chr(code) for code in np.asarray(letters[()]).ravel())
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):

@@ -82,6 +82,9 @@ def test_an_animated_asset_is_there_at_the_time_of_each_frame(tmp_path: Path) ->
     elsewhere = replace(frames[0], info={**frames[0].info, "time": frames[0].info["time"] + 0.01})
     with pytest.raises(ValueError, match=r"no points of the time .* they were made for another dataset"):
         Surfaces(tmp_path).points(elsewhere)
+    nowhen = replace(frames[0], info={**frames[0].info, "time": float("nan")})
+    with pytest.raises(ValueError, match="no points of the time nan"):
+        Surfaces(tmp_path).points(nowhen)
     timeless = replace(frames[0], info={k: v for k, v in frames[0].info.items() if k != "time"})
     with pytest.raises(ValueError, match="the asset moves, and the sample does not say at what time"):
         Surfaces(tmp_path).points(timeless)
@@ -139,6 +142,12 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
         assert (read.times is None) == (times is None)
         write_surface(tmp_path, origin("b"), SurfacePoints(points, times))
         assert (tmp_path / surface_name(origin("b"))).read_bytes() == first
+
+
+def test_times_are_numbers(tmp_path: Path) -> None:
+    write_surface(tmp_path, origin("b"), SurfacePoints(np.zeros((2, 5, 3)), np.array([np.nan, 1.0])))
+    with pytest.raises(ValueError, match="holds points or times that are not finite"):
+        read_surface(tmp_path, origin("b"))
 
 
 def test_what_could_not_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

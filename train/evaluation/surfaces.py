@@ -37,7 +37,7 @@ class Surfaces:
         time = view.info.get("time")
         try:
             points = surface.at(None if time is None else float(time))
-        except ValueError as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.folder}: {view.key}: {error}") from None
         scale, offset = _normalisation(view)
         pose = np.asarray(view.world_from_camera, np.float64)

@@ -1,7 +1,9 @@
 """NYU Depth V2, ETH3D and MoGe's layout: files as their public descriptions have them give back the stage's metres."""
 
+import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -88,6 +90,63 @@ def test_nyu_that_is_damaged(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "splits.mat", {"testNdxs": np.zeros((200, 200))})
     with pytest.raises(ValueError, match="cannot be read: "):
         list(open_corpus("nyu", tmp_path).scenes())
+
+
+def test_nyu_reads_names_from_its_own_file_alone(tmp_path: Path) -> None:
+    judged.nyu(tmp_path, splits=False)
+    (tmp_path / "secret").write_bytes("hunt".encode("utf-16-le"))
+
+    def told(**how: Any) -> str:
+        with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "r+") as file:
+            del file["#refs#/1"]
+            file.create_dataset("#refs#/1", (4, 1), np.uint16, **how)
+            file["scenes"][0, 1] = file["#refs#/1"].ref
+        with pytest.raises(ValueError, match="cannot be read: ") as caught:
+            list(open_corpus("nyu", tmp_path).scenes())
+        return str(caught.value)
+
+    assert "is no text" in told(external=[(str(tmp_path / "secret"), 0, 8)])
+    layout = h5py.VirtualLayout((4, 1), np.uint16)
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (4, 1))
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.array([[104], [117], [110], [116]], np.uint16)
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "r+") as file:
+        del file["#refs#/2"]
+        file["scenes"][0, 2] = file.create_virtual_dataset("#refs#/2", layout).ref
+    assert "is no text" in told(data=np.full((4, 1), ord("a"), np.uint16))
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "r+") as file:
+        file["scenes"][0, 2] = file["#refs#/0"].ref
+    assert "is no text" in told(maxshape=(None, None), chunks=(1 << 20, 1), compression="gzip")
+
+
+def test_nyu_split_of_anything_but_numbers_is_refused(tmp_path: Path) -> None:
+    """scipy goes through a struct of 600 million elements and no field one by one, which takes for ever."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack("<II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
+
+    judged.nyu(tmp_path, splits=False)
+    head = element(6, struct.pack("<II", 2, 0)) + element(5, struct.pack("<ii", 60000, 10000))
+    fields = struct.pack("<HHI", 5, 4, 32) + element(1, b"")
+    both = [element(14, head + element(1, name) + fields) for name in (b"trainNdxs", b"testNdxs")]
+    (tmp_path / "splits.mat").write_bytes(b"MATLAB 5.0".ljust(124) + b"\0\1IM" + b"".join(both))
+    with pytest.raises(ValueError, match=r"trainNdxs of splits.mat is no list of numbers, but \(60000, 10000\) struct"):
+        list(open_corpus("nyu", tmp_path).scenes())
+
+
+@pytest.mark.parametrize("corpus", ["nyu", "eth3d"])
+def test_a_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str) -> None:
+    if corpus == "nyu":
+        judged.nyu_exported(tmp_path / "in")
+    else:
+        judged.eth3d(tmp_path / "in" / "training", ("kicker",))
+    options = {} if corpus == "nyu" else {"side": "63"}
+    there = read_all(corpus, tmp_path / "in", options)
+    monkeypatch.chdir(tmp_path)
+    here = read_all(corpus, Path("in"), options)
+    assert list(here) == list(there)
+    assert here
+    assert all(np.array_equal(here[name].depth, there[name].depth) for name in there)
 
 
 def test_eth3d_lens() -> None:
@@ -229,6 +288,12 @@ def test_moge_that_lies(tmp_path: Path) -> None:
     )
     with pytest.raises(Unreadable):
         reader.read(Scene("b"), "b/0001")
+
+
+def test_moge_beyond_all_numbers(tmp_path: Path) -> None:
+    judged.moge(tmp_path, unit=1e300)
+    with pytest.raises(Unreadable, match="unit 1e"):
+        open_corpus("moge", tmp_path).read(Scene("a"), "a/0000")
 
 
 def test_what_is_imported_can_be_chosen_by_its_side(tmp_path: Path) -> None:
