@@ -3,6 +3,7 @@
 What such a file claims is bounded by what it has: no tensor is larger than its bytes, nothing is unpacked.
 """
 
+import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PICKLE_BYTES = 64 << 20  # of the names and shapes in a .pt; of a model of 1,500 tensors they are 0.3 MB
+from model.pickles import check_pickle
+
+PICKLE_BYTES = 16 << 20  # of the names and shapes in a .pt; of a model of 1,500 tensors they are 0.3 MB
+_ZIP = b"PK\x03\x04"  # how torch's archives begin
+_OLD = 5  # pickles at the beginning of the format before: magic number, version, system, content, names of storages
 # What torch says of a file that is cut, or no such file at all; its messages are about pickles and zip archives.
 _UNREADABLE = (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, LookupError, ValueError)
 _WRONG = (*_UNREADABLE, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, NotImplementedError)
@@ -35,8 +40,7 @@ def read_tensors(path: str | Path) -> Any:
                 return load_file(path)
             except SafetensorError as error:
                 raise ValueError(str(error)) from None
-        if zipfile.is_zipfile(path):
-            _check_archive(Path(path))
+        _check_pickles(Path(path))
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # of the format before zip archives, which cannot be mapped
@@ -71,6 +75,19 @@ def state_dict(content: Any, keys: Sequence[str], path: str | Path) -> dict[str,
     if held > Path(path).stat().st_size:
         raise ValueError(f"{path} claims {held} bytes of tensors, which is more than the file has")
     return tensors
+
+
+def _check_pickles(path: Path) -> None:
+    """ValueError, or another of `_WRONG`, where torch.load could take for ever. It tells the formats apart as here."""
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            _check_archive(path)
+            check_pickle(io.BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")))
+            return
+        file.seek(0)
+        begin = io.BytesIO(file.read(PICKLE_BYTES))
+    for _ in range(_OLD):
+        check_pickle(begin)
 
 
 def _check_archive(path: Path) -> None:
