@@ -74,7 +74,8 @@ def _local(source: str) -> str:
         try:
             return fetched(source)
         except (ValueError, OSError) as error:
-            raise type(error)(f"model.encoder_weights: {error}") from None
+            kind = ValueError if isinstance(error, ValueError) else OSError
+            raise kind(f"model.encoder_weights: {error}") from None
     if "." not in source.rsplit("/", 1)[-1] and "/" not in source:
         raise ValueError(
             f"model.encoder_weights: {source!r} is neither {' nor '.join(KNOWN)}, nor hf://OWNER/REPO/FILE, nor a "

@@ -142,7 +142,7 @@ def read_released(path: str | Path) -> ReleasedWeights:
             )
         if not tensor.is_floating_point():
             raise ValueError(f"{path}: {their_name(name)} has numbers of {tensor.dtype}; weights are floats")
-        if not tensor.float().sum().isfinite() and not tensor.isfinite().all():
+        if not (single := tensor.float()).sum().isfinite() and not single.isfinite().all():
             raise ValueError(f"{path}: {their_name(name)} has numbers that are not finite; the file is damaged")
     kind = "scene" if shape.film_adaln else "dynamic" if shape.temporal else "object"
     plain = {name: tensors[name].float().contiguous() for name in expected}

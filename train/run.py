@@ -184,7 +184,8 @@ def _read_start(start: str, say: Callable[[str], None]) -> tuple[dict[str, Tenso
     try:
         found = weights.find(start, say)
     except (ValueError, OSError) as error:
-        raise type(error)(f"model.start: {error}") from None
+        kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
+        raise kind(f"model.start: {error}") from None
     with _describing(found):
         return found.read(), maps.from_dict(found.about["normalisation"])
 

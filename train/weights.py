@@ -157,7 +157,7 @@ def _floats(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"{path}: {name[:100]} has numbers of {tensor.dtype}; weights are floats")
-        if not tensor.float().sum().isfinite() and not tensor.isfinite().all():
+        if not (single := tensor.float()).sum().isfinite() and not single.isfinite().all():
             raise ValueError(
                 f"{path}: {name[:100]} has numbers that are not finite; the file is damaged, or its training diverged"
             )

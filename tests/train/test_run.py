@@ -266,7 +266,7 @@ def test_a_strange_state_is_refused_at_once_and_in_a_sentence(settings: Settings
     began = time.process_time()
     with pytest.raises(ValueError, match=f"step-000007.*{told}"):
         load_run(c.out)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 30
 
 
 @pytest.mark.parametrize("name", ["model", "normalisation", "config"])
