@@ -101,6 +101,11 @@ def test_of_a_scene_only_what_is_in_the_picture(tmp_path: Path) -> None:
     pixel = (seen @ K.T)[:, :2] / seen[:, 2:]
     assert pixel.min() >= 0
     assert pixel.max() < 64
+    judged = K - np.array([[0, 0, 16], [0, 0, 8], [0, 0, 0]])  # rows 8 to 39, columns 16 to 55 of the stored picture
+    part = Surfaces(tmp_path).points(replace(view, K=K, regime="scene"), judged, (32, 40))
+    inner = (pixel[:, 0] >= 16) & (pixel[:, 0] < 56) & (pixel[:, 1] >= 8) & (pixel[:, 1] < 40)
+    assert 0 < inner.sum() < len(seen)
+    assert np.array_equal(part, seen[inner])
     assert len(within(np.array([[0, 0, -1.0], [0, 0, 1.0], [9, 0, 1.0]]), view.K, 64, 64)) == 1
 
 

@@ -24,11 +24,12 @@ class Surfaces:
         self.index = read_index(self.folder)
         self._read = lru_cache(KEPT)(self._of)
 
-    def points(self, view: LayeredView) -> np.ndarray:
+    def points(self, view: LayeredView, K: np.ndarray | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
         """(N,3) float64 in the frame of the view's camera (a clip: of one of its frames), units as of its layers.
 
         Of an object all points, those that a cropped view cuts off too: the whole shape is asked for, as of those that
         generate meshes. Of a room, seen from inside, those within the picture (`within`): a house reaches far beyond.
+        What is judged may be a part of the stored picture: its K, and its size (height, width), are given then.
 
         FileNotFoundError where the folder has none of the asset, ValueError where the view does not say how the asset
         was scaled, or at what time it shows it.
@@ -42,7 +43,9 @@ class Surfaces:
         scale, offset = _normalisation(view)
         pose = np.asarray(view.world_from_camera, np.float64)
         in_camera = ((points - offset) * scale - pose[:3, 3]) @ pose[:3, :3]
-        return within(in_camera, view.K, *view.size) if _from_inside(view) else in_camera
+        if not _from_inside(view):
+            return in_camera
+        return within(in_camera, view.K if K is None else K, *(view.size if size is None else size))
 
     def _of(self, source: str, uid: str, sha256: str) -> SurfacePoints:
         return read_surface(self.folder, Origin(uid, source, sha256))
