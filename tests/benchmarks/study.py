@@ -237,8 +237,11 @@ def curves(out: Path, names: Sequence[str]) -> Path:
     return path
 
 
+TITLE = 22  # pixels of a sheet above its rows
+
+
 def stacks(out: Path, names: Sequence[str], samples: int = 3) -> Path:
-    """stacks.png: held-out samples, their true layers, and below them what each run makes of them (two seeds of a
+    """stacks.png: of held-out samples the true layers, and below them what each run makes of them (two seeds of a
     flow), depth aligned to the truth."""
     from PIL import Image
 
@@ -254,6 +257,7 @@ def stacks(out: Path, names: Sequence[str], samples: int = 3) -> Path:
     runs = {name: load_run(out / "runs" / name) for name in names}
     pages = []
     for row in held_out(dataset, ("test",), samples):
+        pages_of_sample = 0
         for name, run in runs.items():
             truth = truth_of(dataset[row], 6, run.config.data.size, "black")
             seeds = 1 if run.config.objective.kind == "regression" else 2
@@ -267,7 +271,10 @@ def stacks(out: Path, names: Sequence[str], samples: int = 3) -> Path:
                 path = out / f".{len(pages)}.png"
                 frame = Shown(truth.rgb, truth.valid, shown, exists[seed], truth.xyz)
                 prediction_sheet(path, [frame], f"{name}, seed {seed}" if seeds > 1 else name)
-                pages.append(np.asarray(Image.open(path)))
+                page = np.asarray(Image.open(path))
+                truth_row = TITLE + (len(page) - TITLE) // 2
+                pages += [page[:truth_row]] if pages_of_sample else [page[truth_row:], page[:truth_row]]
+                pages_of_sample += 1
                 path.unlink()
     whole = out / "stacks.png"
     Image.fromarray(np.concatenate(pages)).save(whole)
