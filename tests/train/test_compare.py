@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import shards
-from model import WTDiT, ZScore, preset
+from model import LogMedian, WTDiT, ZScore, preset
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.train.conftest import write_dataset
 from train import config
@@ -110,7 +110,8 @@ def test_a_run_and_the_same_predictions_from_a_folder_are_the_same(views: shards
     report = compare(methods, views, ask(methods, views, rows))
     assert report.methods["run"] == report.methods["stored"]
     assert report.settings["judged"]["run"] == {
-        "run": "none", "training_step": 7, "changed": 0, "seeds": 2, "steps": 2, "solver": "euler"
+        "run": "none", "training_step": 7, "changed": 0, "seeds": 2, "steps": 2, "solver": "euler",
+        "coverage": 1.0,
     }  # fmt: skip
 
 
@@ -155,6 +156,30 @@ def test_a_method_with_fewer_layers_has_no_points_in_the_others(views: shards.Da
     assert "layer1/rmse" not in report.methods["depth"]
 
 
+def test_a_run_without_lengths_is_not_judged_unaligned(views: shards.Dataset) -> None:
+    method = Sampled("rooms", replace(tiny(), normalisation=LogMedian()), 1, 1)
+    with pytest.raises(ValueError, match="rooms predicts scenes in units of their median depth"):
+        compare([method], views, replace(ask([method], views, [0]), rule="none"))
+
+
+def test_where_no_point_is_predicted_the_table_says_so_and_names_are_no_markup(
+    views: shards.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = predicted(tmp_path / "half", views, 0.01)
+    for row in range(2):
+        drawn, truth = method.read(views.key(row), 1), truth_of(views[row], 3, SIZE, "black")
+        there = np.broadcast_to(truth.valid, drawn.xyz.shape[:1] + drawn.xyz.shape[2:-1]).copy()
+        there[..., ::2] = False
+        write_npz(
+            method.path(truth.key), [Prediction(truth.rgb, truth.valid, drawn.xyz[:, 0], None, (0, 1), exists=there)]
+        )
+    named = replace(method, name="half [/] :bomb:")
+    report = compare([named], views, ask([named], views, [0, 1]))
+    assert 0.3 < report.settings["judged"][named.name]["coverage"] < 0.7
+    table.show(report)
+    assert "half [/] :bomb: has a visible point at" in " ".join(capsys.readouterr().out.split())
+
+
 def test_clips_are_judged_frame_by_frame_with_one_alignment(clips: shards.Dataset, tmp_path: Path) -> None:
     method = predicted(tmp_path / "stored", clips, 0.01, frames=3)
     report = compare([method], clips, ask([method], clips, range(2), table=3))
@@ -193,7 +218,7 @@ def test_tables_ask_for_what_the_paper_says(views: shards.Dataset, clips: shards
 
 def test_points_of_surfaces_take_the_place_of_all_layers(views: shards.Dataset, tmp_path: Path) -> None:
     class Known:
-        folder = tmp_path
+        folder, index = tmp_path, {"count": 3}
 
         def points(self, view: shards.LayeredView) -> np.ndarray:
             return distinct(view.xyz(), view.hits, 0)
@@ -286,10 +311,12 @@ def test_a_stopped_evaluation_goes_on_and_ends_in_the_same_report(views: shards.
 def test_a_journal_of_another_evaluation_is_not_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "j"
     first = Journal(path, {"a": 1})
-    first.add({"key": "x", "m": float("inf")})
+    sample = {"key": "x", "each": {}, "m": {"all/cd_l1": float("inf")}}
+    first.add(sample)
+    first.add({"key": "y", "each": {}, "m": {"all/cd_l1": "edited"}})
     first.close()
     again = Journal(path, {"a": 1})
-    assert again.done == {"x": {"key": "x", "m": float("inf")}}
+    assert again.done == {"x": sample}
     with pytest.raises(ValueError, match="another evaluation is judging into it"):
         Journal(path, {"a": 1})
     again.close()

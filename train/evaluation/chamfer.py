@@ -8,14 +8,27 @@ so samples are judged in threads. The trees are pykdtree's, which need half the 
 those. The figures beside a plain k-d tree per set: tests/benchmarks/evaluation.py.
 """
 
+import ctypes
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
+from pykdtree import kdtree
 from pykdtree.kdtree import KDTree
 
 F_THRESHOLDS = (0.01, 0.05)
 LEAF = 16  # points, as pykdtree has it
+# No tree parts points that are one and the same, and a search looks at all of them: a constant prediction of N pixels
+# would take N^2. They are looked for in every STRIDE-th point, and made one where ALIKE of those are the same.
+STRIDE, ALIKE = 17, 8
+
+
+def search_alone() -> None:
+    """The calling thread searches trees by itself. Else each search takes a thread per core, of OpenMP, and of a pool
+    of a thread per core that is the square of them."""
+    with suppress(AttributeError, OSError):  # built without OpenMP
+        ctypes.CDLL(kdtree.__file__).omp_set_num_threads(1)
 
 
 class PointSet:
@@ -26,12 +39,28 @@ class PointSet:
         self._trees: dict[str, KDTree] = {}
 
     @cached_property
+    def _searched(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The points and parts of the trees: each place once, if many points share one."""
+        some = np.sort(self.points[::STRIDE, 0])
+        if not (some[ALIKE:] == some[:-ALIKE]).any():
+            return self.points, self.parts
+        order = np.lexsort(self.points.T)
+        fresh = np.append(True, (np.diff(self.points[order], axis=0) != 0).any(axis=1))
+        number = np.cumsum(fresh) - 1
+        parts = {}
+        for name, members in self.parts.items():
+            parts[name] = np.zeros(number[-1] + 1, bool)
+            parts[name][number[members[order]]] = True
+        return self.points[order[fresh]], parts
+
+    @cached_property
     def tree(self) -> KDTree:
-        return KDTree(self.points, leafsize=LEAF)
+        return KDTree(self._searched[0], leafsize=LEAF)
 
     def tree_of(self, part: str) -> KDTree:
         if part not in self._trees:
-            self._trees[part] = KDTree(self.points[self.parts[part]], leafsize=LEAF)
+            points, parts = self._searched
+            self._trees[part] = KDTree(points[parts[part]], leafsize=LEAF)
         return self._trees[part]
 
     def distances(
@@ -47,7 +76,7 @@ class PointSet:
         to_all, nearest = self.tree.query(queries)
         to_parts = {}
         for part, chosen in asked.items():
-            members = self.parts[part]
+            members = self._searched[1][part]
             distance = to_all[chosen]
             elsewhere = ~members[nearest[chosen]]
             if elsewhere.any():

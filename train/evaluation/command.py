@@ -96,7 +96,6 @@ def evaluate(
     import json
     from dataclasses import replace
 
-    from rich.console import Console
     from rich.progress import Progress
 
     import shards
@@ -111,7 +110,7 @@ def evaluate(
     protocol = protocols.protocol_of(whole, table) if table != 5 else None
     rows = _rows(whole, protocol if table is not None else None, table, split, limit, assets, samples_list)
     names = samples.keys_of(whole, rows)
-    console = Console()
+    console = tables.plain_console()
     if protocol is None:
         if checkpoint or predictions:
             raise ValueError("--table 5 is of the dataset alone; leave out --checkpoint and --predictions")

@@ -15,6 +15,7 @@ from model import LogMedian, ZScore
 from model.normalisation import Normalisation
 from train.evaluation.alignment import RULE_TEXTS, Rule
 from train.evaluation.baselines import mean_stack, repeated_layer0
+from train.evaluation.chamfer import search_alone
 from train.evaluation.journal import Journal
 from train.evaluation.methods import Drawn, Method, Precomputed, Sampled
 from train.evaluation.metrics import TrueStack, averaged, judge
@@ -39,6 +40,7 @@ class Surface(Protocol):
     """Points sampled from an asset's surfaces (train/evaluation/surfaces.py)."""
 
     folder: Path
+    index: Mapping[str, Any]
 
     def points(self, view: shards.LayeredView) -> np.ndarray:
         """(N,3) float64 in the camera frame of a view."""
@@ -152,6 +154,7 @@ def compare(
     not set.
     """
     _check_names([method.name for method in methods])
+    _check_lengths(methods, asked.rule)
     keys = keys_of(dataset, asked.rows)
     missing = {m.name: set(m.missing(keys)) for m in methods if isinstance(m, Precomputed)}
     for method in methods:
@@ -183,7 +186,7 @@ def compare(
         progress(finished, len(keys))
 
     progress(finished, len(keys))
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="judge", initializer=search_alone)
     try:
         for row, key in zip(asked.rows, keys):
             if key in done:
@@ -211,6 +214,8 @@ def compare(
     names = [name for name in settings["methods"] if any(name in sample for sample in samples)]
     settings["methods"] = {name: settings["methods"][name] for name in names}
     means = {name: averaged([sample[name] for sample in samples if name in sample]) for name in names}
+    for name, about in settings["judged"].items():
+        about["coverage"] = means.get(name, {}).get("depth/coverage", 0.0)
     return Report(settings, means, samples)
 
 
@@ -272,6 +277,17 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
+def _check_lengths(methods: Sequence[Method], rule: Rule) -> None:
+    """ValueError for a run that is to be judged unaligned and has no lengths: its points are in units of a median that
+    it does not know (Eq. 6)."""
+    for method in methods:
+        if rule == "none" and isinstance(method, Sampled) and isinstance(method.run.normalisation, LogMedian):
+            raise ValueError(
+                f"{method.name} predicts scenes in units of their median depth, which it does not tell: without an "
+                "alignment there is no length to judge; leave out --align none"
+            )
+
+
 def _with_layers(drawn: Drawn, layers: int) -> Drawn:
     """A method with fewer layers than the truth has no point in those that it lacks."""
     lacking = layers - drawn.xyz.shape[2]
@@ -329,6 +345,7 @@ def _settings(methods: Sequence[Method], dataset: shards.Dataset, asked: Asked, 
         "unit": UNIT_TEXTS[asked.unit],
         "best_of_k_selected_by": asked.selected_by,
         "surfaces": None if asked.surfaces is None else str(asked.surfaces.folder),
+        "surfaces_index": None if asked.surfaces is None else dict(asked.surfaces.index),
         "judged": {method.name: method.about() for method in methods},
         "methods": texts | (BASELINES if asked.baselines else {}),
     }

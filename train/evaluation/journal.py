@@ -54,9 +54,21 @@ class Journal:
             if number == 0:
                 if found != self.identity:
                     return 0
-            elif isinstance(found, dict) and isinstance(found.get("key"), str):
+            elif _is_sample(found):
                 self.done[found["key"]] = found
             else:
                 break
             kept += len(line)
         return kept
+
+
+def _is_sample(line: Any) -> bool:
+    """A key, and metrics by method; whether it is the file that was written or another that somebody edited."""
+    if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+        return False
+    if line.get("empty") is True:
+        return True
+    methods = [value for name, value in line.items() if name not in ("key", "each")]
+    numbers = [number for metrics in methods if isinstance(metrics, dict) for number in metrics.values()]
+    plain = all(isinstance(metrics, dict) for metrics in methods) and isinstance(line.get("each"), dict)
+    return plain and all(isinstance(number, float) for number in numbers)

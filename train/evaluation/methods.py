@@ -132,12 +132,42 @@ class Precomputed:
         return [key for key in keys if not self.path(key).is_file()]
 
     def read(self, key: str, frames: int) -> Drawn:
-        """ValueError where the file is damaged or has fewer frames."""
+        """ValueError where the file is damaged, has fewer frames, or is of other pixels than the sample's."""
         found: list[Prediction] = read_npz(self.path(key))
         if len(found) < frames:
             raise ValueError(f"{self.path(key)} has {len(found)} frames, and {frames} are judged; set --frames")
         chosen = found[:frames]
+        for prediction in chosen:
+            if not _whole_view(prediction):
+                raise ValueError(
+                    f"{self.path(key)}: framed_from_image says that a crop of its own was predicted, so its pixels are "
+                    f"not those of the sample; predict the sample, or its picture cropped about its centre to a square"
+                )
+            front = prediction.xyz[:, 0, ..., 2][prediction.exists[:, 0]]
+            if front.size and np.median(front) <= 0:
+                raise ValueError(
+                    f"{self.path(key)}: its visible points lie behind the camera; points are to have +x right, +y down "
+                    "and +z forward"
+                )
         return Drawn(np.stack([p.xyz for p in chosen], 1), np.stack([p.exists for p in chosen], 1))
+
+
+def _whole_view(prediction: Prediction) -> bool:
+    """Whether its pixels are those of a sample: of the picture's centred square, to half a pixel."""
+    framed, size = prediction.framed_from_image, prediction.image_size
+    if framed is None:
+        return True
+    frame = np.array(prediction.valid.shape[::-1], float)
+    if size is None:  # of a picture of unknown size: a square one without its border has no offset
+        wanted = np.diag([framed[0, 0], framed[0, 0], 1.0])
+        corner = frame / max(framed[0, 0], 1e-12)
+    else:
+        scale, picture = frame[0] / min(size), np.array(size[::-1], float)
+        wanted = np.diag([scale, scale, 1.0])
+        wanted[:2, 2] = (frame - scale * picture) / 2
+        corner = picture
+    ends = np.array([[0, 0, 1], [*corner, 1]])
+    return bool(np.abs(ends @ (framed - wanted).T).max() <= 0.5)
 
 
 def _changed(path: Path) -> int:

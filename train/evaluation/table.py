@@ -29,10 +29,15 @@ ROWS: dict[str, tuple[str, bool]] = {
 SECTIONS = ("visible/cd_l1", "hidden/cd_l1", "all/cd_l1", "surface/cd_l1", "layer0/rmse")
 
 
+def plain_console() -> Console:
+    """For names of methods and files as they are: [a] is no markup in them."""
+    return Console(markup=False, emoji=False)
+
+
 def show(report: Report, columns: Sequence[Column] | None = None, console: Console | None = None) -> None:
     """Print a row per metric and a column per method: all metrics and which layers the model wins against the mean, or
     those that a table of the paper has as `columns`."""
-    console = console or Console()
+    console = console or plain_console()
     settings, methods = report.settings, _shown(report)
     table = Table(title=title(settings))
     table.add_column("", no_wrap=True)
@@ -110,6 +115,11 @@ def title(settings: Mapping[str, Any]) -> str:
 def footnote(settings: Mapping[str, Any]) -> str:
     lost = {name: about["missing"] for name, about in settings["judged"].items() if about.get("missing")}
     missing = "".join(f" {name} lacks {count} of them and is averaged over the rest." for name, count in lost.items())
+    missing += "".join(
+        f" {name} has a visible point at {about['coverage']:.1%} of the pixels, and its depth is judged there."
+        for name, about in settings["judged"].items()
+        if about.get("coverage", 1) < 0.9995
+    )
     return (
         f"All after one alignment per {'clip' if settings['frames'] > 1 else 'sample'} ({settings['alignment']}), in "
         f"{settings['unit']}. Best of K is chosen with the truth in hand ({settings['best_of_k_selected_by']}); "
@@ -134,7 +144,7 @@ def show_coverage(found: Sequence[Mapping[str, Any]], heading: str, console: Con
         table.add_column(name, justify="right", min_width=len(name))
     for row in found:
         table.add_row(*_coverage_cells(row)[:-1], f"{row['views']:,}")
-    (console or Console()).print(table, "Over the views that have the layer; in brackets the paper's objects.")
+    (console or plain_console()).print(table, "Over the views that have the layer; in brackets the paper's objects.")
 
 
 def _coverage_cells(row: Mapping[str, Any]) -> list[str]:
