@@ -263,6 +263,9 @@ def test_an_exported_file_of_a_stranger_is_checked_like_a_released_one(
         load_run(file)
     with pytest.raises(ValueError, match=r"model\.start: .*not finite"):
         build(settings(model__start=str(file)))
+    write_with({first: torch.full_like(before[first], 1e300, dtype=torch.float64)})
+    with pytest.raises(ValueError, match="has numbers that are not finite"):
+        load_run(file)
     write_with({name: tensor.double() for name, tensor in before.items()})
     assert same(state(load_run(file)), before)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
