@@ -12,10 +12,11 @@ from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.analytic_stacks import camera, rays, sphere_depths, sphere_prediction, stack_prediction
+from train.downstream import splat
 from train.downstream.cameras import Cameras, cameras, centre_of, read_cameras, write_cameras
 from train.downstream.cells import cells_of, dice
 from train.downstream.guidance import DepthRange, depth_range, frames, write_guidance
-from train.downstream.splat import NOTHING, Frame, surfaces, view
+from train.downstream.splat import LARGEST, NOTHING, Frame, surfaces, view
 from train.downstream.stack import Stack, ordered, stack_of
 from train.prediction.archive import write_npz
 from train.prediction.prediction import Prediction
@@ -212,6 +213,13 @@ def test_cameras_come_back_from_their_file(sphere: Stack, tmp_path: Path) -> Non
         ("[]", "no object"),
         ('{"world_from_camera": 3}', "not (N,4,4)"),
         ('{"world_from_camera": [["a"]]}', "no matrix of numbers"),
+        ('{"world_from_camera": [[1' + "0" * 400 + "]]}", "no matrix of numbers"),
+        ('{"world_from_camera": [[[1,0,0,1e300],[0,1,0,0],[0,0,1,0],[0,0,0,1]]]}', "beyond 1e+12"),
+        (
+            '{"world_from_camera": [[[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]], "K": [[1,0,0],[0,1,0],[0,0,1]], '
+            '"height": true, "width": 5}',
+            "whole numbers of pixels",
+        ),
         ('{"world_from_camera": [[[NaN,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]]}', "not finite"),
         ('{"world_from_camera": [[[2,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]]}', "no rotation"),
         ('{"world_from_camera": [[[-1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]]}', "no rotation"),
@@ -356,3 +364,25 @@ def test_what_a_gpu_lacks_is_not_asked_of_it(sphere: Stack) -> None:
     with NoIntegerProducts():
         seen = look(sphere, np.eye(4))
     np.testing.assert_array_equal(seen.layer == 0, sphere.there[0])
+
+
+def test_a_frame_is_the_same_in_whatever_portions_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is that of a portion; the largest one is no larger than asked for."""
+    stack = stack_of(noisy_prediction(48), flyers=True)
+    pose = cameras("orbit", stack, 8).world_from_camera[1]
+    whole = look(stack, pose, 96, camera(96))
+    largest = 0
+    cut = splat.dice
+
+    def counted(*arguments: torch.Tensor) -> Any:
+        nonlocal largest
+        found = cut(*arguments)
+        largest = max(largest, len(found[0]))
+        return found
+
+    monkeypatch.setattr(splat, "dice", counted)
+    monkeypatch.setattr(splat, "AT_ONCE", LARGEST**2)
+    parts = look(stack, pose, 96, camera(96))
+    for name in ("rgb", "depth", "layer"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
+    assert 0 < largest <= LARGEST**2

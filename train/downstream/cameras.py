@@ -17,6 +17,7 @@ from train.downstream.stack import Stack
 LARGEST_FILE = 64 << 20
 MOST_FRAMES = 10_000
 LARGEST_SIDE = 8192
+LARGEST_NUMBER = 1e12  # frames are made in float32
 RIGID = 1e-4  # how far R^T R may be from the identity: six decimals, written by others, are enough
 AMOUNTS = {"orbit": 360.0, "dolly": 0.5, "spiral": 0.15}  # what --amount is without being given
 TURNS = 2  # of a spiral
@@ -92,7 +93,7 @@ def read_cameras(path: Path, stack: Stack) -> Cameras:
     if K.shape != (3, 3) or K[0, 0] <= 0 or K[1, 1] <= 0 or np.abs(K[2] - [0, 0, 1]).max() > 1e-9:
         raise ValueError(f"{path}: K is no 3x3 matrix of intrinsics with the last row 0 0 1")
     sides = [told["height"], told["width"]]
-    if not all(isinstance(side, int) and 1 <= side <= LARGEST_SIDE for side in sides):
+    if not all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides):
         raise ValueError(f"{path}: height and width must be whole numbers of pixels from 1 to {LARGEST_SIDE}")
     return Cameras(poses, K, *sides)
 
@@ -114,10 +115,10 @@ def write_cameras(path: Path, cameras: Cameras, **more: object) -> Path:
 def _numbers(path: Path, name: str, told: object) -> np.ndarray:
     try:
         array = np.array(told, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{path}: {name} is no matrix of numbers") from None
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path}: {name} has a number that is not finite")
+    if not (np.abs(array) <= LARGEST_NUMBER).all():
+        raise ValueError(f"{path}: {name} has a number that is not finite, or beyond {LARGEST_NUMBER:.0e}")
     return array
 
 

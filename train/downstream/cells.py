@@ -1,5 +1,7 @@
 """The pixel grid of a layer as a surface: which neighbours hang together, and points between them."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -74,6 +76,17 @@ def _smooth_steps(inverse: Tensor, focal: float) -> Tensor:
     same = step.diff(dim=-1).abs() <= BEND * torch.minimum(step[..., 1:].abs(), step[..., :-1].abs())
     goes_on = torch.nn.functional.pad(same, (1, 0)) | torch.nn.functional.pad(same, (0, 1))
     return (relative <= min(SLOPE / focal, JUMP)) | (goes_on & (relative <= PLANE_SLOPE / focal))
+
+
+def portions(count_N: Tensor, at_once: int) -> Iterator[slice]:
+    """The N in order, in slices whose counts are at most `at_once` together, or of one that is more by itself."""
+    until = count_N.cumsum(0).cpu()
+    start = 0
+    while start < len(until):
+        done = int(until[start - 1]) if start else 0
+        stop = max(start + 1, int(torch.searchsorted(until, done + at_once, right=True)))
+        yield slice(start, stop)
+        start = stop
 
 
 def dice(values_N4C: Tensor, across_N: Tensor, down_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,14 @@
 """Layered points seen by another camera: z-buffered splats whose size follows the spacing of the pixels they are of."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from train.downstream.cells import cells_of, dice
+from train.downstream.cells import cells_of, dice, portions
 from train.downstream.stack import Stack
 from train.prediction.prediction import HIDDEN_GREY
 
@@ -15,6 +16,7 @@ NOTHING = 255  # the layer of a pixel that sees no point
 SPACING = 0.7072  # pixels: a square grid no wider than sqrt(1/2), however it lies, has a sample in every pixel
 LARGEST = 64  # samples across one pixel of the prediction; what is magnified further shows its gaps
 NEAREST = 0.01  # of the median depth: what is nearer to the camera, or behind it, is not drawn
+AT_ONCE = 1 << 22  # samples held in memory, some 170 bytes each
 SLACK = 1e-3  # of the depth: samples so near to the foremost belong to its surface
 
 Hidden = Literal["grey", "image"]
@@ -112,19 +114,30 @@ def view(scene: Surfaces, K: np.ndarray, world_from_camera: np.ndarray, height: 
     across, down = _pieces(uv_P2[cell_N4])
     slack_N = _depth_within(z_P[cell_N4], across, down, rim_N)
     slack_P = _slack_of_points(scene, cell_N4, slack_N)
-    values_N4C = torch.cat([xyz_P3, scene.rgb_P3], dim=1)[cell_N4]
-    between, cell = dice(values_N4C, across, down)
-    uv = (between[:, :3] @ k[:2].T) / between[:, 2:3]
-    square, owner = _squares(uv_P2, focal * scene.width_P / z_P.clamp_min(scene.nearest), scene.edge_P & front_P)
+    values_P6 = torch.cat([xyz_P3, scene.rgb_P3], dim=1)
+    layer_N = scene.layer_P[cell_N4[:, 0]]
+    size_P = focal * scene.width_P / z_P.clamp_min(scene.nearest)
+    edges = torch.nonzero(scene.edge_P & front_P).flatten()
+    each = (size_P[edges] / SPACING).ceil().clamp(1, LARGEST).long()  # samples along a side of its square
 
-    points = torch.nonzero(front_P).flatten()
-    index = torch.cat([points, owner])
-    u, v = torch.cat([uv_P2[points], square, uv]).unbind(1)
-    z = torch.cat([z_P[index], between[:, 2]])
-    slack = torch.cat([slack_P[index], slack_N[cell]]) + SLACK * z
-    rgb = torch.cat([scene.rgb_P3[index], between[:, 3:]])
-    layer = torch.cat([scene.layer_P[index], scene.layer_P[cell_N4[:, 0]][cell]])
-    return _resolve(u, v, z, slack, rgb, layer, height, width)
+    def of_points(uv: Tensor, index: Tensor) -> Samples:
+        z = z_P[index]
+        return Samples(uv, z, slack_P[index] + SLACK * z, scene.rgb_P3[index], scene.layer_P[index])
+
+    def samples() -> Iterator[Samples]:
+        points = torch.nonzero(front_P).flatten()
+        yield of_points(uv_P2[points], points)
+        for part in portions(each**2, AT_ONCE):
+            yield of_points(*_squares(uv_P2, size_P, edges[part], each[part]))
+        for part in portions(across * down, AT_ONCE):
+            between, cell = dice(values_P6[cell_N4[part]], across[part], down[part])
+            uv, z = (between[:, :3] @ k[:2].T) / between[:, 2:3], between[:, 2]
+            yield Samples(uv, z, slack_N[part][cell] + SLACK * z, between[:, 3:], layer_N[part][cell])
+
+    if int((each**2).sum() + (across * down).sum()) > AT_ONCE:
+        return _resolve(samples(), samples(), height, width, scene.device)
+    once = list(samples())
+    return _resolve(once, once, height, width, scene.device)
 
 
 def _seen(uv_P2: Tensor, front_P: Tensor, cell_N4: Tensor, height: int, width: int) -> Tensor:
@@ -165,10 +178,8 @@ def _slack_of_points(scene: Surfaces, cell_N4: Tensor, slack_N: Tensor) -> Tenso
     return torch.where(scene.layer_P == 0, on_ray[scene.pixel_P], slack_P)
 
 
-def _squares(uv_P2: Tensor, size_P: Tensor, edge_P: Tensor) -> tuple[Tensor, Tensor]:
-    """(positions (M,2), point (M,)): samples over the square of `size` pixels about each point of an edge."""
-    points = torch.nonzero(edge_P).flatten()
-    count = (size_P[points] / SPACING).ceil().clamp(1, LARGEST).long()
+def _squares(uv_P2: Tensor, size_P: Tensor, points: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """(positions (M,2), point (M,)): samples over the square of `size` pixels about each point, `count` a side."""
     half = (size_P[points] / 2)[:, None]
     corner = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]], device=uv_P2.device)
     around = uv_P2[points][:, None] + half[:, None] * corner
@@ -176,29 +187,57 @@ def _squares(uv_P2: Tensor, size_P: Tensor, edge_P: Tensor) -> tuple[Tensor, Ten
     return positions, points[owner]
 
 
+class Samples(NamedTuple):
+    """Of M samples: position (M,2) in the image, depth (M,), how far behind the foremost one it may lie and be of its
+    surface (M,), colour (M,3), layer (M,)."""
+
+    uv: Tensor
+    z: Tensor
+    slack: Tensor
+    rgb: Tensor
+    layer: Tensor
+
+
 def _resolve(
-    u: Tensor, v: Tensor, z: Tensor, slack: Tensor, rgb: Tensor, layer: Tensor, height: int, width: int
+    first: Iterable[Samples], again: Iterable[Samples], height: int, width: int, device: torch.device
 ) -> Frame:
-    """The z-buffer in two passes: how near the foremost sample of a pixel is, then which sample of that surface is
-    nearest to the centre (the earlier one of two: a point before what lies between points, layer 0 before others)."""
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    u, v, z, slack, rgb, layer = (x[inside] for x in (u, v, z, slack, rgb, layer))
-    column, row = u.floor(), v.floor()
-    pixel = row.long() * width + column.long()
-    foremost = torch.full((height * width,), torch.inf, device=z.device).scatter_reduce(0, pixel, z, "amin")
-    surface = torch.nonzero(z - slack <= foremost[pixel]).flatten()
-    away = (u - column - 0.5) ** 2 + (v - row - 0.5) ** 2
-    key = ((away[surface] * 2**20).long() << 40) | surface  # distance first, then number: one minimum finds both
-    none = torch.iinfo(torch.int64).max
-    best = torch.full((height * width,), none, device=z.device).scatter_reduce(0, pixel[surface], key, "amin")
-    seen = best != none
-    winner = best[seen] & (2**40 - 1)
-    frame_rgb = torch.zeros(height * width, 3, device=z.device)
-    frame_z = torch.zeros(height * width, device=z.device)
-    frame_layer = torch.full((height * width,), NOTHING, dtype=torch.uint8, device=z.device)
-    frame_rgb[seen], frame_z[seen], frame_layer[seen] = rgb[winner], z[winner], layer[winner]
+    """The z-buffer in two passes over the same samples: how near the foremost sample of a pixel is, then which sample
+    of that surface is nearest to the centre (the earlier one of two: a point before what lies between points, layer 0
+    before others)."""
+    count = height * width
+    foremost = torch.full((count,), torch.inf, device=device)
+    for part in first:
+        _, pixel, seen, _ = _inside(part, height, width)
+        foremost.scatter_reduce_(0, pixel, seen.z, "amin")
+    best = torch.full((count,), torch.iinfo(torch.int64).max, device=device)
+    frame_rgb = torch.zeros(count, 3, device=device)
+    frame_z = torch.zeros(count, device=device)
+    frame_layer = torch.full((count,), NOTHING, dtype=torch.uint8, device=device)
+    before = 0
+    for part in again:
+        number, pixel, seen, away = _inside(part, height, width)
+        surface = torch.nonzero(seen.z - seen.slack <= foremost[pixel]).flatten()
+        # distance first, then number: one minimum finds both
+        key = ((away[surface] * 2**20).long() << 40) | (before + number[surface])
+        better = torch.scatter_reduce(best, 0, pixel[surface], key, "amin")
+        pixels = torch.nonzero(better < best).flatten()
+        winner = (better[pixels] & (2**40 - 1)) - before
+        frame_rgb[pixels], frame_z[pixels], frame_layer[pixels] = part.rgb[winner], part.z[winner], part.layer[winner]
+        best = better
+        before += len(part.z)
     return Frame(
         frame_rgb.view(height, width, 3).cpu().numpy(),
         frame_z.view(height, width).cpu().numpy(),
         frame_layer.view(height, width).cpu().numpy(),
     )
+
+
+def _inside(part: Samples, height: int, width: int) -> tuple[Tensor, Tensor, Samples, Tensor]:
+    """Those within the image: their numbers, pixels, themselves, and their squared distance from the pixel's centre."""
+    u, v = part.uv.unbind(1)
+    number = torch.nonzero((u >= 0) & (u < width) & (v >= 0) & (v < height)).flatten()
+    seen = Samples(*(x[number] for x in part))
+    u, v = seen.uv.unbind(1)
+    column, row = u.floor(), v.floor()
+    away = (u - column - 0.5) ** 2 + (v - row - 0.5) ** 2
+    return number, row.long() * width + column.long(), seen, away

@@ -19,7 +19,7 @@ import torch
 from scipy import ndimage
 
 from shards import committed, write_points
-from train.downstream.cells import cells_of, dice
+from train.downstream.cells import cells_of, dice, portions
 from train.downstream.splat import slopes
 from train.downstream.stack import Stack
 from train.prediction.prediction import HIDDEN_GREY
@@ -204,20 +204,16 @@ def _samples(stack: Stack, there: np.ndarray, transform: np.ndarray, resolution:
         return (longest * resolution * PER_VOXEL).ceil().clamp_min(1).long()
 
     across, down = pieces(b - a, d - c), pieces(c - a, d - b)
-    until = (across * down).cumsum(0)
-    total = int(until[-1]) if len(until) else 0
+    count = across * down
+    total = int(count.sum())
     if total > MOST_SAMPLES:
         raise ValueError(
             f"{stack.name}: its surfaces are so torn that they take {total:.1e} samples, and at most "
             f"{MOST_SAMPLES:.1e} are taken; give a smaller --resolution than {resolution}"
         )
     yield values[there.ravel()]
-    start = 0
-    while start < len(until):
-        done = int(until[start - 1]) if start else 0
-        stop = max(start + 1, int(torch.searchsorted(until, done + AT_ONCE, right=True)))
-        yield dice(corners_N4C[start:stop], across[start:stop], down[start:stop])[0].numpy()
-        start = stop
+    for part in portions(count, AT_ONCE):
+        yield dice(corners_N4C[part], across[part], down[part])[0].numpy()
 
 
 def _collected(parts: Iterable[np.ndarray], resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
