@@ -101,7 +101,17 @@ def test_a_small_file_can_not_ask_for_long_work(tmp_path: Path, shape: tuple[int
         read_npz(tmp_path / "a.npz")
 
 
-def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+def test_what_could_not_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.check_fits(tmp_path / "a.npz", 64, 1, 6, 504, 504)
+    with pytest.raises(ValueError, match=r"a\.npz: 8 seeds of 64 frames of 504x504 pixels are .* take fewer"):
+        archive.check_fits(tmp_path / "a.npz", 8, 64, 6, 504, 504)
+    file = write_npz(tmp_path / "b.npz", [predicted()])
+    with zipfile.ZipFile(file) as content:
+        size = sum(each.file_size for each in content.infolist())
+    monkeypatch.setattr(archive, "LARGEST", size - 1)  # never less than what is written
+    with pytest.raises(ValueError, match="GiB"):
+        write_npz(file, [predicted()])
+    file.unlink()
     seeds = archive.MOST_SEEDS + 1
     many = Prediction(
         np.ones((1, 1, 3)), np.ones((1, 1), bool), np.ones((seeds, 1, 1, 1, 3)), None, tuple(range(seeds))

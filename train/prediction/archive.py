@@ -38,13 +38,10 @@ LEVEL = 1
 
 def write_npz(path: Path, predictions: Sequence[Prediction], true_xyz: np.ndarray | None = None) -> Path:
     """Write one prediction, or those of the frames of a clip, which agree in size and seeds; true_xyz as described
-    above. ValueError where they do not, and for more seeds, frames or layers than are read.
+    above. ValueError where they do not, and for more than is read.
     """
     first = predictions[0]
-    try:
-        _check_counts(len(first.seeds), len(predictions), first.xyz.shape[1])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    check_fits(path, len(first.seeds), len(predictions), *first.xyz.shape[1:4])
     if any(each.xyz.shape != first.xyz.shape or each.seeds != first.seeds for each in predictions):
         raise ValueError(
             f"{path}: the frames of a clip must have one size and the same seeds to be written as one file"
@@ -78,6 +75,20 @@ def write_npz(path: Path, predictions: Sequence[Prediction], true_xyz: np.ndarra
             with archive.open(member, "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
     return path
+
+
+def check_fits(path: Path, seeds: int, frames: int, layers: int, height: int, width: int) -> None:
+    """ValueError, before it is sampled, for more than `read_npz` would read."""
+    try:
+        _check_counts(seeds, frames, layers)
+        size = frames * height * width * (13 * seeds * layers + 13) + 512 * (frames + 1) * (seeds + 1)
+        if size > LARGEST:
+            raise ValueError(
+                f"{seeds} seeds of {frames} frames of {width}x{height} pixels are {size / 2**30:.1f} GiB, and "
+                f"{LARGEST / 2**30:.0f} GiB are read of a file; take fewer --seeds or --frames"
+            )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def read_npz(path: str | Path) -> list[Prediction]:

@@ -90,6 +90,7 @@ def predict(
     """
     from shards.terminal import say
     from train.prediction import output
+    from train.prediction.archive import check_fits
     from train.prediction.ask import ask
     from train.prediction.edges import without_flyers
     from train.prediction.folder import How, predict_folder
@@ -120,6 +121,9 @@ def predict(
     asked = ask(image, run, mask, kind, frames, stride, stretch)
     for line in asked.says:
         say(line)
+    for path in paths:
+        if path.suffix.lower() == ".npz":
+            check_fits(path, seeds, asked.frames, run.model.config.layers, *asked.valid.shape[1:])
     predictions = answer(run, [asked], every, steps, solver, batch)[0]
     if no_flyers:
         predictions = [without_flyers(each) for each in predictions]
