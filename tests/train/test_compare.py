@@ -1,7 +1,6 @@
 """Several methods side by side: precomputed predictions, clips, lists of samples, and an evaluation that goes on."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from model import LogMedian, WTDiT, ZScore, preset
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.train.conftest import write_dataset
 from train import config
-from train.evaluation import coverage, protocols, samples, table
+from train.evaluation import coverage, methods, protocols, samples, table
 from train.evaluation.evaluate import Asked, Report, ask, compare
-from train.evaluation.journal import Journal
 from train.evaluation.methods import Method, Precomputed, Sampled
 from train.evaluation.metrics import distinct, stack_metrics
 from train.evaluation.truth import truth_of, truths_of
 from train.prediction.archive import write_npz
+from train.prediction.batch import predict_batch
 from train.prediction.prediction import Prediction
 from train.run import Run
 
@@ -106,13 +105,38 @@ def test_a_run_and_the_same_predictions_from_a_folder_are_the_same(views: shards
             tmp_path / "stored" / f"{truth.key}.npz",
             [Prediction(truth.rgb, truth.valid, drawn.xyz[:, 0], None, (0, 1))],
         )
-    methods: list[Method] = [sampled, Precomputed("stored", tmp_path / "stored")]
-    report = compare(methods, views, ask(methods, views, rows))
+    both: list[Method] = [sampled, Precomputed("stored", tmp_path / "stored")]
+    report = compare(both, views, ask(both, views, rows))
     assert report.methods["run"] == report.methods["stored"]
     assert report.settings["judged"]["run"] == {
         "run": "none", "training_step": 7, "changed": 0, "seeds": 2, "steps": 2, "solver": "euler",
         "coverage": 1.0,
     }  # fmt: skip
+
+
+def test_seeds_come_in_batches_that_fit_and_a_full_gpu_is_told_in_a_sentence(
+    views: shards.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Sampled("run", tiny(), seeds=3, steps=1)
+    whole = method.draw(views[0], SIZE, 1)
+    asked: list[int] = []
+
+    def counted(run: Run, rgb: np.ndarray, valid: np.ndarray, draws: list[tuple[int, str]], *rest: Any) -> Any:
+        asked.append(len(draws))
+        return predict_batch(run, rgb, valid, draws, *rest)
+
+    monkeypatch.setattr(methods, "predict_batch", counted)
+    monkeypatch.setattr(methods, "TOKENS", {"cpu": 2 * 3 * 4})  # of 3 layers of 2x2 patches, twice
+    parts = method.draw(views[0], SIZE, 1)
+    assert asked == [2, 1]
+    assert np.allclose(parts.xyz, whole.xyz, atol=1e-5)
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate.")
+
+    monkeypatch.setattr(methods, "predict_batch", full)
+    with pytest.raises(ValueError, match=r"^run: too little GPU memory \(CUDA out of memory\); free some"):
+        method.draw(views[0], SIZE, 1)
 
 
 def test_a_regression_answers_once(views: shards.Dataset) -> None:
@@ -220,7 +244,12 @@ def test_points_of_surfaces_take_the_place_of_all_layers(views: shards.Dataset, 
     class Known:
         folder, index = tmp_path, {"count": 3}
 
-        def points(self, view: shards.LayeredView) -> np.ndarray:
+        def points(
+            self, view: shards.LayeredView, K: np.ndarray | None = None, size: tuple[int, int] | None = None
+        ) -> np.ndarray:
+            assert size == (SIZE, SIZE)
+            assert K is not None
+            assert np.array_equal(K, view.K)  # it is judged as it is stored
             return distinct(view.xyz(), view.hits, 0)
 
     method = predicted(tmp_path / "stored", views, 0.01)
@@ -306,31 +335,6 @@ def test_a_stopped_evaluation_goes_on_and_ends_in_the_same_report(views: shards.
     assert begun[0] == 4
     assert again == whole
     assert len(path.read_text().splitlines()) == 13, "it stays until the report is written"
-
-
-def test_a_journal_of_another_evaluation_is_not_gone_on_with(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    first = Journal(path, {"a": 1})
-    sample = {"key": "x", "each": {}, "m": {"all/cd_l1": float("inf")}}
-    first.add(sample)
-    first.add({"key": "y", "each": {}, "m": {"all/cd_l1": "edited"}})
-    first.close()
-    again = Journal(path, {"a": 1})
-    assert again.done == {"x": sample}
-    with pytest.raises(ValueError, match="another evaluation is judging into it"):
-        Journal(path, {"a": 1})
-    again.close()
-    assert Journal(path, {"a": 2}).done == {}
-    assert Journal(path, {"a": 1}).done == {}  # it was begun anew
-
-
-def test_a_run_that_was_trained_again_is_another(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text("{}")
-    run = replace(tiny(), path=tmp_path)
-    before = Sampled("run", run).about()
-    assert Sampled("run", run).about() == before
-    os.utime(tmp_path / "state.json", ns=(1, 1))
-    assert Sampled("run", run).about() != before
 
 
 def test_methods_have_names_and_one_size(views: shards.Dataset, tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def evaluate(
     content = report.to_dict()
     _write(written, json.dumps(content, indent=1, allow_nan=False), tables.markdown(report, columns, heading))
     tables.show(report, columns if table is not None else None, console)
+    for path in written:
+        console.print(f"wrote {path}")
     if plots is not None:
         from train.evaluation import plots as curves
         from train.evaluation import showing

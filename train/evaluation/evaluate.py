@@ -40,10 +40,16 @@ class Surface(Protocol):
     """Points sampled from an asset's surfaces (train/evaluation/surfaces.py)."""
 
     folder: Path
-    index: Mapping[str, Any]
 
-    def points(self, view: shards.LayeredView) -> np.ndarray:
-        """(N,3) float64 in the camera frame of a view."""
+    @property
+    def index(self) -> Mapping[str, Any]:
+        """How they were made."""
+        ...
+
+    def points(
+        self, view: shards.LayeredView, K: np.ndarray | None = None, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """(N,3) float64 in the camera frame of a view; of a room what a picture of `size` (H, W) with K shows."""
         ...
 
 
@@ -167,13 +173,13 @@ def compare(
     settings = _settings(methods, dataset, asked, keys)
     mean = _mean_of(methods, dataset, asked) if asked.baselines else None
     sampled = [method for method in methods if isinstance(method, Sampled)]
-    for run in {id(method.run): method.run for method in sampled}.values():  # one run may be judged at several steps
-        compile_for(run, len(asked.rows))
     notes = Journal(journal, settings) if journal is not None else None
     done = dict(notes.done) if notes is not None else {}
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[tuple[str, Future[dict[str, Any] | None]]] = deque()
-    finished = len(keys) - sum(key not in done for key in keys)
+    finished = sum(key in done for key in keys)
+    for run in {id(method.run): method.run for method in sampled}.values():  # one run may be judged at several steps
+        compile_for(run, len(keys) - finished)
 
     def take() -> None:
         nonlocal finished
@@ -237,7 +243,8 @@ def _judged(
     if not seen:
         return None
     unit = _median_depth([(truths[t].xyz[..., 2], truths[t].valid) for t in seen]) if asked.unit == "median" else 1.0
-    of_asset = [asked.surfaces.points(views[t]) if asked.surfaces is not None else None for t in seen]
+    size = (asked.size, asked.size)
+    of_asset = [None if asked.surfaces is None else asked.surfaces.points(views[t], truths[t].K, size) for t in seen]
     true = [
         TrueStack(truths[t].xyz, truths[t].hits, truths[t].single_layer, surface, unit)
         for t, surface in zip(seen, of_asset)

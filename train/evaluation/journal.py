@@ -54,7 +54,7 @@ class Journal:
             if number == 0:
                 if found != self.identity:
                     return 0
-            elif _is_sample(found):
+            elif found is not None and _is_sample(found):
                 self.done[found["key"]] = found
             else:
                 break

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from model import Solver
 from shards import Sample
 from train.evaluation.truth import truths_of
 from train.prediction.archive import read_npz
 from train.prediction.batch import predict_batch
+from train.prediction.predict import TOKENS
 from train.prediction.prediction import Prediction
 from train.run import Run
 
@@ -72,8 +74,16 @@ class Sampled:
     def draw(self, sample: Sample, size: int, frames: int) -> Drawn:
         """Stacks for the first `frames` frames of a sample; where no pixel is valid there are no points.
 
-        The noise of a seed is a function of the seed and of the key.
+        The noise of a seed is a function of the seed and of the key. ValueError where a GPU has too little memory.
         """
+        try:
+            return self._drawn(sample, size, frames)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{self.name}: too little GPU memory ({str(error).split('.')[0]}); free some, or give --device cpu"
+            ) from None
+
+    def _drawn(self, sample: Sample, size: int, frames: int) -> Drawn:
         background = self.run.config.augment.background
         truths = truths_of(sample, self.shape[0], size, background, frames)
         draws = [(seed, sample.key) for seed in range(1 if self.deterministic else self.seeds)]
@@ -85,11 +95,19 @@ class Sampled:
             return Drawn(np.stack([s.xyz for s in each]), np.stack([s.exists for s in each]))
         shape = (len(draws), len(truths), *truths[0].xyz.shape)
         drawn = Drawn(np.zeros(shape, np.float32), np.zeros(shape[:-1], bool))
+        at_once = self._stacks_at_once(size)
         for t in range(len(truths)):
-            if valid[t].any():
-                stacks = predict_batch(self.run, rgb[t : t + 1], valid[t : t + 1], draws, self.steps, 1, self.solver)
-                drawn.xyz[:, t], drawn.exists[:, t] = stacks
+            for first in range(0, len(draws) if valid[t].any() else 0, at_once):
+                some = slice(first, first + at_once)
+                drawn.xyz[some, t], drawn.exists[some, t] = predict_batch(
+                    self.run, rgb[t : t + 1], valid[t : t + 1], draws[some], self.steps, 1, self.solver
+                )
         return drawn
+
+    def _stacks_at_once(self, size: int) -> int:
+        """As many as prediction samples together, for the same reason: memory."""
+        shape, device = self.run.model.config, next(self.run.model.parameters()).device.type
+        return max(1, TOKENS.get(device, TOKENS["cpu"]) // (shape.layers * (size // shape.patch) ** 2))
 
 
 @dataclass(frozen=True, eq=False)

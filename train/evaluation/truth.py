@@ -12,7 +12,7 @@ from train.data import augment
 @dataclass(frozen=True, eq=False)
 class Truth:
     """One view: rgb (H,W,3) float32 in [0,1], valid A (H,W) bool, xyz (L,H,W,3) float32 forward-filled, camera frame;
-    hits (H,W) uint8 counts the layers up to the last one that differs from the layer before it."""
+    hits (H,W) uint8 counts the layers up to the last one that differs from the layer before it; K (3,3), its camera."""
 
     key: str
     rgb: np.ndarray
@@ -20,6 +20,7 @@ class Truth:
     xyz: np.ndarray
     hits: np.ndarray
     single_layer: bool
+    K: np.ndarray | None = None
 
 
 def truth_of(sample: Sample, layers: int, size: int, background: str) -> Truth:
@@ -49,4 +50,4 @@ def _truth(key: str, view: LayeredView, layers: int, size: int, background: str)
     layer = np.arange(1, layers)[:, None, None]
     last = np.where(np.diff(target.xyz[..., 2], axis=0) != 0, layer, 0).max(axis=0, initial=0)
     hits = np.where(target.valid, last + 1, 0).astype(np.uint8)
-    return Truth(key, target.rgb.transpose(1, 2, 0), target.valid, target.xyz, hits, view.single_layer)
+    return Truth(key, target.rgb.transpose(1, 2, 0), target.valid, target.xyz, hits, view.single_layer, target.K)
