@@ -10,9 +10,10 @@ import pytest
 import shards
 from tests.shards.scenes import spheres_clip, spheres_view
 from tests.threads import one_thread
+from tests.train.released_hub import hub, released
 from train.config import Config, from_dict
 
-__all__ = ["one_thread"]  # for all tests here
+__all__ = ["hub", "one_thread", "released"]  # for all tests here
 
 SIZE = 28
 MICRO: dict[str, Any] = {

@@ -1,74 +1,18 @@
-"""Weights from anywhere: what each source gives as a run, as a start, and as an exported file."""
+"""Weights from anywhere: what each source gives as a run and as a start."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, safe_open, save_file
-from torch import Tensor
-from typer.testing import CliRunner
+from safetensors.torch import save_file
 
-from model import (
-    LICENCE,
-    RELEASED,
-    LogMedian,
-    WTDiT,
-    ZScore,
-    from_released,
-    presets,
-    read_released,
-    released_normalisation,
-    to_released,
-)
-from model import released as the_release
+from model import LICENCE, RELEASED, LogMedian, ZScore, presets, released_normalisation, to_released
 from tests.model.released_files import KINDS, drawn, reduced, same, write
-from tests.train.test_run import MAP, Settings, trained
+from tests.train.released_hub import LICENCE_LINE, as_if_trained, export, state
+from tests.train.test_run import Settings, trained
 from train import config, weights
-from train.checkpoints.commands import app
 from train.config.shape import shape_of
-from train.run import Run, build, load_run
-
-LICENCE_LINE = f"its weights are under {LICENCE}"
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A released file of each kind, of a small model."""
-    folder = tmp_path_factory.mktemp("released")
-    return {
-        kind: write(folder / f"{kind}.pt", drawn(reduced(kind)), "ema_state_dict", "model_state_dict") for kind in KINDS
-    }
-
-
-@pytest.fixture
-def hub(tmp_path: Path, released: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub is a folder here: OWNER/REPO/FILE."""
-
-    def fetched(source: str, default: str | None = None, say: Any = None) -> str:
-        repository, file = the_release.parsed(source, default)
-        path = tmp_path / "hub" / repository / file
-        if not path.is_file():
-            raise OSError(f"{source} could not be fetched (no connection)")
-        return str(path)
-
-    monkeypatch.setattr(weights, "fetched", fetched)
-    for repository, kind in {each.repository: each.kind for each in RELEASED.values()}.items():
-        (tmp_path / "hub" / repository).mkdir(parents=True)
-        (tmp_path / "hub" / repository / "model.pt").symlink_to(released[kind])
-    return tmp_path / "hub"
-
-
-def export(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return " ".join(result.output.split())
-
-
-def state(run: Run) -> dict[str, Tensor]:
-    return dict(run.model.state_dict())
+from train.run import build, load_run
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -183,186 +127,6 @@ def test_a_folder_without_checkpoints_and_a_file_without_weights_are_named(tmp_p
         load_run(tmp_path / "notes.txt")
 
 
-def test_an_exported_file_is_its_run(settings: Settings, tmp_path: Path) -> None:
-    c = settings()
-    trained(c)
-    export(c.out, "--out", tmp_path / "wt.safetensors")
-    one, two = load_run(c.out), load_run(str(tmp_path / "wt.safetensors"))
-    assert same(state(one), state(two))
-    assert (one.normalisation, one.config, one.step, one.model.config) == (MAP, c, 7, two.model.config)
-    assert (two.normalisation, two.config, two.step) == (MAP, c, 7)
-    again = tmp_path / "again.safetensors"
-    export(tmp_path / "wt.safetensors", "--out", again)
-    assert same(load_file(again), load_file(tmp_path / "wt.safetensors"))
-    with safe_open(again, "pt") as opened, safe_open(tmp_path / "wt.safetensors", "pt") as before:
-        assert opened.metadata() == before.metadata()
-
-
-def test_an_exported_file_from_the_hub_is_a_run(hub: Path, settings: Settings) -> None:
-    c = settings()
-    trained(c)
-    (hub / "me" / "mine").mkdir(parents=True)
-    export(c.out, "--out", hub / "me" / "mine" / "wt.safetensors")
-    assert load_run("hf://me/mine/wt.safetensors").config == c
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"model": {"decoder_blocks": 3_000_000}}, "its weights are not those of the model that its wt.safetensors"),
-        ({"model": {"width": 64}}, "its weights are not those"),
-        ({"model": [1]}, "describes no run that this version can read"),
-        ({"config": {"colour": 3}}, "describes no run that this version can read"),
-        ({"normalisation": {"kind": "none"}}, "describes no run that this version can read"),
-        ({"normalisation": {"kind": "zscore", "mean": [1e400] * 3, "std": [1] * 3}}, "three positive deviations"),
-        ({"config": {"data": {"size": 15}}}, "data.size 15 is no multiple of its patch"),
-        ({"config": {"data": {"size": 112000}}}, "data.size 112000 is no multiple of its patch, 7, up to 4096"),
-    ],
-)
-def test_an_exported_file_that_describes_another_model_is_refused(
-    settings: Settings, tmp_path: Path, change: dict[str, Any], told: str
-) -> None:
-    c = settings()
-    trained(c)
-    file = tmp_path / "wt.safetensors"
-    export(c.out, "--out", file)
-    with safe_open(file, "pt") as opened:
-        about = opened.metadata()
-    for name, value in change.items():
-        said = json.loads(about[name])
-        if name == "config":
-            value["data"] = said["data"] | value.get("data", {})
-        whole = not isinstance(value, dict) or name == "normalisation"
-        about[name] = json.dumps(value if whole else {**said, **value})
-    save_file(load_file(file), file, about)
-    with pytest.raises(ValueError, match=told) as error:
-        load_run(file)
-    assert "\n" not in str(error.value)
-
-
-def test_an_exported_file_of_a_stranger_is_checked_like_a_released_one(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    c = settings()
-    trained(c)
-    file = tmp_path / "wt.safetensors"
-    export(c.out, "--out", file)
-    with safe_open(file, "pt") as opened:
-        about = opened.metadata()
-    before = state(load_run(file))
-    first = next(iter(before))
-
-    def write_with(change: dict[str, Tensor], **said: str) -> None:
-        save_file({**before, **change}, file, {**about, **said})
-
-    write_with({first: before[first].to(torch.int8)})
-    with pytest.raises(ValueError, match=r"has numbers of torch\.int8; weights are floats"):
-        load_run(file)
-    write_with({first: torch.full_like(before[first], torch.nan)})
-    with pytest.raises(ValueError, match="has numbers that are not finite"):
-        load_run(file)
-    with pytest.raises(ValueError, match=r"model\.start: .*not finite"):
-        build(settings(model__start=str(file)))
-    write_with({first: torch.full_like(before[first], 1e300, dtype=torch.float64)})
-    with pytest.raises(ValueError, match="has numbers that are not finite"):
-        load_run(file)
-    write_with({name: tensor.double() for name, tensor in before.items()})
-    assert same(state(load_run(file)), before)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_with({}, licence=json.dumps("\x1b]0;mine\x07\x1b[2J" + "x" * 10_000))
-    said: list[str] = []
-    load_run(file, say=said.append)
-    assert said[0].isprintable()
-    assert len(said[0]) < 1000
-
-
-def test_a_strangers_start_is_never_fetched_for_its_licence(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    c = settings(model__start="hf://a/stranger/huge.pt")
-    _as_if_trained(c)
-    monkeypatch.setattr(weights, "fetched", None)
-    assert weights.licence_of(weights.find(c.out)) is None
-
-
-def test_released_weights_are_exported_with_their_licence(hub: Path, tmp_path: Path) -> None:
-    file = tmp_path / "wt.safetensors"
-    assert f"{file}: {LICENCE_LINE}" in export("r69l", "--out", file)
-    with safe_open(file, "pt") as opened:
-        assert json.loads(opened.metadata()["licence"]) == LICENCE
-    said: list[str] = []
-    run, origin = load_run(file, say=said.append), load_run("r69l")
-    assert same(state(run), state(origin))
-    assert (run.config, run.normalisation) == (origin.config, origin.normalisation)
-    assert run.config.data.size == 840
-    assert LICENCE_LINE in export(file, "--out", tmp_path / "again.safetensors")
-
-
-@pytest.mark.parametrize("kind", ["object", "scene", "dynamic"])
-def test_a_run_goes_out_in_the_releases_names_and_comes_back(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """Whatever its size: the release's own is put in the place of ViT-L/14."""
-    c = settings(model__film_adaln=kind == "scene", model__temporal=kind == "dynamic")
-    trained(c)
-    monkeypatch.setattr(the_release, "_ENCODER", shape_of(c).encoder)
-    monkeypatch.setattr(the_release, "_FIXED", {})
-    one = load_run(c.out)
-    output = export(c.out, "--released", "--out", tmp_path / "model.pt")
-    assert "points would come out stretched" in output, "the run's map is not the release's"
-    assert LICENCE not in output
-    two = load_run(tmp_path / "model.pt")
-    assert same(state(one), state(two))
-    assert (two.normalisation, two.config, two.step) == (MAP, c, 7), "and not the release's"
-    content = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert same(from_released(content["ema_state_dict"]), state(one))
-    assert same(content["model_state_dict"], content["ema_state_dict"])
-
-
-def test_released_weights_go_out_in_their_names_bit_for_bit(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(the_release, "_ENCODER", reduced("object").encoder)
-    monkeypatch.setattr(the_release, "_FIXED", {})
-    output = export("r75b", "--released", "--out", tmp_path / "model.pt")
-    assert LICENCE_LINE in output
-    assert "stretched" not in output
-    content = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert same(content["ema_state_dict"], to_released(drawn(reduced("object"))))
-    read = read_released(tmp_path / "model.pt")
-    assert read.note is not None
-    assert read.note["licence"] == LICENCE
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({}, "ViT-L/14"),
-        ({"model__masks": True}, "no masks"),
-        ({"objective__kind": "regression"}, "trained as a regression"),
-    ],
-)
-def test_what_the_release_has_not_is_not_written_for_it(
-    settings: Settings, tmp_path: Path, changes: dict[str, Any], told: str
-) -> None:
-    c = settings(**changes)
-    trained(c)
-    with pytest.raises(ValueError, match=told) as error:
-        export(c.out, "--released", "--out", tmp_path / "model.pt")
-    assert "\n" not in str(error.value)
-    assert str(tmp_path / "model.pt") not in str(error.value)
-    assert [p.name for p in tmp_path.iterdir() if "model" in p.name] == []
-
-
-def test_the_ending_says_which_file_is_written(settings: Settings, tmp_path: Path) -> None:
-    for arguments, told in (
-        (("--released", "--out", tmp_path / "wt.safetensors"), r"with --released .* torch's \.pt.*ends in \.pt"),
-        (("--out", tmp_path / "wt.pt"), r"without --released .* safetensors.*ends in \.safetensors"),
-    ):
-        with pytest.raises(ValueError, match=told):
-            export(tmp_path, *arguments)
-
-
 @pytest.mark.parametrize("kind", ["object", "scene"])
 def test_training_starts_from_a_released_model_by_its_name(hub: Path, settings: Settings, kind: str) -> None:
     """Fine-tuning: the model of the preset that is the release's, its weights, and the map of its points."""
@@ -406,27 +170,14 @@ def test_what_was_trained_from_released_weights_keeps_their_licence(
     first = settings(
         model__start="r75b", out=str(tmp_path / "first"), model__encoder={"width": 32, "depth": 2, "heads": 2}
     )
-    _as_if_trained(first)
+    as_if_trained(first)
     second = settings(model__start=first.out, out=str(tmp_path / "second"))
-    _as_if_trained(second)
+    as_if_trained(second)
     for run in (first, second):
         assert LICENCE_LINE in export(run.out, "--out", tmp_path / "wt.safetensors")
     third = settings(model__start=str(tmp_path / "wt.safetensors"), out=str(tmp_path / "third"))
-    _as_if_trained(third)
+    as_if_trained(third)
     assert LICENCE_LINE in export(third.out, "--out", tmp_path / "third.safetensors")
     lost = settings(model__start="gone", out=str(tmp_path / "lost"))
-    _as_if_trained(lost)
+    as_if_trained(lost)
     assert LICENCE not in export(lost.out, "--out", tmp_path / "lost.safetensors")
-
-
-def _as_if_trained(c: config.Config) -> None:
-    """A checkpoint whose config names its start, which was never read."""
-    from model import normalisation as maps
-    from train.checkpoints import Checkpoints
-    from train.ranks.parallel import Ranks
-
-    network = WTDiT(shape_of(c))
-    average = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
-    about = {"config": config.to_dict(c), "model": network.config.to_dict(), "normalisation": maps.to_dict(MAP)}
-    with Checkpoints(c.out, 3, Ranks(0, 1, torch.device("cpu"))) as saver:
-        saver.save(7, {"model": network.state_dict(), "ema": average}, about, wait=True)
