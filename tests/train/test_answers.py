@@ -13,12 +13,14 @@ from PIL import Image
 import train
 from tests.train.micro import SIZE, disc, micro_run
 from train.downstream.stack import stack_of
+from train.prediction import batch
 from train.prediction import predict as predicting
 from train.prediction.ask import ask
 from train.prediction.batch import Stacks, predict_batch
 from train.prediction.predict import answer
 from train.prediction.prediction import Prediction, new_points
 from train.run import Run
+from train.step.stacks import stacks_of
 
 CLIP = [disc(centre=(30, 20 + 5 * t), radius=12) for t in range(7)]
 
@@ -230,11 +232,11 @@ def test_float32_is_not_convolved_in_tf32(
 ) -> None:
     seen: list[bool] = []
 
-    def looking(*arguments: Any) -> Stacks:
+    def looking(*arguments: Any) -> Any:
         seen.append(torch.backends.cudnn.allow_tf32)
-        return predict_batch(*arguments)
+        return stacks_of(*arguments)
 
-    monkeypatch.setattr(predicting, "predict_batch", looking)
+    monkeypatch.setattr(batch, "stacks_of", looking)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     run = replace(objects, config=objects.config.model_copy(update={"precision": precision}))
     train.predict(disc(), run, seeds=1, steps=1)
@@ -247,7 +249,7 @@ def test_too_little_gpu_memory_is_told_in_a_sentence(objects: Run, monkeypatch: 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(predicting, "predict_batch", full)
-    with pytest.raises(ValueError, match=r"too little GPU memory .*smaller --batch"):
+    with pytest.raises(ValueError, match=r"too little GPU memory .*fewer stacks at a time"):
         train.predict(disc(), objects, seeds=1)
 
 

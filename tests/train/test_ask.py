@@ -117,7 +117,7 @@ def test_a_model_of_single_frames_takes_the_first_unless_a_clip_is_asked_for(obj
     first.save(tmp_path / "clip.webp", save_all=True, append_images=rest, lossless=True)
     asked = ask(tmp_path / "clip.webp", objects)
     assert asked.frames == 1
-    assert asked.says == ("clip.webp: the first 1 of its frames; --kind clip predicts several",)
+    assert asked.says == ("clip.webp: its first frame; --kind clip predicts several",)
     assert np.array_equal(asked.valid, ask(CLIP[0], objects).valid)
     assert ask(tmp_path / "clip.webp", objects, kind="clip").frames == 6
 

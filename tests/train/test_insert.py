@@ -199,9 +199,13 @@ def test_the_command(tmp_path: Path, capsys) -> None:
         (["--out", str(tmp_path / "both.glb")], 0, "of the scene gave way"),
         (["--out", str(tmp_path / "both.glb"), "--mesh", "--align", "depth"], 0, "wrote"),
         (["--out", str(tmp_path / "both.ply")], 2, "one .glb"),
+        ([both[0], both[0]], 2, "nothing of object is left beside object"),
+        ([str(tmp_path / "both.glb"), both[1]], 2, "both.glb shows one stack; give the .npz"),
     ):
+        other = ["--out", str(tmp_path / "other.glb")]
+        given = [*both, *arguments] if arguments[0] == "--out" else [*arguments, *other]
         with pytest.raises(SystemExit) as exit_:
-            worldtrace.main(["insert", *both, *arguments])
+            worldtrace.main(["insert", *given])
         captured = capsys.readouterr()
         assert exit_.value.code == code, captured.err
         assert says in captured.out + captured.err

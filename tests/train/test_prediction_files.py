@@ -55,7 +55,7 @@ def test_the_exr_has_the_layers_and_says_how_many_are_true(tmp_path: Path) -> No
 def test_png_layers_come_back_within_half_a_code(tmp_path: Path) -> None:
     made = ball()
     lines = output.write([made], [tmp_path / "a.depth.png"])
-    assert "a.L0.depth.png to a.L5.depth.png: 16 bit, 0 is no point" in lines[-1]
+    assert f"a.L0.depth.png to {tmp_path / 'a.L5.depth.png'}: 16 bit, 0 is no point" in lines[-1]
     new = new_points(made.xyz[0], made.exists[0])
     for l, path in enumerate(depth_names(tmp_path / "a.depth.png", 6)):
         with Image.open(path) as picture:

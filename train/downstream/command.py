@@ -92,7 +92,7 @@ def guidance(
 ) -> None:
     """Show a prediction from a moving camera, as RGB and depth that guide a video model.
 
-    The first camera of a named path is the photograph's, and its frame is the photograph itself.
+    The first camera of a named path is the photograph's, and its frame is the photograph where that has points.
 
     worldtrace guidance photo.npz --path orbit --out orbit.mp4 --depth orbit-depth.mp4
 

@@ -112,6 +112,8 @@ def place(item: Stack, scene: Stack, how: Place = "seen", align: Align = "shape"
     xyz = np.where(item.there[..., None], placed, 0).astype(np.float32)
     tolerance = max(ALIKE, 3 * error) if how == "seen" else 0.0
     removed = _replaced(item, scene, placed[..., 2], tolerance)
+    if not (scene.there & ~removed).any():
+        raise ValueError(f"nothing of {scene.name} is left beside {item.name}; give a scene as the second one")
     return Placement(xyz, removed, scale, shift, np.linalg.solve(Ks, Ko), count, error)
 
 

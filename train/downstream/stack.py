@@ -37,6 +37,8 @@ def read_stack(path: str | Path, seed: int | None = None, frame: int = 0, flyers
     """
     from train.prediction.archive import read_npz
 
+    if Path(path).suffix.lower() in (".glb", ".ply", ".png", ".exr") and Path(path).is_file():
+        raise ValueError(f"{path} shows one stack; give the .npz of `worldtrace predict --out NAME.npz`, which has all")
     frames = read_npz(path)
     if not 0 <= frame < len(frames):
         raise ValueError(f"{path} has frames 0 to {len(frames) - 1}, and no frame {frame}")

@@ -90,7 +90,8 @@ def ask(
         pictures, names = taken.rgba, taken.names
         if taken.more:
             rest = "" if as_clip else "; --kind clip predicts several"
-            says.append(f"{name}: the first {len(pictures)} of its frames{rest}")
+            first = "its first frame" if len(pictures) == 1 else f"the first {len(pictures)} of its frames"
+            says.append(f"{name}: {first}{rest}")
     else:
         name = name_of(image)  # type: ignore[arg-type]  # no clip, so one picture
         pictures, names = [rgba_of(image, name)], [name]  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ def _each(
 
 
 def _named(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0]} to {files[-1].name}"
+    return str(files[0]) if len(files) == 1 else f"{files[0]} to {files[-1]}"
 
 
 def _arrays(path: Path, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> str:
@@ -189,7 +189,7 @@ def _summary(predictions: Sequence[Prediction], chosen: int) -> str:
     if K is None or view is None or first.camera(chosen) is None:
         return text + "; no camera fits its points"
     K = K[chosen]
-    text += f"; camera fx {K[0, 0]:.1f} fy {K[1, 1]:.1f} cx {K[0, 2]:.1f} cy {K[1, 2]:.1f} px of the input"
+    text += f"; implied camera fx {K[0, 0]:.1f} fy {K[1, 1]:.1f} cx {K[0, 2]:.1f} cy {K[1, 2]:.1f} px of the input"
     return text + f", {view[chosen, 0]:.1f} x {view[chosen, 1]:.1f} degrees"
 
 

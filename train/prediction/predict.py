@@ -124,7 +124,7 @@ def answer(
     for each in asked:
         if not each.valid.any():
             raise ValueError(f"{each.name}: no valid pixel, so there is nothing to predict")
-    with _exact(run), _within_memory():
+    with _within_memory():
         if len(asked) > 1 and all(each.frames == 1 for each in asked):
             at_once = at_once or stacks_at_once(run, asked[0])
             return _of_pictures(run, asked, seeds, steps, solver, at_once)
@@ -228,15 +228,6 @@ def _within_memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ValueError(f"too little GPU memory ({str(error).split('.')[0]}); give a smaller --batch") from None
-
-
-@contextmanager
-def _exact(run: Run) -> Iterator[None]:
-    """What is predicted in float32 is: cuDNN would convolve in TF32, and the image is read by a convolution."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = before and run.config.precision == "bf16"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+        raise ValueError(
+            f"too little GPU memory ({str(error).split('.')[0]}); sample fewer stacks at a time (--batch)"
+        ) from None
