@@ -158,16 +158,19 @@ def on_grid(view: LayeredView, layers: int, size: tuple[int, int]) -> tuple[np.n
 
 def aligned(xyz: np.ndarray, true: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """A stack (L,H,W,3) under the scale and shift of depth that bring its layer 0 nearest to the true one, each point
-    moved along its own ray, as `worldtrace eval` does before it judges (least squares over `valid`; a shift alone where
-    that would mirror it; a point nearer than a tenth of the median depth moves as if it were there).
+    moved along its own ray, as `worldtrace eval` does before it judges: least squares over `valid`; where that would
+    mirror it, the ratio of the median depths, and a shift. A point nearer than a tenth of the median depth moves as if
+    it were there.
     """
     p, t = xyz[0, ..., 2][valid].astype(np.float64), true[0, ..., 2][valid].astype(np.float64)
     if not p.size:
         return xyz
     centred = p - p.mean()
     variance = float(centred @ centred)
-    scale = float(centred @ (t - t.mean())) / variance if variance > 1e-12 * max(1.0, float(p @ p)) else 1.0
-    scale = scale if scale > 0 else 1.0
+    scale = float(centred @ (t - t.mean())) / variance if variance > 1e-12 * float(p @ p) else 0.0
+    if scale <= 0:
+        of_predicted, of_true = abs(float(np.median(p))), abs(float(np.median(t)))
+        scale = of_true / of_predicted if of_true and of_predicted else 1.0
     z = xyz[..., 2].astype(np.float64)
     at = scale * z + t.mean() - scale * p.mean()
     moved = xyz * (at / np.maximum(z, max(NEAREST * float(np.median(p)), 1e-12)))[..., None]

@@ -169,10 +169,13 @@ def test_the_truth_is_that_of_the_trainer(height: int, width: int, size: int, la
     xyz, hits = grid
     np.testing.assert_array_equal(hits > 0, truth.valid)
     np.testing.assert_allclose(xyz, truth.xyz, atol=1e-5)
-    guess = (1.3 * truth.xyz + 0.2 + 0.05 * RNG.normal(size=truth.xyz.shape)).astype(np.float32)
-    scale, shift = align_scale_shift(guess[0, ..., 2][truth.valid], truth.xyz[0, ..., 2][truth.valid])
-    expected = align_along_rays(guess, scale, shift, float(np.median(guess[0, ..., 2][truth.valid])))
-    np.testing.assert_allclose(predicted.aligned(guess, xyz, truth.valid), expected, atol=1e-4)
+    right = 1.3 * truth.xyz + 0.2 + 0.05 * RNG.normal(size=truth.xyz.shape)
+    mirrored = np.concatenate([right[..., :2], 20 - 3 * right[..., 2:]], axis=-1)  # what is near is far
+    for guess in (right.astype(np.float32), mirrored.astype(np.float32)):
+        z = guess[0, ..., 2][truth.valid]
+        scale, shift = align_scale_shift(z, truth.xyz[0, ..., 2][truth.valid])
+        expected = align_along_rays(guess, scale, shift, float(np.median(z)))
+        np.testing.assert_allclose(predicted.aligned(guess, xyz, truth.valid), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_another_grid_is_not_compared() -> None:
